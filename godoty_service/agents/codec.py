@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from godoty_service.agents.definitions import (
     AgentDefinition,
     AgentLimits,
+    AgentReference,
     BuiltInTool,
     HistoryMode,
     HistorySettings,
@@ -21,6 +22,7 @@ from godoty_service.agents.definitions import (
     Override,
     Reasoning,
     ReasoningEffort,
+    SubAgent,
     ToolEntry,
 )
 
@@ -108,11 +110,14 @@ def _tool_to_fields(tool: ToolEntry) -> Fields:
             return {"builtin": tool.name}
         case McpTools():
             return {"mcp": tool.server, "allow": list(tool.allow)}
+        case SubAgent():
+            return {"agent": tool.agent.label, "description": tool.description}
 
 
 _TOOLS: dict[str, Callable[[Fields], ToolEntry]] = {
     "builtin": lambda content: BuiltInTool(name=content["builtin"]),
     "mcp": lambda content: McpTools(server=content["mcp"], allow=tuple(content["allow"])),
+    "agent": lambda content: SubAgent(agent=AgentReference.parse(content["agent"]), description=content["description"]),
 }
 
 

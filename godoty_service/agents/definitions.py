@@ -9,6 +9,8 @@ from typing import Any
 from godoty_service.ledger.entries import FIRST_AGENT
 
 ASSISTANT = FIRST_AGENT  # every tenant has it: until the tenant applies one of this name, it is the server's own
+SUB_AGENT_PREFIX = "agent_"  # of the names of tools that are agents
+_MAX_VERSION = 2**31 - 1
 BUILT_IN_VERSION = 0  # of the server's own; a tenant's versions are 1, 2, 3 …
 
 
@@ -110,7 +112,64 @@ class McpTools:
         return f"mcp:{self.server}"
 
 
-ToolEntry = BuiltInTool | McpTools
+@dataclass(frozen=True, slots=True)
+class AgentReference:
+    """An agent as a request names it.
+
+    Attributes:
+        name: The name.
+        version: The version; None: the newest.
+    """
+
+    name: str
+    version: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The text that names it: `name` or `name@version`."""
+        return self.name if self.version is None else f"{self.name}@{self.version}"
+
+    @classmethod
+    def parse(cls, text: str) -> "AgentReference":
+        """Parse `name` or `name@version`.
+
+        Raises:
+            ValueError: The version is not a whole number from 0 to 2^31-1.
+        """
+        name, at, version = text.partition("@")
+        if not at:
+            return cls(name)
+        if not (version.isascii() and version.isdecimal() and len(version) <= len(str(_MAX_VERSION))):
+            raise ValueError("not a version")
+        if int(version) > _MAX_VERSION:
+            raise ValueError("not a version")
+        return cls(name, int(version))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubAgent:
+    """Another agent of the tenant, which the model calls as a tool.
+
+    Attributes:
+        agent: The agent, and perhaps the version.
+        description: What it can do, for the model that calls it.
+    """
+
+    agent: AgentReference
+    description: str
+
+    @property
+    def policy_name(self) -> str:
+        """The name by which a policy allows it as a tool."""
+        return f"agent:{self.agent.name}"
+
+    @property
+    def tool_name(self) -> str:
+        """The name of the tool that the model sees."""
+        return f"{SUB_AGENT_PREFIX}{self.agent.name}"
+
+
+ToolEntry = BuiltInTool | McpTools | SubAgent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,35 +291,3 @@ class Agent:
     def etag(self) -> str:
         """Identifies this state of the agent."""
         return f"{self.newest.version}-{self.revision}"
-
-
-@dataclass(frozen=True, slots=True)
-class AgentReference:
-    """An agent as a request names it.
-
-    Attributes:
-        name: The name.
-        version: The version; None: the newest.
-    """
-
-    name: str
-    version: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "AgentReference":
-        """Parse `name` or `name@version`.
-
-        Raises:
-            ValueError: The version is not a whole number from 0 to 2^31-1.
-        """
-        name, at, version = text.partition("@")
-        if not at:
-            return cls(name)
-        if not (version.isascii() and version.isdecimal() and len(version) <= len(str(_MAX_VERSION))):
-            raise ValueError("not a version")
-        if int(version) > _MAX_VERSION:
-            raise ValueError("not a version")
-        return cls(name, int(version))
-
-
-_MAX_VERSION = 2**31 - 1

@@ -49,5 +49,4 @@ class AgentNotFound(GodotyError):
     @classmethod
     def of(cls, reference: AgentReference) -> "AgentNotFound":
         """Return the error for an agent as it was named."""
-        label = reference.name if reference.version is None else f"{reference.name}@{reference.version}"
-        return cls(f"There is no agent {label}.", metadata={"agent": label})
+        return cls(f"There is no agent {reference.label}.", metadata={"agent": reference.label})

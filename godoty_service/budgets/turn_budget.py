@@ -1,7 +1,7 @@
 """Enforces what one turn may still spend: its tenant's budgets, and its own limit."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from godoty_service.budgets.alerts import BudgetAlert
@@ -13,6 +13,23 @@ from godoty_service.errors import CostUnbounded
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.pricing import money
 from godoty_service.pricing.planned_call import PlannedCall
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubAgentLimit:
+    """A limit on the cost of one call of a sub-agent, with the agents that it calls.
+
+    Attributes:
+        path: The sub-agent, as in `ModelCall.agent_path`.
+        max_cost: In US dollars.
+    """
+
+    path: str
+    max_cost: Decimal
+
+    def covers(self, call: ModelCall) -> bool:
+        """Return whether a model call counts for the limit."""
+        return f"{call.agent_path or ''}/".startswith(f"{self.path}/")
 
 
 class TurnBudget:
@@ -43,13 +60,16 @@ class TurnBudget:
         self._tracked = budgets is not None
         self._budgets = budgets or ()
 
-    async def output_limit(self, call: PlannedCall, model: str, earlier: Sequence[ModelCall]) -> int | None:
+    async def output_limit(
+        self, call: PlannedCall, model: str, earlier: Sequence[ModelCall], limits: Sequence[SubAgentLimit] = ()
+    ) -> int | None:
         """Return the largest output limit with which a call fits into what the turn and its tenant have not spent.
 
         Args:
             call: The call, before it is inserted into the ledger.
             model: The requested model.
             earlier: The turn's earlier calls.
+            limits: The limits of the sub-agents that the call is of.
 
         Raises:
             CostUnbounded: The call has no finite upper bound, but must have one.
@@ -57,7 +77,7 @@ class TurnBudget:
             BudgetSpent: Even with its smallest limit it does not fit into a hard budget.
             BudgetReserved: It does not fit into a hard budget because of other open calls.
         """
-        if not self.bounded:
+        if not (self.bounded or limits):
             return call.asked
         if call.bound(call.asked) is None:
             raise CostUnbounded(
@@ -66,6 +86,9 @@ class TurnBudget:
             )
         if self._max_cost is not None:
             call = replace(call, asked=_limit_within(self._max_cost, call, earlier))
+        for each in limits:
+            own = [other for other in earlier if each.covers(other)]
+            call = replace(call, asked=_limit_within(each.max_cost, call, own))
         return await self._budget_service.output_limit(call, self._budgets) if self._tracked else call.asked
 
     async def reserve(self, call: ModelCall) -> None:

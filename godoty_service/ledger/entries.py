@@ -26,6 +26,7 @@ class CallPurpose(StrEnum):
 
     AGENT = "agent"
     SUMMARY = "summary"
+    SUB_AGENT = "sub_agent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,7 @@ class ModelCall:
         provider_key_id: The id of the key that made the call: its record can only be read with that key.
         api_key_id: The id of the API key that started the turn; None: the entry is of an earlier build.
         agent_version: The number of the agent's version; None: the entry is of an earlier build.
+        agent_path: The sub-agent that made the call, as events name it; None: the turn's own agent did.
         purpose: None: the entry is of an earlier build, or its purpose of a later one.
         attempt: 1 for the first try of a request.
         error_code: The status of the provider's error response; None: it sent no error.
@@ -92,6 +94,7 @@ class ModelCall:
     user_reference: str | None = None
     agent: str
     agent_version: int | None = None
+    agent_path: str | None = None
     purpose: CallPurpose | None = None
     api_key_id: str | None = None
     owner: str

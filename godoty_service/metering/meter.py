@@ -12,9 +12,9 @@ from functools import cache
 
 import structlog
 
-from godoty_service.budgets.turn_budget import TurnBudget
+from godoty_service.budgets.turn_budget import SubAgentLimit, TurnBudget
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import BudgetSpent, GodotyError, StorageError
+from godoty_service.errors import BudgetReserved, BudgetSpent, GodotyError, MaxCostTooLow, StorageError
 from godoty_service.ids import new_id
 from godoty_service.ledger.entries import CallPurpose, ModelCall
 from godoty_service.ledger.ledger import Ledger
@@ -52,8 +52,25 @@ class TurnScope:
     own_key: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallingAgent:
+    """The agent that makes a call.
+
+    Attributes:
+        name: Its name.
+        version: The number of its version; None: it has no versions.
+        path: The sub-agent, as in `ModelCall.agent_path`; None: it is the turn's own agent.
+        limits: Limits on the cost of the sub-agent, and of those that called it.
+    """
+
+    name: str
+    version: int | None
+    path: str | None = None
+    limits: tuple[SubAgentLimit, ...] = ()
+
+
 class TurnMeter:
-    """Meters the model calls of one turn."""
+    """Meters the model calls of one turn, which agents may make side by side."""
 
     def __init__(
         self,
@@ -97,6 +114,9 @@ class TurnMeter:
         self._last_number = last_number
         self._writes = ShieldedWrites()
         self._calls: dict[str, OpenCall] = {}
+        self._opening = asyncio.Lock()  # entries are numbered, and what is left is spent, one call after the other
+        self._closed_calls = 0
+        self._call_closed = asyncio.Event()
         self._dependencies = CallDependencies(
             ledger=ledger,
             oracle=oracle,
@@ -109,6 +129,7 @@ class TurnMeter:
             on_ended=on_ended,
             clock=clock,
             own_key=scope.own_key,
+            on_closed=self._on_closed,
         )
 
     async def open(
@@ -121,10 +142,12 @@ class TurnMeter:
         max_price: Mapping[str, str] | None,
         attempt: int,
         purpose: CallPurpose,
+        agent: CallingAgent | None = None,
     ) -> OpenCall:
         """Insert an entry durably; only then may its request be sent.
 
-        The turn's budget was refreshed for this call: its bound holds for the limits that the request carries.
+        The turn's budget was refreshed for this call: its bound holds for the limits that the request carries. A call
+        that does not fit while other calls of the turn are running waits until one of them has ended.
 
         Args:
             model: The requested model.
@@ -135,6 +158,7 @@ class TurnMeter:
             max_price: `provider.max_price` as the request carries it.
             attempt: The number of the request among those for one answer, from 1.
             purpose: What the answer is for.
+            agent: The agent that makes the call; None: the turn's own.
 
         Raises:
             StorageUnavailable: The entry could not be inserted: the request must not be sent.
@@ -142,25 +166,47 @@ class TurnMeter:
             QuotaExceeded: The call does not fit a budget.
             CostUnbounded: The call has no finite bound, and must have one.
         """
-        self._check_lease()
-        models = (model, *fallback_models)
+        models, caller = (model, *fallback_models), agent or self._own_agent
 
         @cache
         def bound(limit: int | None) -> Decimal | None:
             return self._oracle.bound(models, request_bytes=request_bytes, max_output_tokens=limit, max_price=max_price)
 
-        while True:
+        async def attempt_open() -> OpenCall | None:
+            """Open the call; None: it may still fit with fewer tokens."""
+            self._check_lease()
+            self._check_inserts()
             start = self._clock()
             plan = PlannedCall(tenant_id=self.scope.tenant_id, start_time=start, asked=max_output_tokens, bound=bound)
-            limit = await self.turn_budget.output_limit(plan, model, self.entries)
-            entry = self._new_entry(models, start, upper_bound=bound(limit), attempt=attempt, purpose=purpose)
+            limit = await self.turn_budget.output_limit(plan, model, self.entries, caller.limits)
+            entry = self._new_entry(
+                models, start, upper_bound=bound(limit), attempt=attempt, purpose=purpose, agent=caller
+            )
             clamped = limit != max_output_tokens
             call = OpenCall(self._dependencies, entry, self._oracle.current, output_limit=limit, clamped=clamped)
             try:
                 await self._insert_and_reserve(call)
-            except BudgetSpent:  # more was spent since the budget was read: it may still fit with fewer tokens
-                continue
+            except BudgetSpent:  # more was spent since the budget was read
+                return None
             return call
+
+        while True:
+            closed = self._closed_calls
+            try:
+                async with self._opening:
+                    call = await attempt_open()
+            except (MaxCostTooLow, BudgetReserved):
+                if not await self._other_closed(closed):
+                    raise
+            else:
+                if call is not None:
+                    return call
+
+    async def end_calls(self, path: str) -> None:
+        """End the calls of a sub-agent that is done: none of them may reserve anything for the rest of the turn."""
+        for call in list(self._calls.values()):
+            if call.entry.agent_path == path:
+                await self._abandon(call)
 
     def totals(self) -> Totals:
         """Return the totals of the turn's calls, the open ones as pending."""
@@ -170,6 +216,11 @@ class TurnMeter:
     def entries(self) -> list[ModelCall]:
         """The entries of the turn that are known to be inserted."""
         return [call.entry for call in self._calls.values() if call.inserted]
+
+    @property
+    def finished(self) -> list[ModelCall]:
+        """The entries of the turn whose requests have ended."""
+        return [call.entry for call in self._calls.values() if call.inserted and call.ended]
 
     @property
     def sent(self) -> bool:
@@ -184,13 +235,48 @@ class TurnMeter:
     async def close(self) -> None:
         """End the calls that are still open, void or deferred, and wait for every write. Never raises."""
         await self._writes.wait_all()
-        for call in self._calls.values():
-            try:
-                await call.abandon()
-            except StorageError as error:  # removed from `open_calls` below, so reconciliation finds it
-                log.warning("call_not_ended", call_id=call.entry.call_id, error=str(error))
+        for call in list(self._calls.values()):
+            await self._abandon(call)
         await self._writes.wait_all()
         self._ledger.open_calls.difference_update(self._calls)
+
+    async def _abandon(self, call: OpenCall) -> None:
+        """End a call if it is still open. Never raises."""
+        try:
+            await call.abandon()
+        except StorageError as error:  # no server holds it once the turn has ended, so reconciliation finds it
+            log.warning("call_not_ended", call_id=call.entry.call_id, error=str(error))
+
+    def _on_closed(self) -> None:
+        self._closed_calls += 1
+        self._call_closed.set()
+
+    async def _other_closed(self, seen: int) -> bool:
+        """Wait for the end of another call, if one is running; return whether one has ended.
+
+        Args:
+            seen: The number of calls that had ended before.
+        """
+        while self._closed_calls == seen:
+            if not any(call.inserted and not call.closed for call in self._calls.values()):
+                return False
+            self._call_closed.clear()
+            await self._call_closed.wait()
+        return True
+
+    def _check_inserts(self) -> None:
+        """Check that the entries of all calls were inserted: a number that may be taken cannot be used again.
+
+        Raises:
+            StorageError: One was not, as far as is known.
+        """
+        for call in self._calls.values():
+            if call.insert_error is not None:
+                raise call.insert_error
+
+    @property
+    def _own_agent(self) -> CallingAgent:
+        return CallingAgent(name=self.scope.agent, version=self.scope.agent_version)
 
     def _new_entry(
         self,
@@ -200,6 +286,7 @@ class TurnMeter:
         upper_bound: Decimal | None,
         attempt: int,
         purpose: CallPurpose,
+        agent: CallingAgent,
     ) -> ModelCall:
         """Return a new call's entry, under the next number."""
         model, catalogue = models[0], self._oracle.current
@@ -212,7 +299,7 @@ class TurnMeter:
             session_uid=self.scope.session_uid,
             session_id=self.scope.session_id,
             turn_id=self.scope.turn_id,
-            number=max([self._last_number, *(each.number for each in self.entries)]) + 1,
+            number=max([self._last_number, *(each.entry.number for each in self._calls.values())]) + 1,
             state=CallState.PENDING,
             requested_model=model,
             requested_id=self._oracle.listed_name(model),
@@ -223,8 +310,9 @@ class TurnMeter:
             start_time=start,
             attempt=attempt,
             user_reference=self.scope.user_reference,
-            agent=self.scope.agent,
-            agent_version=self.scope.agent_version,
+            agent=agent.name,
+            agent_version=agent.version,
+            agent_path=agent.path,
             purpose=purpose,
             api_key_id=self.scope.api_key_id,
             owner=self.scope.owner,
@@ -246,5 +334,6 @@ class TurnMeter:
             await asyncio.shield(reserving)
         except GodotyError as error:
             await call.void(error)
+            self._closed_calls -= 1  # nothing of another call is free
             raise
         notify_observer(self._on_opened, call.entry)

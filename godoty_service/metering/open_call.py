@@ -45,6 +45,7 @@ class CallDependencies:
         on_ended: Called with each call when its request has ended, with or without a known cost.
         clock: Returns the time.
         own_key: Whether the requests carry the tenant's own provider key.
+        on_closed: Called when a call that has ended is written, with its reservations settled.
     """
 
     ledger: Ledger
@@ -58,6 +59,7 @@ class CallDependencies:
     on_ended: Callable[[ModelCall], None]
     clock: Clock
     own_key: bool
+    on_closed: Callable[[], None] = lambda: None
 
 
 class OpenCall:
@@ -69,6 +71,8 @@ class OpenCall:
         sent: Whether sending the request has begun.
         entry: The ledger entry.
         inserted: Whether the entry is known to be in the ledger.
+        insert_error: Why it is not known whether the insert succeeded; None: it succeeded, or has not ended.
+        closed: Whether the end of the request is written, or cannot be.
     """
 
     def __init__(
@@ -85,6 +89,8 @@ class OpenCall:
         self.sent = False
         self.entry = entry
         self.inserted = False
+        self.insert_error: StorageError | None = None
+        self.closed = False
         self._dependencies = dependencies
         self._catalogue = catalogue
         self._started_at = time.monotonic()
@@ -96,7 +102,7 @@ class OpenCall:
         try:
             self.entry = await ledger.insert(self.entry, check=self._dependencies.check_lease)
         except StorageError as error:
-            self._ended = True
+            self._ended, self.insert_error = True, error
             now = self._dependencies.clock()
             ledger.retain(replace(self.entry, state=CallState.VOID, settle_time=now, error=_reason(error)))
             raise
@@ -169,6 +175,11 @@ class OpenCall:
             return await self._defer(**known)
         return await self._close(state=CallState.SETTLED, **settled, **known)
 
+    @property
+    def ended(self) -> bool:
+        """Whether the request has ended."""
+        return self._ended
+
     async def abandon(self) -> None:
         """End a call that is still open: void if it was not sent, else deferred to reconciliation."""
         if self._ended or not self.inserted:
@@ -217,6 +228,12 @@ class OpenCall:
         return self.entry
 
     async def _write_close(self) -> None:
+        try:
+            await self._write_end()
+        finally:
+            self._set_closed()
+
+    async def _write_end(self) -> None:
         if await self._dependencies.ledger.close_or_retain(self.entry):
             self._dependencies.record(self.entry)
             await self._dependencies.turn_budget.settle(self.entry)
@@ -225,8 +242,18 @@ class OpenCall:
 
     async def _defer(self, **changes: Any) -> ModelCall:
         self._end(**changes)
-        await self._dependencies.writes.shielded(self._dependencies.ledger.defer_or_retain(self.entry))
+        await self._dependencies.writes.shielded(self._write_deferral())
         return self.entry
+
+    async def _write_deferral(self) -> None:
+        try:
+            await self._dependencies.ledger.defer_or_retain(self.entry)
+        finally:
+            self._set_closed()
+
+    def _set_closed(self) -> None:
+        self.closed = True
+        self._dependencies.on_closed()
 
     def _end(self, **changes: Any) -> None:
         self._ended = True

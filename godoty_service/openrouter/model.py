@@ -16,13 +16,14 @@ from pydantic_core import to_json
 from strands.models.openai import OpenAIModel
 from strands.types.content import Message, Messages, SystemContentBlock
 from strands.types.event_loop import Metrics, Usage
-from strands.types.exceptions import ContextWindowOverflowException, MaxTokensReachedException
+from strands.types.exceptions import ContextWindowOverflowException
 from strands.types.streaming import StreamEvent
 from strands.types.tools import ToolChoice, ToolSpec
 
 from godoty_service.errors import ContextWindowExceeded, GodotyError, ModelUnavailable, ProviderError, TurnTooLarge
 from godoty_service.ledger.entries import CallPurpose
 from godoty_service.openrouter import errors
+from godoty_service.openrouter.call_limits import CallLimits, Reservation
 from godoty_service.openrouter.call_recorder import Meter, OpenCall
 from godoty_service.openrouter.chunk import AnswerLimits
 from godoty_service.openrouter.client import OpenRouterClient
@@ -69,6 +70,7 @@ class OpenRouterModel(OpenAIModel):
         model: str,
         fallback_models: tuple[str, ...] = (),
         max_output_tokens: int | None = None,
+        call_limits: CallLimits | None = None,
         call_output_tokens: int | None = None,
         side_output_tokens: int | None = None,
         parameters: Mapping[str, Any] | None = None,
@@ -87,7 +89,8 @@ class OpenRouterModel(OpenAIModel):
             meter: Inserts each request into the ledger before it is sent.
             model: The requested model.
             fallback_models: Models to try if it cannot answer, in order.
-            max_output_tokens: Output tokens of all of the agent's own calls together.
+            max_output_tokens: Output tokens of all of the agent's own calls together, unless `call_limits` are given.
+            call_limits: What the agent's own calls may still use; other agents of the turn share it. None: its own.
             call_output_tokens: Output tokens of one of the agent's own calls.
             side_output_tokens: Output tokens of one other call (a summary).
             parameters: Further fields of the agent's own requests, such as `temperature`.
@@ -105,7 +108,7 @@ class OpenRouterModel(OpenAIModel):
         self._meter = meter
         self._model = model
         self._fallback_models = fallback_models
-        self._output_left = max_output_tokens
+        self._call_limits = call_limits or CallLimits(output_tokens=max_output_tokens)
         self._call_output = call_output_tokens
         self._side_output = side_output_tokens
         self._parameters = dict(parameters or {})
@@ -138,24 +141,26 @@ class OpenRouterModel(OpenAIModel):
         Raises:
             ProviderError: The provider failed, and a retry failed or was not possible.
             StorageUnavailable: The ledger entry could not be inserted; nothing was sent.
+            ModelCallsSpent: No model call is left.
+            MaxTokensReachedException: No output tokens are left.
         """
         request = self._request(messages, tool_specs, system_prompt, tool_choice, system_prompt_content)
         listener: Listener | None = (invocation_state or {}).get(LISTENER)
         if listener is not None:
             request |= self._parameters
+            self._call_limits.take_call()
         for attempt in range(1, MAX_ATTEMPTS + 1):
-            call = await self._open(request, attempt, side=listener is None)
-            if listener is not None:
-                listener.on_request()
             decoder = StreamDecoder(
                 listener, limits=self._limits, taken_ids=lambda: _tool_call_ids(messages), secrets=self._secrets
             )
             try:
-                async with aclosing(self._attempt(call, request, decoder, side=listener is None)) as events:
+                async with aclosing(self._attempt(request, attempt, decoder, listener)) as events:
                     async for event in events:
                         yield event
             except ContextWindowExceeded as error:
                 # On its own error Strands shortens the history and requests again, which is one more entry.
+                if listener is not None:
+                    self._call_limits.return_call()
                 raise ContextWindowOverflowException(error.text) from error
             except ProviderError as error:
                 wait = _wait(error, attempt)
@@ -178,16 +183,16 @@ class OpenRouterModel(OpenAIModel):
         while self._readers:
             await self._readers.pop().aclose()
 
-    async def _open(self, request: dict[str, Any], attempt: int, *, side: bool) -> OpenCall:
+    async def _open(self, request: dict[str, Any], attempt: int, reserved: Reservation | None) -> OpenCall:
         """Insert a call into the ledger, and set its limits in the request.
 
-        Raises:
-            MaxTokensReachedException: The turn has no output tokens left.
+        Args:
+            request: The request.
+            attempt: Its number among those for one answer, from 1.
+            reserved: Its output tokens; None: it is a side call, such as a summary.
         """
-        size = len(to_json(request))
-        remaining = self._side_output if side else self._output_left
-        if remaining is not None and remaining < 1:
-            raise MaxTokensReachedException("The turn has no output tokens left.")
+        side, size = reserved is None, len(to_json(request))
+        remaining = self._side_output if reserved is None else reserved.tokens
         terms = await self._call_terms(size) if self._call_terms is not None else CallTerms()
         bounds = (remaining, None if side else self._call_output, terms.max_output_tokens)
         limit = min((each for each in bounds if each is not None), default=None)
@@ -200,13 +205,31 @@ class OpenRouterModel(OpenAIModel):
             attempt=attempt,
             purpose=CallPurpose.SUMMARY if side else CallPurpose.AGENT,
         )
+        if reserved is not None:
+            reserved.lower(call.output_limit)
         limits = {"max_tokens": call.output_limit, "provider": terms.provider or self._provider}
         request.update({name: value for name, value in limits.items() if value})
         _fit_reasoning(request)
         return call
 
     async def _attempt(
-        self, call: OpenCall, request: dict[str, Any], decoder: StreamDecoder, *, side: bool
+        self, request: dict[str, Any], attempt: int, decoder: StreamDecoder, listener: Listener | None
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Open a call, send its request and stream its answer."""
+        reserved = await self._call_limits.reserve() if listener is not None else None
+        try:
+            call = await self._open(request, attempt, reserved)
+            if listener is not None:
+                listener.on_request()
+            async with aclosing(self._send(call, request, decoder, reserved)) as events:
+                async for event in events:
+                    yield event
+        finally:
+            if reserved is not None:
+                reserved.release()
+
+    async def _send(
+        self, call: OpenCall, request: dict[str, Any], decoder: StreamDecoder, reserved: Reservation | None
     ) -> AsyncGenerator[StreamEvent, None]:
         """Send one request and stream its answer; the call is closed before the last event or the error."""
         error: GodotyError | None = None
@@ -240,17 +263,12 @@ class OpenRouterModel(OpenAIModel):
                 error.metadata.setdefault("model", self._model)
             raise error
         usage = _strands_usage(decoder)
-        if not side:
-            self._count_output(usage["outputTokens"], cut_by_budget=call.clamped and _CUT in closing)
+        if reserved is not None:
+            self.cut_by_budget |= call.clamped and _CUT in closing
+            reserved.release(used=usage["outputTokens"])
         for event in closing:
             yield event
         yield {"metadata": {"usage": usage, "metrics": metrics}}
-
-    def _count_output(self, tokens: int, *, cut_by_budget: bool) -> None:
-        """Subtract the output tokens of one of the agent's own answers."""
-        self.cut_by_budget |= cut_by_budget
-        if self._output_left is not None:
-            self._output_left = max(0, self._output_left - tokens)
 
     def _request(
         self,

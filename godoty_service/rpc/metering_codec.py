@@ -35,6 +35,7 @@ def call_message(call: ModelCall) -> pb.ModelCall:
         purpose=PURPOSES[call.purpose],
         agent=call.agent,
         agent_version=call.agent_version,
+        agent_path=call.agent_path or "",
         api_key_id=call.api_key_id or "",
         requested_model=call.requested_model,
         served_model=call.served_model or "",

@@ -68,6 +68,7 @@ def _reasoning(message: pb.TurnEvent, event: events.ReasoningDelta) -> None:
 def _tool_started(message: pb.TurnEvent, event: events.ToolCallStarted) -> None:
     started = message.tool_call_started
     started.tool_call_id, started.name, started.input_json = event.tool_call_id, event.name, event.input_json
+    started.sub_agent_path = event.sub_agent_path
 
 
 def _tool_progress(message: pb.TurnEvent, event: events.ToolProgress) -> None:
@@ -111,6 +112,11 @@ def _budget_reached(message: pb.TurnEvent, event: events.BudgetReached) -> None:
     )
 
 
+def _sub_agent(message: pb.TurnEvent, event: events.SubAgentEvent) -> None:
+    message.agent_path = event.path
+    _FILL[type(event.event)](message, event.event)
+
+
 def _heartbeat(message: pb.TurnEvent, _: events.Heartbeat) -> None:
     message.heartbeat.SetInParent()
 
@@ -125,5 +131,6 @@ _FILL: dict[type, Callable[[pb.TurnEvent, Any], None]] = {
     events.ModelCallFinished: _call_finished,
     events.TurnFinished: _turn_finished,
     events.BudgetReached: _budget_reached,
+    events.SubAgentEvent: _sub_agent,
     events.Heartbeat: _heartbeat,
 }

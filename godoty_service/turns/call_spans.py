@@ -32,9 +32,18 @@ class CallSpans:
             invocation: The turn's invocation state, to which Strands adds the agent and the current cycle's span.
         """
         self._invocation = invocation
+        self._sub_agents: dict[str, Mapping[str, Any]] = {}
         self._calls: dict[str, ModelCall] = {}
         self._spans: dict[str, tuple[Span, Span]] = {}  # the call's span and its cycle's, by call id
         self._own: set[Span] = set()
+
+    def add_sub_agent(self, path: str, invocation: Mapping[str, Any]) -> None:
+        """Add a sub-agent, whose calls belong to the cycles of its own loop."""
+        self._sub_agents[path] = invocation
+
+    def remove_sub_agent(self, path: str) -> None:
+        """Remove a sub-agent that is done."""
+        self._sub_agents.pop(path, None)
 
     def opened(self, call: ModelCall) -> None:
         """Add a call that is about to be sent to the current span."""
@@ -46,7 +55,8 @@ class CallSpans:
             span = start_call_span(call.requested_model)
             self._own.add(span)
         self._calls[call.call_id] = call
-        self._spans[call.call_id] = (span, self._invocation.get(_CYCLE) or INVALID_SPAN)
+        invocation = self._sub_agents.get(call.agent_path, self._invocation) if call.agent_path else self._invocation
+        self._spans[call.call_id] = (span, invocation.get(_CYCLE) or INVALID_SPAN)
         self._write(call)
 
     def ended(self, call: ModelCall) -> None:

@@ -26,12 +26,15 @@ from godoty_service.errors import (
 )
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.totals import SessionTotals, Totals
+from godoty_service.openrouter.call_limits import ModelCallsSpent
 from godoty_service.pricing.money import format_usd
 from godoty_service.sessions import history_repair
 from godoty_service.sessions.session import Claim, HistorySummary
+from godoty_service.turns.agents.failures import wrapped_error
+from godoty_service.turns.agents.models import fallback_models
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.event_log.events import StopReason, TurnFinished, TurnStarted
-from godoty_service.turns.factory import Prepared, TurnFactory, agent_limits, fallback_models
+from godoty_service.turns.factory import Prepared, TurnFactory, agent_limits
 from godoty_service.turns.finalizer import TurnFinalizer
 from godoty_service.turns.history import EMPTY_HISTORY, History, load_history, summary_after_turn
 from godoty_service.turns.session_metrics import load_totals
@@ -230,7 +233,7 @@ class TurnExecution:
             async with aclosing(
                 prepared.agent.stream_async(  # type: ignore[type-var] # it is an asynchronous generator
                     self._turn.request.text,
-                    limits=agent_limits(self._turn, max_model_calls=self._dependencies.defaults.max_model_calls),
+                    limits=agent_limits(self._turn, default_calls=self._dependencies.defaults.max_model_calls),
                     invocation_state=prepared.invocation,
                 )
             ) as events:
@@ -239,12 +242,8 @@ class TurnExecution:
                         stop = _STOP_REASONS.get(result.stop_reason, StopReason.END_TURN)
                     else:
                         prepared.calls.on_event(event)
-        except MaxTokensReachedException:
-            stop = StopReason.MAX_OUTPUT_TOKENS
-        except EventLoopException as failure:
-            if not isinstance(failure.original_exception, MaxTokensReachedException):
-                raise
-            stop = StopReason.MAX_OUTPUT_TOKENS
+        except (MaxTokensReachedException, ModelCallsSpent, EventLoopException) as failure:
+            stop = _stop_of(failure)
         cut = stop is StopReason.MAX_OUTPUT_TOKENS and prepared.model.cut_by_budget
         return StopReason.BUDGET if cut else stop
 
@@ -337,11 +336,22 @@ class TurnExecution:
         """Return the error that the turn's readers get for what was raised; a fault is logged."""
         if isinstance(failure, asyncio.CancelledError):
             return self._turn.cancelled_by or TurnCancelled("The turn was cancelled.")
-        error = _wrapped_error(failure)
+        error = wrapped_error(failure)
         if error is None:
             log.exception("turn_fault")  # noqa: LOG004 - called while the exception is handled
             error = internal_error(self._turn.turn_id)
         return error
+
+
+def _stop_of(failure: Exception) -> StopReason:
+    """Return the reason of a loop that a limit has ended, perhaps through what the turn's sub-agents have used."""
+    inner = failure.original_exception if isinstance(failure, EventLoopException) else failure
+    match inner:
+        case MaxTokensReachedException():
+            return StopReason.MAX_OUTPUT_TOKENS
+        case ModelCallsSpent():
+            return StopReason.MAX_MODEL_CALLS
+    raise failure
 
 
 def _finished(prepared: Prepared, outcome: Outcome, turn_totals: Totals, session_totals: Totals) -> TurnFinished:
@@ -362,16 +372,6 @@ async def _close_calls(prepared: Prepared) -> None:
     finally:
         await prepared.meter.close()
         prepared.spans.close()
-
-
-def _wrapped_error(failure: BaseException) -> GodotyError | None:
-    """Return the service's error inside those that Strands wrapped around it; None: there is none."""
-    inner: BaseException | None = failure
-    while inner is not None:
-        if isinstance(inner, GodotyError):
-            return inner
-        inner = getattr(inner, "original_exception", None) or inner.__cause__
-    return None
 
 
 def _log_end(outcome: str, *, totals: Totals | None, calls: list[ModelCall], cycles: tuple[timedelta, ...]) -> None:

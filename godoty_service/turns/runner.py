@@ -13,7 +13,6 @@ from godoty_service.agents.profile import agent_profile
 from godoty_service.agents.selection import AgentSelection
 from godoty_service.errors import (
     GodotyError,
-    ModelNotAllowed,
     QuotaExceeded,
     SessionBusy,
     SessionLost,
@@ -26,9 +25,10 @@ from godoty_service.sessions.session import Claim, SessionAgent
 from godoty_service.sessions.store import DeletionUnfinished, HeldBySameRequest
 from godoty_service.tenancy.errors import OutputNotAllowed
 from godoty_service.tenancy.policies import Policy
+from godoty_service.turns.agents.models import fallback_models
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.execution import ExecutionQueues, TurnEnd, TurnExecution
-from godoty_service.turns.factory import TurnFactory, fallback_models
+from godoty_service.turns.factory import TurnFactory
 from godoty_service.turns.turn import Turn
 from godoty_service.turns.turn_store import TurnRecord
 from godoty_service.users.references import EndUser
@@ -218,14 +218,7 @@ class _TurnStart:
         turn.admit(policy=policy, client=client)
         if policy.max_output_tokens == 0:
             raise OutputNotAllowed("The tenant's policy allows no output tokens.")
-        self._check_models(*filter(None, [self._request.model]), *self._request.fallback_models)
-
-    def _check_models(self, *models: str) -> None:
-        for model in models:
-            if not self._turn.policy.allows(model):
-                raise ModelNotAllowed("The tenant's policy does not allow the model.", metadata={"model": model})
-            if not self._turn.key_limits.allows(model):
-                raise ModelNotAllowed("The API key does not allow the model.", metadata={"model": model})
+        turn.check_models(*filter(None, [self._request.model]), *self._request.fallback_models)
 
     async def _begin(self, position: Awaitable[None]) -> Claim:
         """Insert the turn's record and acquire its session, concurrently."""
@@ -239,7 +232,7 @@ class _TurnStart:
             if not dependencies.replicas.lease_valid(epoch):
                 await self._check_record()
             claim = await self._take_agent(claim)
-            self._check_models(claim.session.model, *fallback_models(turn))
+            turn.check_models(claim.session.model, *fallback_models(turn))
         except BaseException:
             turn.begin_cleanup()
             with suppress(GodotyError):

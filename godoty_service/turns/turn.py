@@ -9,7 +9,7 @@ from time import monotonic
 
 from godoty_service.agents.definitions import AgentReference, ModelParameters
 from godoty_service.agents.profile import AgentInput, AgentProfile
-from godoty_service.errors import GodotyError, InvalidApiKey
+from godoty_service.errors import GodotyError, InvalidApiKey, ModelNotAllowed
 from godoty_service.openrouter.client_pool import ProviderClient
 from godoty_service.tenancy.api_keys import KeyState
 from godoty_service.tenancy.auth import NO_KEY_LIMITS, KeyLimits
@@ -174,6 +174,18 @@ class Turn:
                 raise TenantSuspended.of(self.tenant_id)
             case KeyState.TENANT_DELETED:
                 raise TenantDeleted.of(self.tenant_id)
+
+    def check_models(self, *models: str) -> None:
+        """Check that the tenant's policy and the API key allow models.
+
+        Raises:
+            ModelNotAllowed: One of the two does not allow one of them.
+        """
+        for model in models:
+            if not self.policy.allows(model):
+                raise ModelNotAllowed("The tenant's policy does not allow the model.", metadata={"model": model})
+            if not self.key_limits.allows(model):
+                raise ModelNotAllowed("The API key does not allow the model.", metadata={"model": model})
 
     def events(self, *, after: int = 0, heartbeat: timedelta = timedelta()) -> AsyncGenerator[ReadEvent, None]:
         """Read the turn's events, as `EventLog.read` does.

@@ -227,6 +227,6 @@ def _unresolved_lines(comparison: InvoiceComparison, lines: Mapping[str, Line]) 
 
 
 def _session_marker(call: ModelCall) -> str:
-    from godoty_service.turns.factory import pseudonym  # noqa: PLC0415 - Strands takes a second to import
+    from godoty_service.turns.agents.models import pseudonym  # noqa: PLC0415 - Strands takes a second to import
 
     return pseudonym(call.tenant_id, call.session_uid)

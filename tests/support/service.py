@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pymongo.database import Database
 
 from godoty_service.ledger.codec import call_from_document
-from godoty_service.turns.factory import pseudonym
+from godoty_service.turns.agents.models import pseudonym
 
 if TYPE_CHECKING:
     from godoty_service.ledger.entries import ModelCall

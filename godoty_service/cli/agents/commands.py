@@ -148,10 +148,20 @@ async def _versions(server: "Connection", agent: str) -> AsyncGenerator[agent_pb
         request.page_token = page.next_page_token
 
 
+def _tool_name(tool: agent_pb2.AgentTool) -> str:
+    """Return the short name of a tool: the one by which policies allow it, with the version of an agent."""
+    match tool.WhichOneof("tool"):
+        case "mcp":
+            return f"mcp:{tool.mcp.mcp_server}"
+        case "agent":
+            return f"agent:{tool.agent.agent}"
+    return tool.builtin
+
+
 def _row(version: agent_pb2.AgentVersion) -> tuple[str, int, str, str, str, str, str]:
     definition = version.definition
     applied = version.create_time.ToJsonString() if version.HasField("create_time") else ""
-    tools = " ".join(each.builtin or f"mcp:{each.mcp.mcp_server}" for each in definition.tools)
+    tools = " ".join(_tool_name(each) for each in definition.tools)
     return (
         *(definition.name, version.version, applied, version.api_key_id, definition.model, tools),
         definition.description,

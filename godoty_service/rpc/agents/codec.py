@@ -7,6 +7,7 @@ from godoty.v1 import agent_pb2 as pb
 from google.protobuf.message import Message
 
 from godoty_service.agents.definitions import (
+    SUB_AGENT_PREFIX,
     AgentDefinition,
     AgentReference,
     AgentVersion,
@@ -15,6 +16,7 @@ from godoty_service.agents.definitions import (
     HistorySettings,
     McpTools,
     Override,
+    SubAgent,
     ToolEntry,
 )
 from godoty_service.agents.lists import AgentSummary
@@ -42,6 +44,7 @@ from godoty_service.rpc.validation import (
 )
 
 _PATH = "definition."
+_LONGEST_SUB_AGENT = 64 - len(SUB_AGENT_PREFIX)  # the names of tools have at most 64 characters
 _MESSAGES = (4, 1_000)  # fewest and most of a history
 _MODE_NAMES = {mode: f"HISTORY_MODE_{mode.name}" for mode in HistoryMode}
 _MODES = {pb.HistoryMode.Value(name): mode for mode, name in _MODE_NAMES.items()}
@@ -197,10 +200,13 @@ def _read_tools(message: pb.AgentDefinition, known: Collection[str], violations:
                     violations.add(f"{path}.builtin", _unknown_tool(each.builtin, known))
             case "mcp":
                 tool = _read_mcp_tools(f"{path}.mcp.", each.mcp, violations)
+            case "agent":
+                tool = _read_sub_agent(f"{path}.agent.", each.agent, violations)
             case _:
                 violations.add(path, "must have a tool")
                 continue
-        if tool in found:
+        names = [other.tool_name for other in found if isinstance(other, SubAgent)]
+        if tool in found or (isinstance(tool, SubAgent) and tool.tool_name in names):
             violations.add(path, "must be there once")
         found.append(tool)
     return tuple(found)
@@ -210,6 +216,16 @@ def _unknown_tool(name: str, known: Collection[str]) -> str:
     """Return what is wrong with a tool that this server does not have."""
     text = f"must be one of {', '.join(sorted(known))}"
     return f"{text}; for {name}, the operator sets {NEED_SETTINGS[name]}" if name in NEED_SETTINGS else text
+
+
+def _read_sub_agent(path: str, message: pb.SubAgent, violations: Violations) -> SubAgent:
+    reference, longest = read_agent(f"{path}agent", message.agent, violations), LENGTHS["description"]
+    if len(reference.name) > _LONGEST_SUB_AGENT:
+        violations.add(f"{path}agent", f"must have at most {_LONGEST_SUB_AGENT} characters before its version")
+    description = message.description
+    if not (0 < len(description) <= longest and description.isprintable() and description.strip()):
+        violations.add(f"{path}description", f"must have 1 to {longest} printable characters")
+    return SubAgent(agent=reference, description=description)
 
 
 def _read_mcp_tools(path: str, message: pb.McpToolset, violations: Violations) -> McpTools:
@@ -225,6 +241,8 @@ def _tool_message(tool: ToolEntry) -> pb.AgentTool:
             return pb.AgentTool(builtin=tool.name)
         case McpTools():
             return pb.AgentTool(mcp=pb.McpToolset(mcp_server=tool.server, allow=tool.allow))
+        case SubAgent():
+            return pb.AgentTool(agent=pb.SubAgent(agent=tool.agent.label, description=tool.description))
 
 
 def _read_history(message: pb.AgentDefinition, violations: Violations) -> HistorySettings:

@@ -10,6 +10,7 @@ from godoty_service.agents.errors import AgentNotFound
 from godoty_service.agents.mcp.changes import McpComponents
 from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.agents.store import Agents
+from godoty_service.agents.sub_agents import check_sub_agents
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.rpc.agents.codec import parse_agent, parse_agent_name, parse_application, version_message
 from godoty_service.rpc.agents.mcp_service import McpServerMethods
@@ -62,6 +63,7 @@ class AgentDefinitionService(McpServerMethods, agent_definition_service_pb2_grpc
         """Make a definition the newest version of its agent."""
         definition = parse_application(request, catalogue=self._catalogue(), tools=self._tools)
         await self._require_servers(call, definition.tools)
+        await check_sub_agents(self._agents, call.tenant_id, definition)
         (await self._policies.get(call.tenant_id)).check_tools(definition.name, definition.policy_names)
 
         async def record(old: Agent | None, new: AgentVersion | None) -> None:

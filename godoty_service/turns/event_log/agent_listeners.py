@@ -2,7 +2,7 @@
 
 import json
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from strands.hooks import AfterToolCallEvent, BeforeToolCallEvent, HookProvider, HookRegistry
 from strands.types.tools import ToolResultContent, ToolUse
@@ -10,42 +10,92 @@ from strands.types.tools import ToolResultContent, ToolUse
 from godoty_service.agents.mcp.tools import ProgressReport
 from godoty_service.metering.meter import TurnMeter
 from godoty_service.sessions.messages import tool_result_text
-from godoty_service.turns.event_log.answer_listener import AnswerListener
+from godoty_service.turns.agents.tool import SubAgentTool
 from godoty_service.turns.event_log.events import (
     BudgetReached,
+    Event,
     ModelCallFinished,
+    SubAgentEvent,
     ToolCallFinished,
     ToolCallStarted,
     ToolProgress,
     ToolSummary,
 )
-from godoty_service.turns.event_log.log import EventLog
+
+
+class EventSink(Protocol):
+    """Takes events of an agent: the turn's log, or a part of it."""
+
+    def append(self, event: Event) -> None:
+        """Append an event."""
+
+
+class SubAgentLog:
+    """The part of a turn's log that has a sub-agent's events."""
+
+    def __init__(self, log: EventSink, path: str) -> None:
+        self._log = log
+        self._path = path
+
+    def append(self, event: Event) -> None:
+        """Append an event of the sub-agent; other kinds of events are of the turn."""
+        if isinstance(event, (ToolCallStarted, ToolProgress, ToolCallFinished, ModelCallFinished)):
+            event = SubAgentEvent(self._path, event)
+        self._log.append(event)
+
+
+class Answer(Protocol):
+    """Receives the ends of messages."""
+
+    def complete(self) -> None:
+        """Mark the text so far as a complete message."""
+
+
+class CallAnnouncer:
+    """Appends the model calls of all agents of a turn as they end, each once, and budget alerts."""
+
+    def __init__(self, log: EventSink, meter: TurnMeter) -> None:
+        self._log = log
+        self._meter = meter
+        self._announced: set[str] = set()
+
+    def announce(self) -> None:
+        """Append the calls that have ended since, including those of a summary, which no event announces."""
+        for call in self._meter.finished:
+            if call.call_id not in self._announced:
+                self._announced.add(call.call_id)
+                log = SubAgentLog(self._log, call.agent_path) if call.agent_path else self._log
+                log.append(ModelCallFinished(call=call))
+        alerts = self._meter.turn_budget.alerts
+        while alerts:
+            self._log.append(BudgetReached(alert=alerts.pop(0)))
 
 
 class CallListener:
-    """Receives the events of the agent's loop: appends finished model calls and budget alerts.
+    """Receives the events of one agent's loop: appends finished model calls, progress of tools and budget alerts.
 
     Attributes:
+        announcer: Appends the calls.
         cycle_providers: The provider that served each finished cycle's model call, in order; None: unknown.
     """
 
-    def __init__(self, log: EventLog, *, meter: TurnMeter, answer: AnswerListener) -> None:
+    def __init__(self, log: EventSink, *, meter: TurnMeter, answer: Answer, announcer: CallAnnouncer) -> None:
         self._log = log
         self._meter = meter
         self._answer = answer
-        self._appended = 0
+        self.announcer = announcer
         self.cycle_providers: list[str | None] = []
 
     def on_event(self, event: dict[str, Any]) -> None:
         """Handle an event of `Agent.stream_async`."""
         if "modelCall" in event.get("event", {}):
-            self._append_calls()
+            self.announcer.announce()
         elif "tool_stream_event" in event:
             self._append_progress(**event["tool_stream_event"])
         elif "message" in event:
             self._answer.complete()
             if event["message"]["role"] == "assistant":  # the model call of a cycle has ended without an error
-                calls = self._meter.entries
+                calls = [call for call in self._meter.entries if not call.agent_path]
                 self.cycle_providers.append(calls[-1].provider if calls else None)
 
     def _append_progress(self, tool_use: ToolUse, data: Any) -> None:
@@ -60,23 +110,19 @@ class CallListener:
                 )
             )
 
-    def _append_calls(self) -> None:
-        """Append the calls that have finished, including those of a summary, which no event announces."""
-        calls = self._meter.entries
-        for call in calls[self._appended :]:
-            self._log.append(ModelCallFinished(call=call))
-        self._appended = len(calls)
-        alerts = self._meter.turn_budget.alerts
-        while alerts:
-            self._log.append(BudgetReached(alert=alerts.pop(0)))
-
 
 class ToolListener(HookProvider):
     """Appends the start and the end of each tool call, and sums the calls by tool."""
 
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventSink, *, turn: "ToolListener | None" = None) -> None:
+        """Initialize the listener.
+
+        Args:
+            log: Gets the events.
+            turn: The listener of the turn's own agent, with which the calls of a sub-agent are summed; None: it is it.
+        """
         self._log = log
-        self._summaries: dict[str, ToolSummary] = {}
+        self._summaries: dict[str, ToolSummary] = turn._summaries if turn is not None else {}  # noqa: SLF001 - its own class
 
     def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
         """Register both hooks; neither of them awaits."""
@@ -88,12 +134,13 @@ class ToolListener(HookProvider):
         return tuple(self._summaries.values())
 
     def _on_start(self, event: BeforeToolCallEvent) -> None:
-        use = event.tool_use
+        use, tool = event.tool_use, event.selected_tool
         self._log.append(
             ToolCallStarted(
                 tool_call_id=use["toolUseId"],
                 name=use["name"],
                 input_json=json.dumps(use["input"], ensure_ascii=False),
+                sub_agent_path=tool.path_of(use["toolUseId"]) if isinstance(tool, SubAgentTool) else "",
             )
         )
 

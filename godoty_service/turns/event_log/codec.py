@@ -21,6 +21,7 @@ from godoty_service.turns.event_log.events import (
     ModelCallFinished,
     ReasoningDelta,
     StopReason,
+    SubAgentEvent,
     TextDelta,
     ToolCallFinished,
     ToolCallStarted,
@@ -155,6 +156,13 @@ def _decode_budget(value: Any) -> Event:
     )
 
 
+def _decode_sub_agent(value: list[Any]) -> Event:
+    """Decode an event of a sub-agent; one of a kind that only a later build knows is an empty text."""
+    event = event_from_document(value[1])
+    return SubAgentEvent(value[0], event) if isinstance(event, _OF_SUB_AGENTS) else TextDelta("")
+
+
+_OF_SUB_AGENTS = (ToolCallStarted, ToolProgress, ToolCallFinished, ModelCallFinished)
 _NAMES: dict[type, str] = {
     TurnStarted: "started",
     ReasoningDelta: "reasoning",
@@ -164,13 +172,14 @@ _NAMES: dict[type, str] = {
     ModelCallFinished: "call",
     TurnFinished: "finished",
     BudgetReached: "budget",
+    SubAgentEvent: "sub_agent",
 }
 _ENCODERS: dict[str, Callable[[Any], Any]] = {
     "started": lambda event: [
         *(event.session_id, event.session_created, _encode_totals(event.totals), event.agent, event.agent_version)
     ],
     "reasoning": lambda event: event.text,
-    "tool": lambda event: [event.tool_call_id, event.name, event.input_json],
+    "tool": lambda event: [event.tool_call_id, event.name, event.input_json, event.sub_agent_path],
     "progress": lambda event: [event.tool_call_id, event.progress, event.progress_total, event.message],
     "result": lambda event: [event.tool_call_id, event.succeeded, event.output, event.duration // _MICROSECOND],
     "call": _encode_call,
@@ -181,11 +190,14 @@ _ENCODERS: dict[str, Callable[[Any], Any]] = {
         Decimal128(event.alert.spent),
         Decimal128(event.alert.limit),
     ],
+    "sub_agent": lambda event: [event.path, event_to_document(event.event)],
 }
 _DECODERS: dict[str, Callable[[Any], Event]] = {
     "started": _decode_started,
     "reasoning": ReasoningDelta,
-    "tool": lambda value: ToolCallStarted(tool_call_id=value[0], name=value[1], input_json=value[2]),
+    "tool": lambda value: ToolCallStarted(
+        tool_call_id=value[0], name=value[1], input_json=value[2], sub_agent_path="".join(value[3:4])
+    ),
     "progress": lambda value: ToolProgress(
         tool_call_id=value[0], progress=value[1], progress_total=value[2], message=value[3]
     ),
@@ -195,4 +207,5 @@ _DECODERS: dict[str, Callable[[Any], Event]] = {
     "call": lambda value: ModelCallFinished(call=call_from_document(value)),
     "finished": _decode_finished,
     "budget": _decode_budget,
+    "sub_agent": _decode_sub_agent,
 }

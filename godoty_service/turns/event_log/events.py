@@ -53,11 +53,12 @@ class ReasoningDelta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCallStarted:
-    """A tool call has started."""
+    """A tool call has started. `sub_agent_path` is the path of the sub-agent that it runs; empty: it runs none."""
 
     tool_call_id: str
     name: str
     input_json: str
+    sub_agent_path: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +123,20 @@ class Heartbeat:
 
 HEARTBEAT = Heartbeat()
 
+
+@dataclass(frozen=True, slots=True)
+class SubAgentEvent:
+    """An event of a sub-agent. It is no event of the turn's own agent, so it has no part in the answer.
+
+    Attributes:
+        path: The sub-agent, as in `ModelCall.agent_path`.
+        event: The event.
+    """
+
+    path: str
+    event: "ToolCallStarted | ToolProgress | ToolCallFinished | ModelCallFinished"
+
+
 Event = (
     TurnStarted
     | TextDelta
@@ -132,6 +147,7 @@ Event = (
     | ModelCallFinished
     | TurnFinished
     | BudgetReached
+    | SubAgentEvent
 )
 StreamEvent = Event | Heartbeat  # the events of a reader
 

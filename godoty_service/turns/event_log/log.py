@@ -15,6 +15,7 @@ from godoty_service.turns.event_log.events import (
     ModelCallFinished,
     ReadEvent,
     ReasoningDelta,
+    SubAgentEvent,
     TextDelta,
     ToolCallFinished,
     ToolCallStarted,
@@ -219,17 +220,18 @@ def _size(event: Event) -> int:
     if isinstance(event, (TextDelta, ReasoningDelta)):  # nearly all events
         return _OVERHEAD + _bytes(event.text)
     match event:
-        case ToolCallStarted(tool_call_id=name, name=tool, input_json=text):
-            return _OVERHEAD + _bytes(name) + _bytes(tool) + _bytes(text)
+        case ToolCallStarted(tool_call_id=name, name=tool, input_json=text, sub_agent_path=path):
+            return _OVERHEAD + _bytes(name) + _bytes(tool) + _bytes(text) + len(path)
         case ToolProgress(tool_call_id=name, message=text) | ToolCallFinished(tool_call_id=name, output=text):
             return _OVERHEAD + _bytes(name) + _bytes(text)
         case ModelCallFinished(call=call):
             texts = (call.served_model, call.provider, call.generation_id, call.finish_reason, call.error)
             return _FIXED + sum(len(each) * 4 for each in texts if each)  # a character takes at most four bytes
-        case TurnFinished(tools=tools):
-            return _FIXED + sum(len(tool.name) * 4 for tool in tools)
+        case SubAgentEvent(path=path, event=inner):
+            return _OVERHEAD + len(path) + _size(inner)
         case _:
-            return _FIXED
+            tools = event.tools if isinstance(event, TurnFinished) else ()
+            return _FIXED + sum(len(tool.name) * 4 for tool in tools)
 
 
 def _bytes(text: str) -> int:

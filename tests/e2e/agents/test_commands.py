@@ -67,7 +67,7 @@ async def test_every_example_is_applied(agent: Agent, caller: Caller) -> None:
     names = [line.partition("@")[0] for line in outcome.out.splitlines()]
 
     assert outcome.code == 0, outcome.err
-    assert {path.stem for path in paths} == set(names)
+    assert {path.stem for path in paths} <= set(names)
     for name in names:
         turn = await caller.converse("hello", session_id=name, agent=name, variables={"subject": "fractions"})
         assert turn.failure is None, f"{name}: {turn.failure}"

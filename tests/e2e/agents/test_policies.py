@@ -1,32 +1,14 @@
 """Policies that allow some agents and some tools."""
 
-from collections.abc import Callable
 from typing import Any
 
 import grpc
-import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
-from godoty_service.bootstrap import open_components
-from godoty_service.tenancy.policies import Policy
-from tests.conftest import Start
 from tests.e2e.agents.conftest import Definer, refused
-from tests.support.caller import Caller, failure_of
+from tests.support.caller import failure_of
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
-
-
-@pytest.fixture
-async def restricted(serve: Start, connect: Any) -> Callable[..., Any]:
-    """Returns a caller of a server of its own, and what sets its policy before the server reads one."""
-    caller: Caller = connect(await serve())
-
-    async def restrict(**policy: Any) -> Caller:
-        async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
-            await components.tenancy.policies.set(caller.service.tenant_id, Policy(**policy))
-        return caller
-
-    return restrict
 
 
 async def test_agent_that_is_not_allowed_runs_no_turn(restricted: Any, define: Any) -> None:

@@ -35,8 +35,8 @@ SERVICES: list[ServiceDescriptor] = [
 METHODS: list[MethodDescriptor] = [method for service in SERVICES for method in service.methods]
 LIMITS = FieldLimits(SERVICES, max_text_bytes=TEXT_BYTES)
 MANY = 200_000
-HEADER = mcp_pb.McpHeader(name="X-Key", secret="a")
 VARIABLES = pb.ConverseRequest(text="hi", variables={str(number): "" for number in range(9_000)})
+HEADER = mcp_pb.McpHeader(name="X-Key", secret="a")
 TOOL = agent_pb2.AgentTool(builtin="calculator")
 GROUP, SCOPE = billing_pb.USAGE_GROUP_HOUR, tenant_pb2.API_SCOPE_CONVERSE
 BOUNDED = 2000  # lines of Python: what is done with a request that is refused for its length
@@ -67,6 +67,9 @@ def full(descriptor: Descriptor) -> Any:
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             assert field.message_type is not None
             inner = full(field.message_type)
+            chosen = message.WhichOneof(field.containing_oneof.name) if field.containing_oneof is not None else None
+            if chosen is not None and message.ByteSize() > inner.ByteSize():
+                continue  # the largest of the fields of which one is set
             if field.is_repeated:
                 getattr(message, field.name).extend([inner] * count)
             else:

@@ -518,6 +518,7 @@ type AgentTool struct {
 	//
 	//	*AgentTool_Builtin
 	//	*AgentTool_Mcp
+	//	*AgentTool_Agent
 	Tool          isAgentTool_Tool `protobuf_oneof:"tool"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -578,6 +579,15 @@ func (x *AgentTool) GetMcp() *McpToolset {
 	return nil
 }
 
+func (x *AgentTool) GetAgent() *SubAgent {
+	if x != nil {
+		if x, ok := x.Tool.(*AgentTool_Agent); ok {
+			return x.Agent
+		}
+	}
+	return nil
+}
+
 type isAgentTool_Tool interface {
 	isAgentTool_Tool()
 }
@@ -594,9 +604,86 @@ type AgentTool_Mcp struct {
 	Mcp *McpToolset `protobuf:"bytes,2,opt,name=mcp,proto3,oneof"`
 }
 
+type AgentTool_Agent struct {
+	// Another agent of the tenant, which answers a task that the model gives it.
+	Agent *SubAgent `protobuf:"bytes,3,opt,name=agent,proto3,oneof"`
+}
+
 func (*AgentTool_Builtin) isAgentTool_Tool() {}
 
 func (*AgentTool_Mcp) isAgentTool_Tool() {}
+
+func (*AgentTool_Agent) isAgentTool_Tool() {}
+
+// An agent as a tool of another one. The model sees it as the tool `agent_NAME`, whose input is a text: the task. For
+// each call the agent starts with an empty history and the task as its user's message; its last text is the tool's
+// result, cut as the results of other tools are. Calls may run side by side, also of the same agent. A turn takes the
+// newest version of the agent at its first call, unless the definition names one; prompts get the `user` and the
+// `variables` of the turn's request.
+//
+// Everything that sub-agents spend counts for the turn: its limits, `max_cost_usd` and the tenant's budgets hold for all
+// of its agents together. The `limits` of a sub-agent's own definition hold for each of its calls, with the agents that
+// it calls. Where one limit of tokens or cost is shared, a model call waits while another one has reserved what is left.
+//
+// Agents call one another at most 3 deep below the turn's agent, and a turn makes at most 50 calls of sub-agents. A call
+// that is not possible (no such agent, a circle, too deep, too many, not allowed by the tenant's policy, a limit or a
+// budget that is reached), an agent that fails, and one that takes longer than 15 minutes are errors that the calling
+// model sees; the turn goes on.
+type SubAgent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The name of the agent, at most 58 characters; or `name@version`, such as "researcher@3". It must exist
+	// when the definition is applied (AGENT_NOT_FOUND), and must not call the agent that is defined, directly or through
+	// others; a definition through which agents would call one another deeper than is possible is refused, too.
+	Agent string `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	// Required. What the agent can do and when to ask it, for the model that calls it: at most 1000 printable characters.
+	Description   string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubAgent) Reset() {
+	*x = SubAgent{}
+	mi := &file_godoty_v1_agent_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubAgent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubAgent) ProtoMessage() {}
+
+func (x *SubAgent) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubAgent.ProtoReflect.Descriptor instead.
+func (*SubAgent) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SubAgent) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *SubAgent) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
 
 // Tools of an MCP server. A turn takes those that the server lists when it begins. If the server cannot be reached then,
 // and has not been before, the turn goes on without them, and the prompt says so. A call that fails, or takes too
@@ -614,7 +701,7 @@ type McpToolset struct {
 
 func (x *McpToolset) Reset() {
 	*x = McpToolset{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[4]
+	mi := &file_godoty_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -626,7 +713,7 @@ func (x *McpToolset) String() string {
 func (*McpToolset) ProtoMessage() {}
 
 func (x *McpToolset) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[4]
+	mi := &file_godoty_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -639,7 +726,7 @@ func (x *McpToolset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use McpToolset.ProtoReflect.Descriptor instead.
 func (*McpToolset) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *McpToolset) GetMcpServer() string {
@@ -669,7 +756,7 @@ type AgentHistory struct {
 
 func (x *AgentHistory) Reset() {
 	*x = AgentHistory{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -681,7 +768,7 @@ func (x *AgentHistory) String() string {
 func (*AgentHistory) ProtoMessage() {}
 
 func (x *AgentHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -694,7 +781,7 @@ func (x *AgentHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentHistory.ProtoReflect.Descriptor instead.
 func (*AgentHistory) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AgentHistory) GetMessages() int32 {
@@ -722,7 +809,7 @@ type AgentOverrides struct {
 
 func (x *AgentOverrides) Reset() {
 	*x = AgentOverrides{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -734,7 +821,7 @@ func (x *AgentOverrides) String() string {
 func (*AgentOverrides) ProtoMessage() {}
 
 func (x *AgentOverrides) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -747,7 +834,7 @@ func (x *AgentOverrides) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentOverrides.ProtoReflect.Descriptor instead.
 func (*AgentOverrides) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *AgentOverrides) GetFields() []AgentOverride {
@@ -775,7 +862,7 @@ type AgentVersion struct {
 
 func (x *AgentVersion) Reset() {
 	*x = AgentVersion{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +874,7 @@ func (x *AgentVersion) String() string {
 func (*AgentVersion) ProtoMessage() {}
 
 func (x *AgentVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +887,7 @@ func (x *AgentVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentVersion.ProtoReflect.Descriptor instead.
 func (*AgentVersion) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AgentVersion) GetDefinition() *AgentDefinition {
@@ -846,7 +933,7 @@ type AgentSummary struct {
 
 func (x *AgentSummary) Reset() {
 	*x = AgentSummary{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -858,7 +945,7 @@ func (x *AgentSummary) String() string {
 func (*AgentSummary) ProtoMessage() {}
 
 func (x *AgentSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -871,7 +958,7 @@ func (x *AgentSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentSummary.ProtoReflect.Descriptor instead.
 func (*AgentSummary) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AgentSummary) GetName() string {
@@ -931,11 +1018,15 @@ const file_godoty_v1_agent_proto_rawDesc = "" +
 	"\x06effort\x18\x01 \x01(\x0e2\x1a.godoty.v1.ReasoningEffortR\x06effort\x12\"\n" +
 	"\n" +
 	"max_tokens\x18\x02 \x01(\x05H\x00R\tmaxTokens\x88\x01\x01B\r\n" +
-	"\v_max_tokens\"Z\n" +
+	"\v_max_tokens\"\x87\x01\n" +
 	"\tAgentTool\x12\x1a\n" +
 	"\abuiltin\x18\x01 \x01(\tH\x00R\abuiltin\x12)\n" +
-	"\x03mcp\x18\x02 \x01(\v2\x15.godoty.v1.McpToolsetH\x00R\x03mcpB\x06\n" +
-	"\x04tool\"A\n" +
+	"\x03mcp\x18\x02 \x01(\v2\x15.godoty.v1.McpToolsetH\x00R\x03mcp\x12+\n" +
+	"\x05agent\x18\x03 \x01(\v2\x13.godoty.v1.SubAgentH\x00R\x05agentB\x06\n" +
+	"\x04tool\"B\n" +
+	"\bSubAgent\x12\x14\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agent\x12 \n" +
+	"\vdescription\x18\x02 \x01(\tR\vdescription\"A\n" +
 	"\n" +
 	"McpToolset\x12\x1d\n" +
 	"\n" +
@@ -993,7 +1084,7 @@ func file_godoty_v1_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_godoty_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_godoty_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_godoty_v1_agent_proto_goTypes = []any{
 	(ReasoningEffort)(0),          // 0: godoty.v1.ReasoningEffort
 	(HistoryMode)(0),              // 1: godoty.v1.HistoryMode
@@ -1002,32 +1093,34 @@ var file_godoty_v1_agent_proto_goTypes = []any{
 	(*ModelParameters)(nil),       // 4: godoty.v1.ModelParameters
 	(*ModelReasoning)(nil),        // 5: godoty.v1.ModelReasoning
 	(*AgentTool)(nil),             // 6: godoty.v1.AgentTool
-	(*McpToolset)(nil),            // 7: godoty.v1.McpToolset
-	(*AgentHistory)(nil),          // 8: godoty.v1.AgentHistory
-	(*AgentOverrides)(nil),        // 9: godoty.v1.AgentOverrides
-	(*AgentVersion)(nil),          // 10: godoty.v1.AgentVersion
-	(*AgentSummary)(nil),          // 11: godoty.v1.AgentSummary
-	(*TurnLimits)(nil),            // 12: godoty.v1.TurnLimits
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*SubAgent)(nil),              // 7: godoty.v1.SubAgent
+	(*McpToolset)(nil),            // 8: godoty.v1.McpToolset
+	(*AgentHistory)(nil),          // 9: godoty.v1.AgentHistory
+	(*AgentOverrides)(nil),        // 10: godoty.v1.AgentOverrides
+	(*AgentVersion)(nil),          // 11: godoty.v1.AgentVersion
+	(*AgentSummary)(nil),          // 12: godoty.v1.AgentSummary
+	(*TurnLimits)(nil),            // 13: godoty.v1.TurnLimits
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
 }
 var file_godoty_v1_agent_proto_depIdxs = []int32{
 	4,  // 0: godoty.v1.AgentDefinition.parameters:type_name -> godoty.v1.ModelParameters
 	6,  // 1: godoty.v1.AgentDefinition.tools:type_name -> godoty.v1.AgentTool
-	12, // 2: godoty.v1.AgentDefinition.limits:type_name -> godoty.v1.TurnLimits
-	8,  // 3: godoty.v1.AgentDefinition.history:type_name -> godoty.v1.AgentHistory
-	9,  // 4: godoty.v1.AgentDefinition.overridable:type_name -> godoty.v1.AgentOverrides
+	13, // 2: godoty.v1.AgentDefinition.limits:type_name -> godoty.v1.TurnLimits
+	9,  // 3: godoty.v1.AgentDefinition.history:type_name -> godoty.v1.AgentHistory
+	10, // 4: godoty.v1.AgentDefinition.overridable:type_name -> godoty.v1.AgentOverrides
 	5,  // 5: godoty.v1.ModelParameters.reasoning:type_name -> godoty.v1.ModelReasoning
 	0,  // 6: godoty.v1.ModelReasoning.effort:type_name -> godoty.v1.ReasoningEffort
-	7,  // 7: godoty.v1.AgentTool.mcp:type_name -> godoty.v1.McpToolset
-	1,  // 8: godoty.v1.AgentHistory.mode:type_name -> godoty.v1.HistoryMode
-	2,  // 9: godoty.v1.AgentOverrides.fields:type_name -> godoty.v1.AgentOverride
-	3,  // 10: godoty.v1.AgentVersion.definition:type_name -> godoty.v1.AgentDefinition
-	13, // 11: godoty.v1.AgentVersion.create_time:type_name -> google.protobuf.Timestamp
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	8,  // 7: godoty.v1.AgentTool.mcp:type_name -> godoty.v1.McpToolset
+	7,  // 8: godoty.v1.AgentTool.agent:type_name -> godoty.v1.SubAgent
+	1,  // 9: godoty.v1.AgentHistory.mode:type_name -> godoty.v1.HistoryMode
+	2,  // 10: godoty.v1.AgentOverrides.fields:type_name -> godoty.v1.AgentOverride
+	3,  // 11: godoty.v1.AgentVersion.definition:type_name -> godoty.v1.AgentDefinition
+	14, // 12: godoty.v1.AgentVersion.create_time:type_name -> google.protobuf.Timestamp
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_proto_init() }
@@ -1041,15 +1134,16 @@ func file_godoty_v1_agent_proto_init() {
 	file_godoty_v1_agent_proto_msgTypes[3].OneofWrappers = []any{
 		(*AgentTool_Builtin)(nil),
 		(*AgentTool_Mcp)(nil),
+		(*AgentTool_Agent)(nil),
 	}
-	file_godoty_v1_agent_proto_msgTypes[5].OneofWrappers = []any{}
+	file_godoty_v1_agent_proto_msgTypes[6].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_agent_proto_rawDesc), len(file_godoty_v1_agent_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -157,6 +157,9 @@ const (
 	CallPurpose_CALL_PURPOSE_AGENT CallPurpose = 1
 	// A summary of messages that leave the history's window.
 	CallPurpose_CALL_PURPOSE_SUMMARY CallPurpose = 2
+	// An answer of an agent that another agent called as its tool: one cycle of its loop. `ModelCall.agent` is the agent
+	// that answered.
+	CallPurpose_CALL_PURPOSE_SUB_AGENT CallPurpose = 3
 )
 
 // Enum value maps for CallPurpose.
@@ -165,11 +168,13 @@ var (
 		0: "CALL_PURPOSE_UNSPECIFIED",
 		1: "CALL_PURPOSE_AGENT",
 		2: "CALL_PURPOSE_SUMMARY",
+		3: "CALL_PURPOSE_SUB_AGENT",
 	}
 	CallPurpose_value = map[string]int32{
 		"CALL_PURPOSE_UNSPECIFIED": 0,
 		"CALL_PURPOSE_AGENT":       1,
 		"CALL_PURPOSE_SUMMARY":     2,
+		"CALL_PURPOSE_SUB_AGENT":   3,
 	}
 )
 
@@ -589,7 +594,10 @@ type ModelCall struct {
 	ErrorMessage string `protobuf:"bytes,30,opt,name=error_message,json=errorMessage,proto3" json:"error_message,omitempty"`
 	// The number of the version of `agent` that made the call; 0: the server's own. Unset: an entry of an earlier build,
 	// which did not store it.
-	AgentVersion  *int32 `protobuf:"varint,31,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
+	AgentVersion *int32 `protobuf:"varint,31,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
+	// The sub-agent that made the call, also for its summaries, as in `TurnEvent.agent_path`. Empty: the turn's own agent
+	// did.
+	AgentPath     string `protobuf:"bytes,32,opt,name=agent_path,json=agentPath,proto3" json:"agent_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -839,6 +847,13 @@ func (x *ModelCall) GetAgentVersion() int32 {
 		return *x.AgentVersion
 	}
 	return 0
+}
+
+func (x *ModelCall) GetAgentPath() string {
+	if x != nil {
+		return x.AgentPath
+	}
+	return ""
 }
 
 // A sum of ledger entries.
@@ -1325,7 +1340,7 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x11_audio_output_usdB\x13\n" +
 	"\x11_image_output_usdB\x0e\n" +
 	"\f_request_usdB\x11\n" +
-	"\x0f_web_search_usd\"\xc9\n" +
+	"\x0f_web_search_usd\"\xe8\n" +
 	"\n" +
 	"\tModelCall\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1d\n" +
@@ -1366,7 +1381,9 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\rfinish_reason\x18\x1c \x01(\tR\ffinishReason\x12\x14\n" +
 	"\x05error\x18\x1d \x01(\tR\x05error\x12#\n" +
 	"\rerror_message\x18\x1e \x01(\tR\ferrorMessage\x12(\n" +
-	"\ragent_version\x18\x1f \x01(\x05H\x05R\fagentVersion\x88\x01\x01B\v\n" +
+	"\ragent_version\x18\x1f \x01(\x05H\x05R\fagentVersion\x88\x01\x01\x12\x1d\n" +
+	"\n" +
+	"agent_path\x18  \x01(\tR\tagentPathB\v\n" +
 	"\t_cost_usdB\x15\n" +
 	"\x13_catalogue_cost_usdB\x12\n" +
 	"\x10_upper_bound_usdB\x14\n" +
@@ -1417,11 +1434,12 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x12CALL_STATE_PENDING\x10\x01\x12\x16\n" +
 	"\x12CALL_STATE_SETTLED\x10\x02\x12\x19\n" +
 	"\x15CALL_STATE_UNRESOLVED\x10\x03\x12\x13\n" +
-	"\x0fCALL_STATE_VOID\x10\x04*]\n" +
+	"\x0fCALL_STATE_VOID\x10\x04*y\n" +
 	"\vCallPurpose\x12\x1c\n" +
 	"\x18CALL_PURPOSE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CALL_PURPOSE_AGENT\x10\x01\x12\x18\n" +
-	"\x14CALL_PURPOSE_SUMMARY\x10\x02BI\n" +
+	"\x14CALL_PURPOSE_SUMMARY\x10\x02\x12\x1a\n" +
+	"\x16CALL_PURPOSE_SUB_AGENT\x10\x03BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

@@ -262,7 +262,8 @@ func (TurnState) EnumDescriptor() ([]byte, []int) {
 // Limits of one turn. Unset: the server's limit applies.
 type TurnLimits struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Maximum number of model calls: at least 1. Reaching it ends the turn with STOP_REASON_MAX_MODEL_CALLS.
+	// Maximum number of model calls of the turn, with those of its sub-agents: at least 1. Reaching it ends the turn with
+	// STOP_REASON_MAX_MODEL_CALLS.
 	MaxModelCalls *int32 `protobuf:"varint,1,opt,name=max_model_calls,json=maxModelCalls,proto3,oneof" json:"max_model_calls,omitempty"`
 	// Maximum number of output tokens of all model calls of the turn together: at least 1. Reaching it ends the turn with
 	// STOP_REASON_MAX_OUTPUT_TOKENS.
@@ -330,9 +331,10 @@ func (x *TurnLimits) GetMaxCostUsd() string {
 // An event of a turn. The first event of a stream is `turn_started`, the last is `turn_finished`, unless the call ends
 // with an error. Between them, for each model call: `reasoning_delta` and `text_delta` as they arrive,
 // `model_call_finished` once, then `tool_call_started`, `tool_progress` if the tool reports any, and
-// `tool_call_finished` for each tool that the model called; tools run concurrently. A `heartbeat` may occur at any time, also before `turn_started`. Clients skip an event that
-// they do not know (`event` is then unset), and treat an enum value that they do not know as unspecified: later
-// versions add some.
+// `tool_call_finished` for each tool that the model called; tools run concurrently. Between the start and the end of a
+// tool call that runs a sub-agent come the events of the sub-agent, with its `agent_path`. A `heartbeat` may occur at any
+// time, also before `turn_started`. Clients skip an event that they do not know (`event` is then unset), and treat an
+// enum value that they do not know as unspecified: later versions add some.
 type TurnEvent struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Strictly increasing within a turn; a `heartbeat` repeats the last number sent (0: none). A message covers all
@@ -344,6 +346,12 @@ type TurnEvent struct {
 	// the same whenever and from whichever server it is read. Of a `heartbeat`: the time at which it is sent. Unset: the
 	// log was stored by a version that did not record times.
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
+	// The sub-agent that the event is of: for each agent from the one that the turn's agent called to this one, its name
+	// and the number of its call in the turn, such as "researcher#1/checker#3". Empty: the turn's own agent.
+	// Sub-agents have the events `model_call_finished`, `tool_call_started`, `tool_progress` and `tool_call_finished`.
+	// They never have `text_delta` or `reasoning_delta`: these are always of the answer, and what a sub-agent answers is
+	// the `output` of the tool call that runs it. Ids of tool calls are unique within one `agent_path`.
+	AgentPath string `protobuf:"bytes,14,opt,name=agent_path,json=agentPath,proto3" json:"agent_path,omitempty"`
 	// The event.
 	//
 	// Types that are valid to be assigned to Event:
@@ -412,6 +420,13 @@ func (x *TurnEvent) GetTime() *timestamppb.Timestamp {
 		return x.Time
 	}
 	return nil
+}
+
+func (x *TurnEvent) GetAgentPath() string {
+	if x != nil {
+		return x.AgentPath
+	}
+	return ""
 }
 
 func (x *TurnEvent) GetEvent() isTurnEvent_Event {
@@ -768,7 +783,9 @@ type ToolCallStarted struct {
 	// The name of the tool.
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// The input, as JSON.
-	InputJson     string `protobuf:"bytes,3,opt,name=input_json,json=inputJson,proto3" json:"input_json,omitempty"`
+	InputJson string `protobuf:"bytes,3,opt,name=input_json,json=inputJson,proto3" json:"input_json,omitempty"`
+	// The `agent_path` of the sub-agent that the call runs. Empty: the tool is not an agent.
+	SubAgentPath  string `protobuf:"bytes,4,opt,name=sub_agent_path,json=subAgentPath,proto3" json:"sub_agent_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -820,6 +837,13 @@ func (x *ToolCallStarted) GetName() string {
 func (x *ToolCallStarted) GetInputJson() string {
 	if x != nil {
 		return x.InputJson
+	}
+	return ""
+}
+
+func (x *ToolCallStarted) GetSubAgentPath() string {
+	if x != nil {
+		return x.SubAgentPath
 	}
 	return ""
 }
@@ -1377,11 +1401,13 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"maxCostUsd\x88\x01\x01B\x12\n" +
 	"\x10_max_model_callsB\x14\n" +
 	"\x12_max_output_tokensB\x0f\n" +
-	"\r_max_cost_usd\"\x8d\x06\n" +
+	"\r_max_cost_usd\"\xac\x06\n" +
 	"\tTurnEvent\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12\x17\n" +
 	"\aturn_id\x18\x02 \x01(\tR\x06turnId\x12.\n" +
-	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12;\n" +
+	"\x04time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
+	"\n" +
+	"agent_path\x18\x0e \x01(\tR\tagentPath\x12;\n" +
 	"\fturn_started\x18\x04 \x01(\v2\x16.godoty.v1.TurnStartedH\x00R\vturnStarted\x125\n" +
 	"\n" +
 	"text_delta\x18\x05 \x01(\v2\x14.godoty.v1.TextDeltaH\x00R\ttextDelta\x12D\n" +
@@ -1406,13 +1432,14 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\tTextDelta\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\"$\n" +
 	"\x0eReasoningDelta\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\tR\x04text\"f\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\"\x8c\x01\n" +
 	"\x0fToolCallStarted\x12 \n" +
 	"\ftool_call_id\x18\x01 \x01(\tR\n" +
 	"toolCallId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"input_json\x18\x03 \x01(\tR\tinputJson\"\x8b\x01\n" +
+	"input_json\x18\x03 \x01(\tR\tinputJson\x12$\n" +
+	"\x0esub_agent_path\x18\x04 \x01(\tR\fsubAgentPath\"\x8b\x01\n" +
 	"\fToolProgress\x12 \n" +
 	"\ftool_call_id\x18\x01 \x01(\tR\n" +
 	"toolCallId\x12\x1a\n" +

@@ -104,12 +104,22 @@ class ModelReasoning(_message.Message):
     def __init__(self, effort: _Optional[_Union[ReasoningEffort, str]] = ..., max_tokens: _Optional[int] = ...) -> None: ...
 
 class AgentTool(_message.Message):
-    __slots__ = ("builtin", "mcp")
+    __slots__ = ("builtin", "mcp", "agent")
     BUILTIN_FIELD_NUMBER: _ClassVar[int]
     MCP_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
     builtin: str
     mcp: McpToolset
-    def __init__(self, builtin: _Optional[str] = ..., mcp: _Optional[_Union[McpToolset, _Mapping]] = ...) -> None: ...
+    agent: SubAgent
+    def __init__(self, builtin: _Optional[str] = ..., mcp: _Optional[_Union[McpToolset, _Mapping]] = ..., agent: _Optional[_Union[SubAgent, _Mapping]] = ...) -> None: ...
+
+class SubAgent(_message.Message):
+    __slots__ = ("agent", "description")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    description: str
+    def __init__(self, agent: _Optional[str] = ..., description: _Optional[str] = ...) -> None: ...
 
 class McpToolset(_message.Message):
     __slots__ = ("mcp_server", "allow")

@@ -31,6 +31,7 @@ class CallPurpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CALL_PURPOSE_UNSPECIFIED: _ClassVar[CallPurpose]
     CALL_PURPOSE_AGENT: _ClassVar[CallPurpose]
     CALL_PURPOSE_SUMMARY: _ClassVar[CallPurpose]
+    CALL_PURPOSE_SUB_AGENT: _ClassVar[CallPurpose]
 COST_SOURCE_UNSPECIFIED: CostSource
 COST_SOURCE_BILLED: CostSource
 COST_SOURCE_RECONCILED: CostSource
@@ -43,6 +44,7 @@ CALL_STATE_VOID: CallState
 CALL_PURPOSE_UNSPECIFIED: CallPurpose
 CALL_PURPOSE_AGENT: CallPurpose
 CALL_PURPOSE_SUMMARY: CallPurpose
+CALL_PURPOSE_SUB_AGENT: CallPurpose
 
 class TokenUsage(_message.Message):
     __slots__ = ("input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "audio_input_tokens", "audio_cache_read_tokens", "audio_output_tokens", "image_output_tokens", "video_input_tokens", "web_search_requests", "server_tool_calls")
@@ -107,7 +109,7 @@ class UnitPrices(_message.Message):
     def __init__(self, input_usd: _Optional[str] = ..., output_usd: _Optional[str] = ..., cache_read_usd: _Optional[str] = ..., cache_write_usd: _Optional[str] = ..., audio_input_usd: _Optional[str] = ..., audio_cache_read_usd: _Optional[str] = ..., audio_output_usd: _Optional[str] = ..., image_output_usd: _Optional[str] = ..., request_usd: _Optional[str] = ..., web_search_usd: _Optional[str] = ..., catalogue_hash: _Optional[str] = ..., catalogue_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., provider_prices_hash: _Optional[str] = ..., provider_prices_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ModelCall(_message.Message):
-    __slots__ = ("call_id", "session_id", "turn_id", "number", "state", "purpose", "agent", "api_key_id", "requested_model", "served_model", "served_slug", "provider", "generation_id", "usage", "cost_usd", "cost_source", "catalogue_cost_usd", "upper_bound_usd", "upstream_cost_usd", "byok", "provider_key_id", "unit_prices", "start_time", "settle_time", "time_to_first_token", "duration", "attempt", "finish_reason", "error", "error_message", "agent_version")
+    __slots__ = ("call_id", "session_id", "turn_id", "number", "state", "purpose", "agent", "api_key_id", "requested_model", "served_model", "served_slug", "provider", "generation_id", "usage", "cost_usd", "cost_source", "catalogue_cost_usd", "upper_bound_usd", "upstream_cost_usd", "byok", "provider_key_id", "unit_prices", "start_time", "settle_time", "time_to_first_token", "duration", "attempt", "finish_reason", "error", "error_message", "agent_version", "agent_path")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -139,6 +141,7 @@ class ModelCall(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     ERROR_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    AGENT_PATH_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     session_id: str
     turn_id: str
@@ -170,7 +173,8 @@ class ModelCall(_message.Message):
     error: str
     error_message: str
     agent_version: int
-    def __init__(self, call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[CallState, str]] = ..., purpose: _Optional[_Union[CallPurpose, str]] = ..., agent: _Optional[str] = ..., api_key_id: _Optional[str] = ..., requested_model: _Optional[str] = ..., served_model: _Optional[str] = ..., served_slug: _Optional[str] = ..., provider: _Optional[str] = ..., generation_id: _Optional[str] = ..., usage: _Optional[_Union[TokenUsage, _Mapping]] = ..., cost_usd: _Optional[str] = ..., cost_source: _Optional[_Union[CostSource, str]] = ..., catalogue_cost_usd: _Optional[str] = ..., upper_bound_usd: _Optional[str] = ..., upstream_cost_usd: _Optional[str] = ..., byok: _Optional[bool] = ..., provider_key_id: _Optional[str] = ..., unit_prices: _Optional[_Union[UnitPrices, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., settle_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., attempt: _Optional[int] = ..., finish_reason: _Optional[str] = ..., error: _Optional[str] = ..., error_message: _Optional[str] = ..., agent_version: _Optional[int] = ...) -> None: ...
+    agent_path: str
+    def __init__(self, call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[CallState, str]] = ..., purpose: _Optional[_Union[CallPurpose, str]] = ..., agent: _Optional[str] = ..., api_key_id: _Optional[str] = ..., requested_model: _Optional[str] = ..., served_model: _Optional[str] = ..., served_slug: _Optional[str] = ..., provider: _Optional[str] = ..., generation_id: _Optional[str] = ..., usage: _Optional[_Union[TokenUsage, _Mapping]] = ..., cost_usd: _Optional[str] = ..., cost_source: _Optional[_Union[CostSource, str]] = ..., catalogue_cost_usd: _Optional[str] = ..., upper_bound_usd: _Optional[str] = ..., upstream_cost_usd: _Optional[str] = ..., byok: _Optional[bool] = ..., provider_key_id: _Optional[str] = ..., unit_prices: _Optional[_Union[UnitPrices, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., settle_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., attempt: _Optional[int] = ..., finish_reason: _Optional[str] = ..., error: _Optional[str] = ..., error_message: _Optional[str] = ..., agent_version: _Optional[int] = ..., agent_path: _Optional[str] = ...) -> None: ...
 
 class Totals(_message.Message):
     __slots__ = ("cost_usd", "usage", "model_calls", "turns", "pending_calls", "unresolved_calls", "unresolved_bound_usd")

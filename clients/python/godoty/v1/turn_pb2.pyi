@@ -72,10 +72,11 @@ class TurnLimits(_message.Message):
     def __init__(self, max_model_calls: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., max_cost_usd: _Optional[str] = ...) -> None: ...
 
 class TurnEvent(_message.Message):
-    __slots__ = ("sequence", "turn_id", "time", "turn_started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_finished", "model_call_finished", "budget_alert", "turn_finished", "heartbeat", "tool_progress")
+    __slots__ = ("sequence", "turn_id", "time", "agent_path", "turn_started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_finished", "model_call_finished", "budget_alert", "turn_finished", "heartbeat", "tool_progress")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
+    AGENT_PATH_FIELD_NUMBER: _ClassVar[int]
     TURN_STARTED_FIELD_NUMBER: _ClassVar[int]
     TEXT_DELTA_FIELD_NUMBER: _ClassVar[int]
     REASONING_DELTA_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +90,7 @@ class TurnEvent(_message.Message):
     sequence: int
     turn_id: str
     time: _timestamp_pb2.Timestamp
+    agent_path: str
     turn_started: TurnStarted
     text_delta: TextDelta
     reasoning_delta: ReasoningDelta
@@ -99,7 +101,7 @@ class TurnEvent(_message.Message):
     turn_finished: TurnFinished
     heartbeat: Heartbeat
     tool_progress: ToolProgress
-    def __init__(self, sequence: _Optional[int] = ..., turn_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., reasoning_delta: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call_started: _Optional[_Union[ToolCallStarted, _Mapping]] = ..., tool_call_finished: _Optional[_Union[ToolCallFinished, _Mapping]] = ..., model_call_finished: _Optional[_Union[ModelCallFinished, _Mapping]] = ..., budget_alert: _Optional[_Union[_budget_pb2.BudgetAlert, _Mapping]] = ..., turn_finished: _Optional[_Union[TurnFinished, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., tool_progress: _Optional[_Union[ToolProgress, _Mapping]] = ...) -> None: ...
+    def __init__(self, sequence: _Optional[int] = ..., turn_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent_path: _Optional[str] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., reasoning_delta: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call_started: _Optional[_Union[ToolCallStarted, _Mapping]] = ..., tool_call_finished: _Optional[_Union[ToolCallFinished, _Mapping]] = ..., model_call_finished: _Optional[_Union[ModelCallFinished, _Mapping]] = ..., budget_alert: _Optional[_Union[_budget_pb2.BudgetAlert, _Mapping]] = ..., turn_finished: _Optional[_Union[TurnFinished, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., tool_progress: _Optional[_Union[ToolProgress, _Mapping]] = ...) -> None: ...
 
 class TurnStarted(_message.Message):
     __slots__ = ("session_id", "session_created", "totals", "agent", "agent_version")
@@ -128,14 +130,16 @@ class ReasoningDelta(_message.Message):
     def __init__(self, text: _Optional[str] = ...) -> None: ...
 
 class ToolCallStarted(_message.Message):
-    __slots__ = ("tool_call_id", "name", "input_json")
+    __slots__ = ("tool_call_id", "name", "input_json", "sub_agent_path")
     TOOL_CALL_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     INPUT_JSON_FIELD_NUMBER: _ClassVar[int]
+    SUB_AGENT_PATH_FIELD_NUMBER: _ClassVar[int]
     tool_call_id: str
     name: str
     input_json: str
-    def __init__(self, tool_call_id: _Optional[str] = ..., name: _Optional[str] = ..., input_json: _Optional[str] = ...) -> None: ...
+    sub_agent_path: str
+    def __init__(self, tool_call_id: _Optional[str] = ..., name: _Optional[str] = ..., input_json: _Optional[str] = ..., sub_agent_path: _Optional[str] = ...) -> None: ...
 
 class ToolProgress(_message.Message):
     __slots__ = ("tool_call_id", "progress", "total", "message")

@@ -290,7 +290,37 @@ export interface AgentTool {
     | //
     /** Tools of one of the tenant's MCP servers. */
     { $case: "mcp"; value: McpToolset }
+    | //
+    /** Another agent of the tenant, which answers a task that the model gives it. */
+    { $case: "agent"; value: SubAgent }
     | undefined;
+}
+
+/**
+ * An agent as a tool of another one. The model sees it as the tool `agent_NAME`, whose input is a text: the task. For
+ * each call the agent starts with an empty history and the task as its user's message; its last text is the tool's
+ * result, cut as the results of other tools are. Calls may run side by side, also of the same agent. A turn takes the
+ * newest version of the agent at its first call, unless the definition names one; prompts get the `user` and the
+ * `variables` of the turn's request.
+ *
+ * Everything that sub-agents spend counts for the turn: its limits, `max_cost_usd` and the tenant's budgets hold for all
+ * of its agents together. The `limits` of a sub-agent's own definition hold for each of its calls, with the agents that
+ * it calls. Where one limit of tokens or cost is shared, a model call waits while another one has reserved what is left.
+ *
+ * Agents call one another at most 3 deep below the turn's agent, and a turn makes at most 50 calls of sub-agents. A call
+ * that is not possible (no such agent, a circle, too deep, too many, not allowed by the tenant's policy, a limit or a
+ * budget that is reached), an agent that fails, and one that takes longer than 15 minutes are errors that the calling
+ * model sees; the turn goes on.
+ */
+export interface SubAgent {
+  /**
+   * Required. The name of the agent, at most 58 characters; or `name@version`, such as "researcher@3". It must exist
+   * when the definition is applied (AGENT_NOT_FOUND), and must not call the agent that is defined, directly or through
+   * others; a definition through which agents would call one another deeper than is possible is refused, too.
+   */
+  agent: string;
+  /** Required. What the agent can do and when to ask it, for the model that calls it: at most 1000 printable characters. */
+  description: string;
 }
 
 /**
@@ -906,6 +936,9 @@ export const AgentTool: MessageFns<AgentTool> = {
       case "mcp":
         McpToolset.encode(message.tool.value, writer.uint32(18).fork()).join();
         break;
+      case "agent":
+        SubAgent.encode(message.tool.value, writer.uint32(26).fork()).join();
+        break;
     }
     return writer;
   },
@@ -939,6 +972,14 @@ export const AgentTool: MessageFns<AgentTool> = {
             message.tool = { $case: "mcp", value: McpToolset.decode(reader, reader.uint32()) };
             continue;
           }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.tool = { $case: "agent", value: SubAgent.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -957,6 +998,8 @@ export const AgentTool: MessageFns<AgentTool> = {
         ? { $case: "builtin", value: globalThis.String(object.builtin) }
         : isSet(object.mcp)
         ? { $case: "mcp", value: McpToolset.fromJSON(object.mcp) }
+        : isSet(object.agent)
+        ? { $case: "agent", value: SubAgent.fromJSON(object.agent) }
         : undefined,
     };
   },
@@ -967,6 +1010,8 @@ export const AgentTool: MessageFns<AgentTool> = {
       obj.builtin = message.tool.value;
     } else if (message.tool?.$case === "mcp") {
       obj.mcp = McpToolset.toJSON(message.tool.value);
+    } else if (message.tool?.$case === "agent") {
+      obj.agent = SubAgent.toJSON(message.tool.value);
     }
     return obj;
   },
@@ -989,7 +1034,98 @@ export const AgentTool: MessageFns<AgentTool> = {
         }
         break;
       }
+      case "agent": {
+        if (object.tool?.value !== undefined && object.tool?.value !== null) {
+          message.tool = { $case: "agent", value: SubAgent.fromPartial(object.tool.value) };
+        }
+        break;
+      }
     }
+    return message;
+  },
+};
+
+function createBaseSubAgent(): SubAgent {
+  return { agent: "", description: "" };
+}
+
+export const SubAgent: MessageFns<SubAgent> = {
+  encode(message: SubAgent, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.agent !== "") {
+      writer.uint32(10).string(message.agent);
+    }
+    if (message.description !== "") {
+      writer.uint32(18).string(message.description);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SubAgent {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSubAgent();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.agent = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.description = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SubAgent {
+    return {
+      agent: isSet(object.agent) ? globalThis.String(object.agent) : "",
+      description: isSet(object.description) ? globalThis.String(object.description) : "",
+    };
+  },
+
+  toJSON(message: SubAgent): unknown {
+    const obj: any = {};
+    if (message.agent !== "") {
+      obj.agent = message.agent;
+    }
+    if (message.description !== "") {
+      obj.description = message.description;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SubAgent>, I>>(base?: I): SubAgent {
+    return SubAgent.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SubAgent>, I>>(object: I): SubAgent {
+    const message = createBaseSubAgent();
+    message.agent = object.agent ?? "";
+    message.description = object.description ?? "";
     return message;
   },
 };

@@ -129,6 +129,11 @@ export enum CallPurpose {
   CALL_PURPOSE_AGENT = 1,
   /** CALL_PURPOSE_SUMMARY - A summary of messages that leave the history's window. */
   CALL_PURPOSE_SUMMARY = 2,
+  /**
+   * CALL_PURPOSE_SUB_AGENT - An answer of an agent that another agent called as its tool: one cycle of its loop. `ModelCall.agent` is the agent
+   * that answered.
+   */
+  CALL_PURPOSE_SUB_AGENT = 3,
   UNRECOGNIZED = -1,
 }
 
@@ -143,6 +148,9 @@ export function callPurposeFromJSON(object: any): CallPurpose {
     case 2:
     case "CALL_PURPOSE_SUMMARY":
       return CallPurpose.CALL_PURPOSE_SUMMARY;
+    case 3:
+    case "CALL_PURPOSE_SUB_AGENT":
+      return CallPurpose.CALL_PURPOSE_SUB_AGENT;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -158,6 +166,8 @@ export function callPurposeToJSON(object: CallPurpose): string {
       return "CALL_PURPOSE_AGENT";
     case CallPurpose.CALL_PURPOSE_SUMMARY:
       return "CALL_PURPOSE_SUMMARY";
+    case CallPurpose.CALL_PURPOSE_SUB_AGENT:
+      return "CALL_PURPOSE_SUB_AGENT";
     case CallPurpose.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
@@ -381,7 +391,14 @@ export interface ModelCall {
    * The number of the version of `agent` that made the call; 0: the server's own. Unset: an entry of an earlier build,
    * which did not store it.
    */
-  agentVersion?: number | undefined;
+  agentVersion?:
+    | number
+    | undefined;
+  /**
+   * The sub-agent that made the call, also for its summaries, as in `TurnEvent.agent_path`. Empty: the turn's own agent
+   * did.
+   */
+  agentPath: string;
 }
 
 /** A sum of ledger entries. */
@@ -1239,6 +1256,7 @@ function createBaseModelCall(): ModelCall {
     error: "",
     errorMessage: "",
     agentVersion: undefined,
+    agentPath: "",
   };
 }
 
@@ -1339,6 +1357,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     }
     if (message.agentVersion !== undefined) {
       writer.uint32(248).int32(message.agentVersion);
+    }
+    if (message.agentPath !== "") {
+      writer.uint32(258).string(message.agentPath);
     }
     return writer;
   },
@@ -1604,6 +1625,14 @@ export const ModelCall: MessageFns<ModelCall> = {
             message.agentVersion = reader.int32();
             continue;
           }
+          case 32: {
+            if (tag !== 258) {
+              break;
+            }
+
+            message.agentPath = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1733,6 +1762,11 @@ export const ModelCall: MessageFns<ModelCall> = {
         : isSet(object.agent_version)
         ? globalThis.Number(object.agent_version)
         : undefined,
+      agentPath: isSet(object.agentPath)
+        ? globalThis.String(object.agentPath)
+        : isSet(object.agent_path)
+        ? globalThis.String(object.agent_path)
+        : "",
     };
   },
 
@@ -1831,6 +1865,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     if (message.agentVersion !== undefined) {
       obj.agentVersion = Math.round(message.agentVersion);
     }
+    if (message.agentPath !== "") {
+      obj.agentPath = message.agentPath;
+    }
     return obj;
   },
 
@@ -1878,6 +1915,7 @@ export const ModelCall: MessageFns<ModelCall> = {
     message.error = object.error ?? "";
     message.errorMessage = object.errorMessage ?? "";
     message.agentVersion = object.agentVersion ?? undefined;
+    message.agentPath = object.agentPath ?? "";
     return message;
   },
 };

@@ -226,7 +226,10 @@ export function turnStateToJSON(object: TurnState): string {
 
 /** Limits of one turn. Unset: the server's limit applies. */
 export interface TurnLimits {
-  /** Maximum number of model calls: at least 1. Reaching it ends the turn with STOP_REASON_MAX_MODEL_CALLS. */
+  /**
+   * Maximum number of model calls of the turn, with those of its sub-agents: at least 1. Reaching it ends the turn with
+   * STOP_REASON_MAX_MODEL_CALLS.
+   */
   maxModelCalls?:
     | number
     | undefined;
@@ -250,9 +253,10 @@ export interface TurnLimits {
  * An event of a turn. The first event of a stream is `turn_started`, the last is `turn_finished`, unless the call ends
  * with an error. Between them, for each model call: `reasoning_delta` and `text_delta` as they arrive,
  * `model_call_finished` once, then `tool_call_started`, `tool_progress` if the tool reports any, and
- * `tool_call_finished` for each tool that the model called; tools run concurrently. A `heartbeat` may occur at any time, also before `turn_started`. Clients skip an event that
- * they do not know (`event` is then unset), and treat an enum value that they do not know as unspecified: later
- * versions add some.
+ * `tool_call_finished` for each tool that the model called; tools run concurrently. Between the start and the end of a
+ * tool call that runs a sub-agent come the events of the sub-agent, with its `agent_path`. A `heartbeat` may occur at any
+ * time, also before `turn_started`. Clients skip an event that they do not know (`event` is then unset), and treat an
+ * enum value that they do not know as unspecified: later versions add some.
  */
 export interface TurnEvent {
   /**
@@ -270,6 +274,14 @@ export interface TurnEvent {
   time:
     | Date
     | undefined;
+  /**
+   * The sub-agent that the event is of: for each agent from the one that the turn's agent called to this one, its name
+   * and the number of its call in the turn, such as "researcher#1/checker#3". Empty: the turn's own agent.
+   * Sub-agents have the events `model_call_finished`, `tool_call_started`, `tool_progress` and `tool_call_finished`.
+   * They never have `text_delta` or `reasoning_delta`: these are always of the answer, and what a sub-agent answers is
+   * the `output` of the tool call that runs it. Ids of tool calls are unique within one `agent_path`.
+   */
+  agentPath: string;
   /** The event. */
   event:
     | //
@@ -344,6 +356,8 @@ export interface ToolCallStarted {
   name: string;
   /** The input, as JSON. */
   inputJson: string;
+  /** The `agent_path` of the sub-agent that the call runs. Empty: the tool is not an agent. */
+  subAgentPath: string;
 }
 
 /**
@@ -568,7 +582,7 @@ export const TurnLimits: MessageFns<TurnLimits> = {
 };
 
 function createBaseTurnEvent(): TurnEvent {
-  return { sequence: 0n, turnId: "", time: undefined, event: undefined };
+  return { sequence: 0n, turnId: "", time: undefined, agentPath: "", event: undefined };
 }
 
 export const TurnEvent: MessageFns<TurnEvent> = {
@@ -584,6 +598,9 @@ export const TurnEvent: MessageFns<TurnEvent> = {
     }
     if (message.time !== undefined) {
       Timestamp.encode(toTimestamp(message.time), writer.uint32(26).fork()).join();
+    }
+    if (message.agentPath !== "") {
+      writer.uint32(114).string(message.agentPath);
     }
     switch (message.event?.$case) {
       case "turnStarted":
@@ -655,6 +672,14 @@ export const TurnEvent: MessageFns<TurnEvent> = {
             }
 
             message.time = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.agentPath = reader.string();
             continue;
           }
           case 4: {
@@ -758,6 +783,11 @@ export const TurnEvent: MessageFns<TurnEvent> = {
         ? globalThis.String(object.turn_id)
         : "",
       time: isSet(object.time) ? fromJsonTimestamp(object.time) : undefined,
+      agentPath: isSet(object.agentPath)
+        ? globalThis.String(object.agentPath)
+        : isSet(object.agent_path)
+        ? globalThis.String(object.agent_path)
+        : "",
       event: isSet(object.turnStarted)
         ? { $case: "turnStarted", value: TurnStarted.fromJSON(object.turnStarted) }
         : isSet(object.turn_started)
@@ -811,6 +841,9 @@ export const TurnEvent: MessageFns<TurnEvent> = {
     if (message.time !== undefined) {
       obj.time = message.time.toISOString();
     }
+    if (message.agentPath !== "") {
+      obj.agentPath = message.agentPath;
+    }
     if (message.event?.$case === "turnStarted") {
       obj.turnStarted = TurnStarted.toJSON(message.event.value);
     } else if (message.event?.$case === "textDelta") {
@@ -843,6 +876,7 @@ export const TurnEvent: MessageFns<TurnEvent> = {
     message.sequence = (object.sequence !== undefined && object.sequence !== null) ? BigInt(object.sequence) : 0n;
     message.turnId = object.turnId ?? "";
     message.time = object.time ?? undefined;
+    message.agentPath = object.agentPath ?? "";
     switch (object.event?.$case) {
       case "turnStarted": {
         if (object.event?.value !== undefined && object.event?.value !== null) {
@@ -1191,7 +1225,7 @@ export const ReasoningDelta: MessageFns<ReasoningDelta> = {
 };
 
 function createBaseToolCallStarted(): ToolCallStarted {
-  return { toolCallId: "", name: "", inputJson: "" };
+  return { toolCallId: "", name: "", inputJson: "", subAgentPath: "" };
 }
 
 export const ToolCallStarted: MessageFns<ToolCallStarted> = {
@@ -1204,6 +1238,9 @@ export const ToolCallStarted: MessageFns<ToolCallStarted> = {
     }
     if (message.inputJson !== "") {
       writer.uint32(26).string(message.inputJson);
+    }
+    if (message.subAgentPath !== "") {
+      writer.uint32(34).string(message.subAgentPath);
     }
     return writer;
   },
@@ -1245,6 +1282,14 @@ export const ToolCallStarted: MessageFns<ToolCallStarted> = {
             message.inputJson = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.subAgentPath = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1270,6 +1315,11 @@ export const ToolCallStarted: MessageFns<ToolCallStarted> = {
         : isSet(object.input_json)
         ? globalThis.String(object.input_json)
         : "",
+      subAgentPath: isSet(object.subAgentPath)
+        ? globalThis.String(object.subAgentPath)
+        : isSet(object.sub_agent_path)
+        ? globalThis.String(object.sub_agent_path)
+        : "",
     };
   },
 
@@ -1284,6 +1334,9 @@ export const ToolCallStarted: MessageFns<ToolCallStarted> = {
     if (message.inputJson !== "") {
       obj.inputJson = message.inputJson;
     }
+    if (message.subAgentPath !== "") {
+      obj.subAgentPath = message.subAgentPath;
+    }
     return obj;
   },
 
@@ -1295,6 +1348,7 @@ export const ToolCallStarted: MessageFns<ToolCallStarted> = {
     message.toolCallId = object.toolCallId ?? "";
     message.name = object.name ?? "";
     message.inputJson = object.inputJson ?? "";
+    message.subAgentPath = object.subAgentPath ?? "";
     return message;
   },
 };

@@ -1,0 +1,71 @@
+"""Builds the agents of a turn, each with its own loop of model calls and tool calls."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from strands import Agent
+from strands.types.tools import AgentTool
+
+from godoty_service.agents.mcp.tools import OfferedTools, offer
+from godoty_service.agents.profile import AgentProfile
+from godoty_service.openrouter.model import OpenRouterModel
+from godoty_service.openrouter.tool_calls import UnparsedInputs
+from godoty_service.sessions.session import Session
+from godoty_service.sessions.strands_session_manager import MongoSessionManager
+from godoty_service.turns.agents.models import context_length
+from godoty_service.turns.call_spans import turn_attributes
+from godoty_service.turns.dependencies import TurnDependencies
+from godoty_service.turns.event_log.agent_listeners import ToolListener, ToolOutputLimit
+from godoty_service.turns.history import OverflowTrimmer, history_management
+from godoty_service.turns.turn import Turn
+
+
+def build_agent(
+    dependencies: TurnDependencies,
+    turn: Turn,
+    session: Session,
+    profile: AgentProfile,
+    *,
+    model: OpenRouterModel,
+    tools: Sequence[AgentTool],
+    offered: OfferedTools,
+    listener: ToolListener,
+    state: dict[str, Any],
+    manager: MongoSessionManager | None = None,
+) -> tuple[Agent, OverflowTrimmer]:
+    """Build an agent, and what makes its history fit its model.
+
+    Args:
+        dependencies: The collaborators of turns.
+        turn: The turn.
+        session: Its session.
+        profile: The agent.
+        model: Its model.
+        tools: Its tools, without those of MCP servers.
+        offered: Its tools of MCP servers.
+        listener: Receives its tool calls.
+        state: Its state.
+        manager: Stores its messages; None: they are not stored.
+    """
+    name = str(model.get_config()["model_id"])
+    fixed = sum(len(json.dumps(tool.tool_spec)) for tool in tools) + len(profile.system_prompt.encode())
+    trimmer = OverflowTrimmer(
+        context_tokens=context_length(dependencies.oracle.current, name), fixed_bytes=fixed + offered.spec_bytes
+    )
+    agent = Agent(
+        model=model,
+        system_prompt="\n\n".join(filter(None, (profile.system_prompt, *offered.notes))) or None,
+        tools=list(tools),
+        state=state,
+        agent_id=profile.name,
+        name=profile.name,
+        session_manager=manager,
+        hooks=[listener, UnparsedInputs(), ToolOutputLimit(dependencies.defaults.tool_output_bytes)],
+        callback_handler=None,
+        retry_strategy=None,
+        trace_attributes=turn_attributes(tenant_id=turn.tenant_id, session_id=session.session_id, turn_id=turn.turn_id),
+        **history_management(profile, trimmer),
+    )
+    offer(agent, offered)
+    return agent, trimmer

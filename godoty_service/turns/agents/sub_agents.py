@@ -1,0 +1,330 @@
+"""Runs the agents that other agents of a turn call: each call has an agent of its own, on the turn's meter.
+
+A sub-agent begins with an empty history, and its task is its user's message. It shares the turn's limits, budgets,
+connections to MCP servers and event log, in which its events have its path. A failure of it is an error that the
+calling model sees, except for a cancellation of the turn.
+"""
+
+import asyncio
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from strands import Agent
+from strands.types.agent import Limits
+from strands.types.exceptions import EventLoopException, MaxTokensReachedException
+from strands.types.tools import ToolResult, ToolUse
+
+from godoty_service.agents.definitions import AgentVersion, McpTools, SubAgent
+from godoty_service.agents.mcp.tools import MCP, TurnConnections
+from godoty_service.agents.profile import AgentInput, AgentProfile, agent_profile
+from godoty_service.agents.sub_agents import MAX_CALLS, MAX_SECONDS, CallNotPossible, called_version, check_call
+from godoty_service.agents.tools.session_cost import SESSION_TOTALS, SessionTotalsReader
+from godoty_service.budgets.turn_budget import SubAgentLimit
+from godoty_service.errors import ProviderError
+from godoty_service.metering.meter import CallingAgent, TurnMeter
+from godoty_service.metering.sub_agent_meter import SubAgentMeter
+from godoty_service.openrouter.call_limits import CallLimits, ModelCallsSpent
+from godoty_service.openrouter.model import LISTENER
+from godoty_service.sessions.session import Session
+from godoty_service.turns.agents.failures import wrapped_error
+from godoty_service.turns.agents.loop import build_agent
+from godoty_service.turns.agents.models import AgentCalls, build_model, fallback_models
+from godoty_service.turns.agents.tool import TASK, SubAgentTool
+from godoty_service.turns.call_spans import CallSpans
+from godoty_service.turns.dependencies import TurnDependencies
+from godoty_service.turns.event_log.agent_listeners import CallAnnouncer, CallListener, SubAgentLog, ToolListener
+from godoty_service.turns.session_metrics import METRICS_KEY
+from godoty_service.turns.turn import Turn
+
+log = structlog.get_logger(__name__)
+
+_NOTES = {
+    "max_tokens": "[The answer ended here: the limit of output tokens was reached.]",
+    "limit_output_tokens": "[The answer ended here: the limit of output tokens was reached.]",
+    "limit_turns": "[The answer ended here: the limit of model calls was reached.]",
+    "content_filtered": "[The answer was stopped by the provider's filter.]",
+    "guardrail_intervened": "[The answer was stopped by the provider's filter.]",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnParts:
+    """What the agents of a turn share.
+
+    Attributes:
+        turn: The turn.
+        session: Its session, with the model that the turn calls.
+        meter: Counts the calls of all agents.
+        spans: The spans of these calls.
+        connections: The connections to MCP servers.
+        tools: Receives the tool calls of the turn's own agent.
+        announcer: Appends the finished model calls to the log.
+        metrics: What the session has cost before the turn, for tools.
+        session_totals: Returns what the session has cost until now.
+    """
+
+    turn: Turn
+    session: Session
+    meter: TurnMeter
+    spans: CallSpans
+    connections: TurnConnections
+    tools: ToolListener
+    announcer: CallAnnouncer
+    metrics: dict[str, Any]
+    session_totals: SessionTotalsReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """An agent that calls others.
+
+    Attributes:
+        names: The names of the agents that called one another down to this one, the turn's own first.
+        path: The agent's path; empty: it is the turn's own.
+        call_limits: What it may still use.
+        limits: Limits on its cost, and on that of its callers but the turn's own agent.
+    """
+
+    names: tuple[str, ...]
+    path: str
+    call_limits: CallLimits
+    limits: tuple[SubAgentLimit, ...]
+
+    @classmethod
+    def of_turn(cls, name: str, call_limits: CallLimits) -> "Caller":
+        """Return the turn's own agent."""
+        return cls(names=(name,), path="", call_limits=call_limits, limits=())
+
+
+class _Unheard:
+    """Receives an answer that no reader gets piece by piece: the calling model gets its text at the end."""
+
+    def on_request(self) -> None:
+        """Do nothing: the turn has begun."""
+
+    def text(self, piece: str) -> None:
+        """Do nothing."""
+
+    def reasoning(self, piece: str) -> None:
+        """Do nothing."""
+
+    def complete(self) -> None:
+        """Do nothing."""
+
+
+class SubAgents:
+    """The sub-agents of one turn."""
+
+    def __init__(self, dependencies: TurnDependencies, parts: TurnParts) -> None:
+        """Create it without a call.
+
+        Args:
+            dependencies: The collaborators of turns.
+            parts: What the agents of the turn share.
+        """
+        self._dependencies = dependencies
+        self._parts = parts
+        self._numbered = 0
+        self._calls = 0
+        self._versions: dict[SubAgent, AgentVersion] = {}
+
+    def tools(self, profile: AgentProfile, caller: Caller) -> list[SubAgentTool]:
+        """Return the tools by which an agent calls others."""
+        return [self._tool(each, caller) for each in profile.definition.tools if isinstance(each, SubAgent)]
+
+    def _tool(self, entry: SubAgent, caller: Caller) -> SubAgentTool:
+        paths: dict[str, str] = {}
+
+        def path_of(tool_call_id: str) -> str:
+            """Return the path of the sub-agent that a tool call runs: the first question numbers the call."""
+            if tool_call_id not in paths:
+                self._numbered += 1
+                before = f"{caller.path}/" if caller.path else ""
+                paths[tool_call_id] = f"{before}{entry.agent.name}#{self._numbered}"
+            return paths[tool_call_id]
+
+        async def call(entry: SubAgent, tool_use: ToolUse) -> ToolResult:
+            path = path_of(tool_use["toolUseId"])
+            del paths[tool_use["toolUseId"]]  # a later answer may have the same id
+            return await self._result(entry, caller, path, tool_use)
+
+        return SubAgentTool(entry, path_of=path_of, call=call)
+
+    async def _result(self, entry: SubAgent, caller: Caller, path: str, tool_use: ToolUse) -> ToolResult:
+        """Run a sub-agent; return its last text, or the error that the calling model sees."""
+        status, text = "error", ""
+        try:
+            async with asyncio.timeout(MAX_SECONDS):
+                text = await self._answer(entry, caller, path, tool_use["input"])
+            status = "success"
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            text = "The agent was cancelled."  # by itself: a tool use without a result would end the conversation
+        except TimeoutError:
+            text = f"The agent did not answer within {MAX_SECONDS:g} s."
+        except Exception as failure:  # noqa: BLE001 - logged if it is a fault
+            text = self._explain(entry, failure)
+        return {"toolUseId": tool_use["toolUseId"], "status": status, "content": [{"text": text}]}  # type: ignore[typeddict-item] # a literal
+
+    async def _answer(self, entry: SubAgent, caller: Caller, path: str, arguments: Any) -> str:
+        """Run a sub-agent on its task; return its last text.
+
+        Raises:
+            CallNotPossible: It cannot be called.
+            GodotyError: It failed.
+        """
+        task = arguments.get(TASK) if isinstance(arguments, dict) else None
+        if not isinstance(task, str) or not task.strip():
+            raise CallNotPossible(f'The input must have a text "{TASK}".')
+        self._count_call()
+        check_call(caller.names, entry.agent.name)
+        profile = await self._profile(entry)
+        parts, definition = self._parts, profile.definition
+        models = self._models(profile)
+        parts.turn.check_models(*models)
+        await self._dependencies.oracle.prepare(models)
+        mcp_tools = [each for each in definition.tools if isinstance(each, McpTools)]
+        offered = await self._dependencies.mcp.offered(parts.turn.tenant_id, mcp_tools)
+        limits = definition.limits
+        own_limit = () if limits.max_cost is None else (SubAgentLimit(path=path, max_cost=limits.max_cost),)
+        callee = Caller(
+            names=(*caller.names, profile.name),
+            path=path,
+            call_limits=CallLimits(
+                model_calls=limits.max_model_calls, output_tokens=limits.max_output_tokens, caller=caller.call_limits
+            ),
+            limits=(*caller.limits, *own_limit),
+        )
+        calling = CallingAgent(name=profile.name, version=profile.version.version, path=path, limits=callee.limits)
+        calls = AgentCalls(
+            models=models,
+            meter=SubAgentMeter(parts.meter, calling),
+            turn_budget=parts.meter.turn_budget,
+            call_limits=callee.call_limits,
+            bounded=bool(callee.limits),
+        )
+        model = build_model(self._dependencies, parts.turn, parts.session, profile, calls)
+        part_of_log = SubAgentLog(parts.turn.log, path)
+        agent, _ = build_agent(
+            self._dependencies,
+            parts.turn,
+            parts.session,
+            profile,
+            model=model,
+            tools=[*profile.tools, *self.tools(profile, callee)],
+            offered=offered,
+            listener=ToolListener(part_of_log, turn=parts.tools),
+            state={METRICS_KEY: parts.metrics},
+        )
+        unheard = _Unheard()
+        invocation: dict[str, Any] = {
+            LISTENER: unheard,
+            MCP: parts.connections,
+            SESSION_TOTALS: parts.session_totals,
+        }
+        listener = CallListener(part_of_log, meter=parts.meter, answer=unheard, announcer=parts.announcer)
+        parts.spans.add_sub_agent(path, invocation)
+        try:
+            return await _run(agent, task, invocation, listener, limits=self._loop_limits(profile))
+        finally:
+            parts.spans.remove_sub_agent(path)
+            try:
+                await model.aclose()
+                await parts.meter.end_calls(path)
+            finally:
+                # As of the turn's own agent: its parts refer to one another, and are freed at once only if taken apart.
+                invocation.clear()
+                vars(agent).clear()
+
+    def _count_call(self) -> None:
+        """Count a call.
+
+        Raises:
+            CallNotPossible: The turn has made as many as there may be.
+        """
+        if self._calls >= MAX_CALLS:
+            raise CallNotPossible(f"The turn has called agents {MAX_CALLS} times, which is the limit.")
+        self._calls += 1
+
+    async def _profile(self, entry: SubAgent) -> AgentProfile:
+        """Return the agent that an entry names: the same version in all calls of the turn.
+
+        Raises:
+            AgentNotFound: There is none.
+            AgentNotAllowed, ToolNotAllowed: The tenant's policy does not allow the agent, or a tool of it.
+            InvalidRequest: The turn's request lacks a value that its prompt needs.
+        """
+        turn, dependencies = self._parts.turn, self._dependencies
+        version = self._versions.get(entry) or await called_version(dependencies.agents, turn.tenant_id, entry)
+        version = self._versions.setdefault(entry, version)
+        turn.policy.check_agent(version.name, version.definition.policy_names)
+        return agent_profile(
+            version,
+            AgentInput(user=turn.request.user, variables=turn.request.variables),
+            today=dependencies.clock().date(),
+            tools=dependencies.tools,
+            defaults=dependencies.defaults.agent,
+        )
+
+    def _models(self, profile: AgentProfile) -> tuple[str, ...]:
+        """Return the model of an agent and its fallbacks: its definition's, else those of the turn."""
+        definition = profile.definition
+        if definition.model:
+            return (definition.model, *definition.fallback_models)
+        return (self._parts.session.model, *fallback_models(self._parts.turn))
+
+    def _loop_limits(self, profile: AgentProfile) -> Limits:
+        """Return the limits of an agent's own loop; `CallLimits` counts the calls of all agents."""
+        own, default = profile.definition.limits, self._dependencies.defaults.max_model_calls
+        limits = Limits(turns=min(own.max_model_calls or default, default))
+        if own.max_output_tokens is not None:
+            limits["output_tokens"] = own.max_output_tokens
+        return limits
+
+    def _explain(self, entry: SubAgent, failure: Exception) -> str:
+        """Return what the calling model sees of a failure; a fault is logged."""
+        if isinstance(failure, CallNotPossible):
+            return str(failure)
+        inner = failure.original_exception if isinstance(failure, EventLoopException) else failure
+        if isinstance(inner, ModelCallsSpent | MaxTokensReachedException):
+            return f"The agent {entry.agent.name} gave no answer: {inner}"
+        error = wrapped_error(failure)
+        if error is None:
+            log.exception("sub_agent_fault", agent=entry.agent.name)  # noqa: LOG004 - called while the exception is handled
+            return f"The agent {entry.agent.name} failed."
+        if isinstance(error, ProviderError):
+            client = self._parts.turn.provider_client
+            self._dependencies.observer.provider_failed(error, provider_key_id=client.key_id)
+        return f"The agent {entry.agent.name} failed: {error.text}"
+
+
+async def _run(agent: Agent, task: str, invocation: dict[str, Any], listener: CallListener, *, limits: Limits) -> str:
+    """Run an agent's loop; return its last text, with a note if a limit has cut it."""
+    reason = ""
+    try:
+        async with aclosing(
+            agent.stream_async(task, limits=limits, invocation_state=invocation)  # type: ignore[type-var] # it is an asynchronous generator
+        ) as events:
+            async for event in events:
+                if (result := event.get("result")) is not None:
+                    reason = result.stop_reason
+                else:
+                    listener.on_event(event)
+    except (MaxTokensReachedException, EventLoopException) as failure:
+        inner = failure.original_exception if isinstance(failure, EventLoopException) else failure
+        if not isinstance(inner, MaxTokensReachedException) or not _last_text(agent):
+            raise
+        reason = "max_tokens"
+    return "\n".join(filter(None, (_last_text(agent), _NOTES.get(reason)))) or "[The agent gave no text.]"
+
+
+def _last_text(agent: Agent) -> str:
+    """Return the text of the last message, if it is the agent's own."""
+    last = agent.messages[-1] if agent.messages else None
+    if last is None or last["role"] != "assistant":
+        return ""
+    return "".join(block["text"] for block in last["content"] if "text" in block)
