@@ -410,3 +410,15 @@ async def test_turn_takes_one_version_of_a_sub_agent(definer: Definer, caller: C
     await caller.converse(asks("researcher", "Hi."), agent="pinned", session_id="pinned")
     await caller.converse(asks("researcher", "Hi."), agent="coordinator", session_id="next")
     assert (versions("pinned"), versions("next")) == ([1], [2])
+
+
+async def test_sub_agent_knows_what_the_session_has_cost(definer: Definer, caller: Caller) -> None:
+    """`session_cost` counts the calls of the whole tree until then."""
+    await definer.apply("clerk", tools=[{"builtin": "session_cost"}])
+    await definer.apply("coordinator", tools=tools("clerk"))
+    turn = await caller.converse(asks("clerk", "@sandbox tool-loop calls=2 tool=session_cost"), agent="coordinator")
+
+    ((succeeded, report),) = results(turn, "clerk#1")
+    assert succeeded
+    known = sorted(caller.service.entries("talk"), key=lambda each: each.number)[:2]  # the coordinator's, the clerk's
+    assert Decimal(json.loads(report)["total_cost"]) == total(known) > 0
