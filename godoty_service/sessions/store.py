@@ -155,8 +155,7 @@ class SessionStore:
             try:
                 found = await self._sessions.find_one_and_update(query, update, upsert=True, before=True)
             except DuplicateKey:
-                claim = await self._take_over(ids, lease=lease, user=user)
-                if claim is not None:
+                if (claim := await self._take_over(ids, lease=lease, user=user)) is not None:
                     return claim
                 continue
             before = found or {**initial, **ids, "fence": 0}
@@ -378,8 +377,7 @@ class SessionStore:
             raise self._busy(old.replica_id, seconds, kind=HeldBySameRequest if same_request else SessionBusy)
         # If that turn's end is written only now, the lease is gone and there is nothing to take over.
         changes = {"$set": {"lease": {**lease, "predecessors": predecessor_documents(old)}}, "$inc": {"fence": 1}}
-        acquired = await self._sessions.find_one_and_update(_leased(session, old), changes)
-        if acquired is None:
+        if (acquired := await self._sessions.find_one_and_update(_leased(session, old), changes)) is None:
             return None
         return Claim(
             session=session_from_document(acquired).as_requested(),
