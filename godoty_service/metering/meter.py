@@ -69,6 +69,24 @@ class CallingAgent:
     limits: tuple[SubAgentLimit, ...] = ()
 
 
+class _Ends:
+    """Counts the calls that have ended, and wakes who waits for the next one.
+
+    Attributes:
+        count: The calls that have ended.
+        happened: Set when one ends.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.happened = asyncio.Event()
+
+    def add(self) -> None:
+        """Count a call that has ended."""
+        self.count += 1
+        self.happened.set()
+
+
 class TurnMeter:
     """Meters the model calls of one turn, which agents may make side by side."""
 
@@ -115,8 +133,7 @@ class TurnMeter:
         self._writes = ShieldedWrites()
         self._calls: dict[str, OpenCall] = {}
         self._opening = asyncio.Lock()  # entries are numbered, and what is left is spent, one call after the other
-        self._closed_calls = 0
-        self._call_closed = asyncio.Event()
+        self._ends = _Ends()
         self._dependencies = CallDependencies(
             ledger=ledger,
             oracle=oracle,
@@ -129,7 +146,7 @@ class TurnMeter:
             on_ended=on_ended,
             clock=clock,
             own_key=scope.own_key,
-            on_closed=self._on_closed,
+            on_closed=self._ends.add,  # not a method of the meter, which would be a reference cycle
         )
 
     async def open(
@@ -191,7 +208,7 @@ class TurnMeter:
             return call
 
         while True:
-            closed = self._closed_calls
+            closed = self._ends.count
             try:
                 async with self._opening:
                     call = await attempt_open()
@@ -247,21 +264,17 @@ class TurnMeter:
         except StorageError as error:  # no server holds it once the turn has ended, so reconciliation finds it
             log.warning("call_not_ended", call_id=call.entry.call_id, error=str(error))
 
-    def _on_closed(self) -> None:
-        self._closed_calls += 1
-        self._call_closed.set()
-
     async def _other_closed(self, seen: int) -> bool:
         """Wait for the end of another call, if one is running; return whether one has ended.
 
         Args:
             seen: The number of calls that had ended before.
         """
-        while self._closed_calls == seen:
+        while self._ends.count == seen:
             if not any(call.inserted and not call.closed for call in self._calls.values()):
                 return False
-            self._call_closed.clear()
-            await self._call_closed.wait()
+            self._ends.happened.clear()
+            await self._ends.happened.wait()
         return True
 
     def _check_inserts(self) -> None:
@@ -334,6 +347,6 @@ class TurnMeter:
             await asyncio.shield(reserving)
         except GodotyError as error:
             await call.void(error)
-            self._closed_calls -= 1  # nothing of another call is free
+            self._ends.count -= 1  # nothing of another call is free
             raise
         notify_observer(self._on_opened, call.entry)

@@ -91,6 +91,7 @@ ELEMENTS: dict[str, dict[str, Any]] = {
     "godoty.v1.McpOAuthClient": {"token_url": _URL, "client_id": "me", "client_secret": "hidden"},
     "godoty.v1.McpServer": {"name": "crm", "url": _URL},
     "godoty.v1.McpToolset": {"mcp_server": "crm"},
+    "godoty.v1.SubAgent": {"agent": "other", "description": "Knows."},
 }
 
 _SESSION, _USER = "talk", "alice"
