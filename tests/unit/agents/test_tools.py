@@ -190,7 +190,7 @@ async def test_result_is_cut(text: str, shown: str) -> None:
 
     @tool(name="say")
     async def say() -> str:
-        """Say it."""
+        """Return a long text."""
         return text
 
     succeeded, found = await call(LimitedTool(say, max_bytes=5))
