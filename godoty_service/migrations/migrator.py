@@ -145,14 +145,15 @@ class Migrator:
         """Renew the lease until another process has it."""
         while True:
             await asyncio.sleep(self._lease.total_seconds() / 4)
-            if not await self._acquire():
+            # Never inserted: the database may run a renewal that was cancelled after the release.
+            own = {"_id": "lease", "owner": self._owner}
+            if not await self._leases.find_one_and_update(own, [{"$set": {"until": self._until}}]):
                 return
 
     async def _acquire(self) -> bool:
-        """Acquire or renew the lease, by the database's clock; return False if another process has it."""
+        """Acquire the lease, by the database's clock; return False if another process has it."""
         free = {"$or": [{"$eq": ["$owner", self._owner]}, {"$lt": ["$until", "$$NOW"]}]}  # `until` may be missing
-        until = {"$add": ["$$NOW", self._lease // timedelta(milliseconds=1)]}
-        taken = {"_id": "lease", "owner": self._owner, "until": until}
+        taken = {"_id": "lease", "owner": self._owner, "until": self._until}
         try:
             found = await self._leases.find_one_and_update(
                 {"_id": "lease"}, [{"$replaceWith": {"$cond": [free, taken, "$$ROOT"]}}], upsert=True
@@ -160,6 +161,11 @@ class Migrator:
         except DuplicateKey:  # another process inserted it
             return False
         return found is not None and found["owner"] == self._owner
+
+    @property
+    def _until(self) -> dict[str, Any]:
+        """When the lease expires, as MongoDB computes it."""
+        return {"$add": ["$$NOW", self._lease // timedelta(milliseconds=1)]}
 
     async def _release(self) -> None:
         await self._leases.delete_one({"_id": "lease", "owner": self._owner})

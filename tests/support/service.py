@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tests.support.backends import Backends
 
 Document = dict[str, Any]
+PATIENCE = 180.0  # seconds: a busy machine is slow, and only a failure waits that long
 Found = TypeVar("Found")
 
 
@@ -132,7 +133,7 @@ def format_amount(amount: Decimal) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 
-def until(condition: Callable[[], bool], *, within: float = 60.0) -> None:
+def until(condition: Callable[[], bool], *, within: float = PATIENCE) -> None:
     """Block until a condition holds.
 
     Raises:
@@ -144,7 +145,7 @@ def until(condition: Callable[[], bool], *, within: float = 60.0) -> None:
         time.sleep(0.01)
 
 
-async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float = 60.0) -> Found:
+async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float = PATIENCE) -> Found:
     """Wait until a coroutine function returns a true value, and return it.
 
     Raises:
@@ -158,7 +159,7 @@ async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float
         await asyncio.sleep(0.01)
 
 
-async def soon(condition: Callable[[], Found], *, within: float = 60.0) -> Found:
+async def soon(condition: Callable[[], Found], *, within: float = PATIENCE) -> Found:
     """Wait until a function returns a true value, and return it.
 
     Raises:

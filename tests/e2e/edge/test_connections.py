@@ -32,7 +32,7 @@ from tests.e2e.edge.raw_http2 import (
 from tests.e2e.edge.raw_http2 import message as grpc_message
 from tests.support.caller import Caller, failure_of
 from tests.support.command import FILES
-from tests.support.service import Service, eventually
+from tests.support.service import PATIENCE, Service, eventually
 
 CHECK, WATCH = "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"
 REFLECT = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
@@ -64,7 +64,7 @@ async def served(caller: Caller) -> bool:
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-async def all_closed(opened: list[Http2], *, within: float = 60.0) -> None:
+async def all_closed(opened: list[Http2], *, within: float = PATIENCE) -> None:
     """Wait until the server has closed connections."""
 
     async def closed() -> bool:

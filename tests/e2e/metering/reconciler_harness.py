@@ -22,7 +22,7 @@ from godoty_service.metering.reconciler import Reconciler
 from godoty_service.metering.settlement import ReadGeneration, RecordTimeouts
 from godoty_service.provider_bootstrap import ProviderComponents
 from tests.support.caller import Caller
-from tests.support.service import soon
+from tests.support.service import PATIENCE, soon
 
 TIMEOUTS = RecordTimeouts()
 
@@ -107,7 +107,7 @@ async def last_call_after_turn(caller: Caller) -> ModelCall:
     return calls(caller)[-1]
 
 
-async def closed(caller: Caller, *, within: float = 60.0) -> ModelCall:
+async def closed(caller: Caller, *, within: float = PATIENCE) -> ModelCall:
     """Return the session's last call, once it is not pending any more."""
     await soon(lambda: calls(caller)[-1].state is not CallState.PENDING, within=within)
     return calls(caller)[-1]

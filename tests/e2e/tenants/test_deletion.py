@@ -20,7 +20,7 @@ from tests.e2e.tenants.conftest import ERASING, PROMISE, Admin, hasten_erasure, 
 from tests.e2e.turns.streams import until_text
 from tests.support.caller import Caller, Failure, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service, eventually, soon
+from tests.support.service import PATIENCE, Service, eventually, soon
 
 Connect = Callable[[Service], Caller]
 Operator = Callable[[Service], Admin]
@@ -39,7 +39,7 @@ def holders(service: Service, text: str) -> set[str]:
     return {name for name in names if any(text in str(each) for each in service.database[name].find())}
 
 
-async def erased(admin: Admin, tenant_id: str, *, within: float = 60.0) -> tenant_pb2.Tenant:
+async def erased(admin: Admin, tenant_id: str, *, within: float = PATIENCE) -> tenant_pb2.Tenant:
     """Let the delay of a tenant's erasure pass, wait until its data are erased, and return the tenant."""
     hasten_erasure(admin.service, tenant_id)
 

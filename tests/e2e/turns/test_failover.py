@@ -58,10 +58,10 @@ async def test_primary_failover_during_turns_loses_nothing(
                 outcomes = {name: turn.failure.reason if turn.failure else "finished" for name, turn in turns.items()}
                 print(f"[failover] {how}, {storage_timeout} s: {outcomes}")  # noqa: T201 - shown with -s
                 assert set(outcomes.values()) <= CLEAN | {"finished"}
-                await soon(lambda: server.turns.running == 0, within=60)
+                await soon(lambda: server.turns.running == 0)
                 for name, turn in turns.items():
                     await _assert_sound(caller, name, turn.responses, failed=turn.failure is not None)
-                await eventually(lambda: _nothing_pending(caller), within=60)
+                await eventually(lambda: _nothing_pending(caller))
                 for name in SCRIPTS:
                     entries = [
                         each for each in caller.service.entries(name) if each.counts.call

@@ -108,7 +108,7 @@ class LossHarness:
         An entry that is inserted late, after its turn has abandoned it, was never sent: it is void, not unresolved.
         """
         entries = self.service.database["ledger"]
-        await soon(lambda: entries.count_documents({"state": "pending"}) == 0, within=60)
+        await soon(lambda: entries.count_documents({"state": "pending"}) == 0)
         sandbox = self.service.backends.sandbox
         lines = self.service.backends.ask(lambda: sandbox.invoice.lines(key=ACCOUNT))
         settled = list(entries.find({"state": CallState.SETTLED.value}))
@@ -116,7 +116,7 @@ class LossHarness:
         assert sorted((each["generation_id"], each["cost"].to_decimal()) for each in settled) == sorted(
             (each.generation_id, each.cost) for each in lines
         )
-        await eventually(self._verified, within=60)  # a sweep repairs the effects of a lost write
+        await eventually(self._verified)  # a sweep repairs the effects of a lost write
 
     async def _verified(self) -> bool:
         """Verify ledger, sessions, budgets and roll-ups, as `godoty ledger verify` does."""

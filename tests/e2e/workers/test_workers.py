@@ -101,7 +101,7 @@ async def server(backends: Backends, new_database: str, tmp_path: Path) -> Async
     try:
         async with AsyncExitStack() as stack:
             server = Server(process, log, environment, backends.service("", new_database), stack)
-            await soon(lambda: process.returncode is not None or len(server.logged("serving")) == 2, within=60)
+            await soon(lambda: process.returncode is not None or len(server.logged("serving")) == 2)
             assert process.returncode is None, log.read_text()
             server.service = server.service.at(server.logged("serving")[0]["address"])
             yield server
@@ -166,7 +166,7 @@ async def test_killed_worker_is_replaced_and_signal_drains(server: Server) -> No
     counted = len(server.callers)
     before = await soon(lambda: found if len(found := server.workers()) == _WORKERS else set())
     os.kill(min(before), signal.SIGKILL)
-    await soon(lambda: len(server.logged("serving")) == 3, within=60)
+    await soon(lambda: len(server.logged("serving")) == 3)
     server.service.backends.allow("killed")
     turns = {name: await read(call) for name, call in calls.items()}
 
@@ -211,7 +211,7 @@ def _generation_of(service: Service, session_id: str) -> str | None:
 
 async def settled(service: Service, session_id: str) -> ModelCall:
     """Wait until a session's only call is settled."""
-    await soon(lambda: service.entries(session_id)[0].state is CallState.SETTLED, within=60)
+    await soon(lambda: service.entries(session_id)[0].state is CallState.SETTLED)
     (call,) = service.entries(session_id)
     return call
 
@@ -242,7 +242,7 @@ async def test_workers_drain_when_the_supervisor_is_killed(
         "GODOTY_DRAIN_GRACE": "30",
     }
     supervisor = Command("serve", environment=environment, out=log)
-    await soon(lambda: log.exists() and log.read_text().count('"serving"') == 2, within=60)
+    await soon(lambda: log.exists() and log.read_text().count('"serving"') == 2)
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     address = next(line["address"] for line in lines if line["event"] == "serving")
     workers = [line["pid"] for line in lines if line["event"] == "worker_started"]
@@ -252,7 +252,7 @@ async def test_workers_drain_when_the_supervisor_is_killed(
     backends.allow("orphans")
 
     assert (await read(call)).finished.stop_reason == turn_pb.STOP_REASON_END_TURN
-    await soon(lambda: not any(Path(f"/proc/{pid}/fd").exists() and alive(pid) for pid in workers), within=60)
+    await soon(lambda: not any(Path(f"/proc/{pid}/fd").exists() and alive(pid) for pid in workers))
 
 
 def alive(pid: int) -> bool:

@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import signal
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -79,6 +80,15 @@ async def test_two_processes_migrate_once(old_database: Database) -> None:
 
     assert (await Schema(old_database, MIGRATIONS).read()).version == 2
     assert len([each for each in lines if each.startswith("schema 1, step")]) == _STEPS
+
+
+async def test_renewal_after_the_release_inserts_no_lease(old_database: Database) -> None:
+    """A cancelled renewal may still run in the database: a lease that it inserted would hold up the next process."""
+    migrator = Migrator(old_database, Schema(old_database, []), server_lease=LEASE, lease=timedelta(seconds=0.04))
+    async with asyncio.timeout(20):
+        await migrator._renew()
+
+    assert not [each for each in await old_database.collection("schema").find({}) if each["_id"] == "lease"]
 
 
 async def test_migrator_that_lost_its_lease_stops(backends: Backends, old_database: Database) -> None:
