@@ -84,7 +84,7 @@ class ModelParameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltInTool:
-    """A tool of the server, by its name in `agents/tools.py`."""
+    """A tool of the server, by its name in `agents/tools/registry.py`."""
 
     name: str
 
@@ -245,22 +245,19 @@ class AgentVersion:
         version: 1, 2, 3 … by name; 0: the server's own, which an upgrade of the server may change.
         create_time: When it was applied; None: it is the server's own.
         by: Who applied it: the id of an API key; empty: it is the server's own.
+        size: Characters of its stored text, by which caches and pages are bounded; 0: it is the server's own.
     """
 
     definition: AgentDefinition
     version: int
     create_time: datetime | None = None
     by: str = ""
+    size: int = field(default=0, compare=False)
 
     @property
     def name(self) -> str:
         """The name of the agent."""
         return self.definition.name
-
-    @property
-    def size(self) -> int:
-        """The number of characters of its long texts: at most the bytes of its message."""
-        return len(self.definition.system_prompt) + len(self.definition.description)
 
     @property
     def label(self) -> str:
