@@ -93,6 +93,11 @@ class BuiltInTool:
         """The name by which a policy allows it."""
         return self.name
 
+    @property
+    def size(self) -> int:
+        """Characters of its texts."""
+        return len(self.name)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class McpTools:
@@ -110,6 +115,11 @@ class McpTools:
     def policy_name(self) -> str:
         """The name by which a policy allows them: they go together."""
         return f"mcp:{self.server}"
+
+    @property
+    def size(self) -> int:
+        """Characters of their texts."""
+        return len(self.server) + sum(map(len, self.allow))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,11 @@ class SubAgent:
     def tool_name(self) -> str:
         """The name of the tool that the model sees."""
         return f"{SUB_AGENT_PREFIX}{self.agent.name}"
+
+    @property
+    def size(self) -> int:
+        """Characters of its texts."""
+        return len(self.agent.name) + len(self.description)
 
 
 ToolEntry = BuiltInTool | McpTools | SubAgent
@@ -245,19 +260,23 @@ class AgentVersion:
         version: 1, 2, 3 … by name; 0: the server's own, which an upgrade of the server may change.
         create_time: When it was applied; None: it is the server's own.
         by: Who applied it: the id of an API key; empty: it is the server's own.
-        size: Characters of its stored text, by which caches and pages are bounded; 0: it is the server's own.
     """
 
     definition: AgentDefinition
     version: int
     create_time: datetime | None = None
     by: str = ""
-    size: int = field(default=0, compare=False)
 
     @property
     def name(self) -> str:
         """The name of the agent."""
         return self.definition.name
+
+    @property
+    def size(self) -> int:
+        """The number of characters of its long texts: at most the bytes of its message."""
+        own = self.definition
+        return len(own.system_prompt) + len(own.description) + sum(each.size for each in own.tools)
 
     @property
     def label(self) -> str:

@@ -7,7 +7,6 @@ number taken, makes that version the newest, and goes on from there. So numbers 
 
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
@@ -149,7 +148,6 @@ class Agents:
                 return old, False
             _check_etag(definition.name, old, etag)
             new = old.newest if old is not None and same else await self._next(tenant_id, old, definition, by=by)
-            new = replace(new, size=len(text))
             await record(old, new)
             if same:
                 agent = await self._point(tenant_id, old, new)

@@ -109,5 +109,4 @@ def version_from_document(document: Document) -> AgentVersion:
         version=document["version"],
         create_time=document["create_time"],
         by=document["by"],
-        size=len(document["definition"]),
     )
