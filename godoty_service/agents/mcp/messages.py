@@ -1,7 +1,7 @@
 """Reduces the messages of servers to what is used of them, before the `mcp` package validates them.
 
 It validates each result twice, which takes some 15 µs for each content block, tool or icon, and has a task for each
-request and each notification. A server could send so many that the event loop stood still for seconds. Only `client.py`
+request and each notification. A server could block the event loop with them for half a second. Only `client.py`
 imports this module.
 """
 

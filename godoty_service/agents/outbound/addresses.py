@@ -84,7 +84,7 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
         Args:
             rules: Decides which addresses are permitted.
             encrypted: Whether the pool's connections are encrypted.
-            lookups: Looks names up.
+            lookups: Resolves names.
             owner: Whose hosts they are; empty: all tenants'.
         """
         self._rules = rules

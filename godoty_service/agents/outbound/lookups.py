@@ -1,8 +1,8 @@
-"""Look-ups of host names, in threads of their own: one takes as long as a name server that does not answer wants.
+"""Look-ups of host names, in threads of their own: one takes as long as its name server.
 
 A thread cannot be cancelled. In those that asyncio shares out, look-ups of one tenant's hosts would hold up all others,
 the database's and the provider's among them. So a look-up has a thread of its own, which counts until it ends, also if
-nobody waits for it any more; and the look-ups of one owner are fewer than those of all.
+the wait for it is cancelled; and the look-ups of one owner are fewer than those of all.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class Lookups:
             self._all.release()
             slots.release()
             if not result.cancelled():
-                result.exception()  # there may be nobody to retrieve it
+                result.exception()  # the wait for it may be cancelled
 
         result.add_done_callback(done)
         thread = threading.Thread(target=_run, args=(loop, result, host, port), name="lookup", daemon=True)

@@ -35,7 +35,7 @@ class Network:
         rules: Decides which addresses may be connected to.
         certificates: The certificates that are trusted.
         connect_timeout: Seconds in which a connection must be established.
-        lookups: Looks names up.
+        lookups: Resolves names.
     """
 
     rules: AddressRules

@@ -45,7 +45,7 @@ def name_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
 
 
 async def test_mute_name_server_of_one_owner_holds_up_no_other(name_server: NameServer) -> None:
-    """Neither another's look-up, nor what asyncio runs in threads; also when nobody waits any more."""
+    """Neither another's look-up, nor what asyncio runs in threads; also once the waits are cancelled."""
     lookups = Lookups()
     waiting = [asyncio.create_task(lookups.addresses("acme", _MUTE, 443)) for _ in range(100)]
     await soon(lambda: len(name_server.asked) == _OF_ONE_OWNER)
