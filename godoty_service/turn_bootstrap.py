@@ -16,7 +16,7 @@ from godoty_service.reporting import background
 from godoty_service.settings import Settings
 from godoty_service.turns.cancellation import KeyMonitor, TurnMonitor
 from godoty_service.turns.dependencies import TurnDefaults, TurnDependencies
-from godoty_service.turns.event_log.writer import EventLogWriter
+from godoty_service.turns.event_log.flusher import EventLogFlusher
 from godoty_service.turns.factory import TurnFactory
 from godoty_service.turns.listing import TurnListing
 from godoty_service.turns.recovery import Recovery
@@ -49,7 +49,7 @@ def start_turns(
         mcp: The tools of the tenants' MCP servers.
     """
     conversations, replicas = components.conversations, components.replicas
-    log_writer = EventLogWriter(
+    log_flusher = EventLogFlusher(
         conversations.event_logs, writer=replicas.replica_id, expiry=conversations.turn_store.log_expiry
     )
     key_monitor = KeyMonitor(components.tenancy.api_keys)
@@ -58,7 +58,7 @@ def start_turns(
         settings,
         components,
         provider,
-        log_writer=log_writer,
+        log_flusher=log_flusher,
         recovery=recovery,
         key_monitor=key_monitor,
         observer=call_metrics,
@@ -67,7 +67,7 @@ def start_turns(
     )
     turns = _turn_service(settings, components, dependencies, recovery)
     background(stack, provider.read_pacer.run(turns.beginning))
-    background(stack, log_writer.run(settings.turn_log_interval))
+    background(stack, log_flusher.run(settings.turn_log_interval))
     background(stack, turns.run(settings.turn_watch_interval))
     background(stack, turns.run_lost(settings.heartbeat))
     background(stack, key_monitor.run(settings.key_watch_interval, turns.all))
@@ -94,7 +94,7 @@ def _dependencies(
     components: Components,
     provider: ProviderComponents,
     *,
-    log_writer: EventLogWriter,
+    log_flusher: EventLogFlusher,
     recovery: Recovery,
     key_monitor: KeyMonitor,
     observer: CallMetrics,
@@ -118,7 +118,7 @@ def _dependencies(
         turn_store=conversations.turn_store,
         deletions=conversations.deletions,
         users=components.users.references,
-        log_writer=log_writer,
+        log_flusher=log_flusher,
         recovery=recovery,
         client_pool=provider.client_pool,
         agents=conversations.agents,

@@ -1,1 +1,1 @@
-"""Agent profiles and the built-in tools."""
+"""Agents: their definitions and versions, their tools, and what a turn takes of them."""

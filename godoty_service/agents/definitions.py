@@ -84,7 +84,7 @@ class ModelParameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltInTool:
-    """A tool of the server, by its name in `agents/tools.py`."""
+    """A tool of the server, by its name in `agents/tools/registry.py`."""
 
     name: str
 
@@ -92,6 +92,11 @@ class BuiltInTool:
     def policy_name(self) -> str:
         """The name by which a policy allows it."""
         return self.name
+
+    @property
+    def size(self) -> int:
+        """Characters of its texts."""
+        return len(self.name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +115,11 @@ class McpTools:
     def policy_name(self) -> str:
         """The name by which a policy allows them: they go together."""
         return f"mcp:{self.server}"
+
+    @property
+    def size(self) -> int:
+        """Characters of their texts."""
+        return len(self.server) + sum(map(len, self.allow))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +177,11 @@ class SubAgent:
     def tool_name(self) -> str:
         """The name of the tool that the model sees."""
         return f"{SUB_AGENT_PREFIX}{self.agent.name}"
+
+    @property
+    def size(self) -> int:
+        """Characters of its texts."""
+        return len(self.agent.name) + len(self.description)
 
 
 ToolEntry = BuiltInTool | McpTools | SubAgent
@@ -260,7 +275,8 @@ class AgentVersion:
     @property
     def size(self) -> int:
         """The number of characters of its long texts: at most the bytes of its message."""
-        return len(self.definition.system_prompt) + len(self.definition.description)
+        own = self.definition
+        return len(own.system_prompt) + len(own.description) + sum(each.size for each in own.tools)
 
     @property
     def label(self) -> str:

@@ -11,7 +11,7 @@ from godoty_service.agents.errors import AgentNotFound
 from godoty_service.agents.versions import AgentVersions, version_from_document, version_to_document
 from godoty_service.mongo.collection import Collection, Document
 
-_BATCH = 20  # documents in one read: of some KB in the usual case, of 100 KB at most
+_BATCH = 20  # documents in one read: of some KB in the usual case, of 300 KB at most
 _BUILT_IN: Document = {
     "name": BUILT_IN.name,
     "description": BUILT_IN.newest.definition.description,

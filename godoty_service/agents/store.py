@@ -25,10 +25,11 @@ from godoty_service.agents.versions import AgentVersions, version_to_document
 from godoty_service.aio.caching import CoalescedLoads, TtlCache
 from godoty_service.clock import Clock, to_millisecond, utc_now
 from godoty_service.errors import DuplicateKey
-from godoty_service.mongo.collection import Collection, Index
+from godoty_service.mongo.collection import Collection, Document, Index
 
 _CACHED_FOR = 2.0  # seconds until a change reaches the next turn on every server
-_CACHED = 1_000  # agents of at most some 100 KB
+_CACHED = 1_000  # agents
+_CACHED_CHARACTERS = 16 * 1024 * 1024  # of the texts of their definitions together
 _CACHED_UNKNOWN = 10_000  # names that have no agent
 _ATTEMPTS = 20  # of a change that others' changes overtake
 MAX_AGENTS = 1_000  # of a tenant, deleted ones included
@@ -68,7 +69,13 @@ class Agents:
         self._versions = versions
         self.lists = AgentLists(collection, versions)
         self._clock = clock
-        self._known: TtlCache[Key, Agent] = TtlCache(size=_CACHED, ttl=_CACHED_FOR, tick=tick)
+        self._known: TtlCache[Key, Agent] = TtlCache(
+            size=_CACHED,
+            ttl=_CACHED_FOR,
+            tick=tick,
+            weigh=lambda agent: agent.newest.size,
+            max_weight=_CACHED_CHARACTERS,
+        )
         self._unknown: TtlCache[Key, None] = TtlCache(size=_CACHED_UNKNOWN, ttl=_CACHED_FOR, tick=tick)
         self._loads: CoalescedLoads[Key, Agent | None] = CoalescedLoads(self._cache, tick=tick)
 
@@ -107,7 +114,7 @@ class Agents:
 
     async def read(self, tenant_id: str, name: str) -> Agent | None:
         """Return an agent from the database, bypassing the cache; None: the tenant has applied none of this name."""
-        found = await self._agents.find_one({"_id": _id_of(tenant_id, name), "tenant_id": tenant_id})
+        found = await self._read(tenant_id, name)
         return agent_from_document(found) if found is not None else None
 
     async def apply(
@@ -133,8 +140,10 @@ class Agents:
         """
         text = definition_to_text(definition)
         for _ in range(_ATTEMPTS):
-            old = await self.read(tenant_id, definition.name)
-            same = old is not None and definition_to_text(old.newest.definition) == text
+            stored = await self._read(tenant_id, definition.name)
+            old = agent_from_document(stored) if stored is not None else None
+            # The stored text, not what this build reads of it: a later build may have written a field more.
+            same = stored is not None and stored["definition"] == text
             if old is not None and same and not old.deleted:
                 return old, False
             _check_etag(definition.name, old, etag)
@@ -169,6 +178,9 @@ class Agents:
         """Delete all agents of a tenant, with their versions."""
         await self._agents.delete_all({"tenant_id": tenant_id})
         await self._versions.erase(tenant_id)
+
+    async def _read(self, tenant_id: str, name: str) -> Document | None:
+        return await self._agents.find_one({"_id": _id_of(tenant_id, name), "tenant_id": tenant_id})
 
     async def _next(self, tenant_id: str, old: Agent | None, definition: AgentDefinition, *, by: str) -> AgentVersion:
         """Return the next version of an agent, which is not inserted yet.

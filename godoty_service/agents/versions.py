@@ -9,8 +9,9 @@ from godoty_service.aio.caching import TtlCache
 from godoty_service.errors import DuplicateKey
 from godoty_service.mongo.collection import Collection, Document, Index
 
-_BATCH = 20  # documents in one read: of some KB in the usual case, of 100 KB at most
-_CACHED = 1_000  # versions of at most some 100 KB
+_BATCH = 20  # documents in one read: of some KB in the usual case, of 300 KB at most
+_CACHED = 1_000  # versions
+_CACHED_CHARACTERS = 16 * 1024 * 1024  # of their texts together
 
 Key = tuple[str, str, int]
 
@@ -28,7 +29,9 @@ class AgentVersions:
             collection: `agent_versions`.
         """
         self._versions = collection
-        self._cache: TtlCache[Key, AgentVersion] = TtlCache(size=_CACHED)
+        self._cache: TtlCache[Key, AgentVersion] = TtlCache(
+            size=_CACHED, weigh=lambda version: version.size, max_weight=_CACHED_CHARACTERS
+        )
 
     async def insert(self, tenant_id: str, version: AgentVersion) -> bool:
         """Insert a version; return False if there is one of this number, which another caller has inserted."""

@@ -17,15 +17,28 @@ class TtlCache(Generic[Key, Value]):
     bound, and the next `put` replaces it, or `remove_expired` removes it. None may be a value: use `peek` then.
     """
 
-    def __init__(self, *, size: int, ttl: float = float("inf"), tick: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        size: int,
+        ttl: float = float("inf"),
+        tick: Callable[[], float] = time.monotonic,
+        weigh: Callable[[Value], int] = lambda _: 0,
+        max_weight: int = 0,
+    ) -> None:
         """Create an empty cache.
 
         Args:
             size: The most values.
             ttl: Seconds after which a value has expired.
             tick: Seconds of a monotonic clock.
+            weigh: Returns the weight of a value, always the same for the same one.
+            max_weight: The most weight of all values together; one that is heavier by itself is cached alone.
         """
         self._size = size
+        self._weigh = weigh
+        self._max_weight = max_weight
+        self._weight = 0
         self._ttl = ttl
         self._tick = tick
         self._values: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
@@ -59,21 +72,27 @@ class TtlCache(Generic[Key, Value]):
             value: The value.
             read_at: When the read of it began, by the cache's clock, so that its age includes the read; None: now.
         """
+        self._remove(key)
         self._values[key] = (self._tick() if read_at is None else read_at, value)
-        self._values.move_to_end(key)
-        if len(self._values) > self._size:
-            self._values.popitem(last=False)
+        self._weight += self._weigh(value)
+        while len(self._values) > self._size or (self._weight > self._max_weight and len(self._values) > 1):
+            self._remove(next(iter(self._values)))
 
     def forget(self, key: Key) -> None:
         """Remove a key, so that its value is read again; a read in progress, which may be older, is not cached."""
-        self._values.pop(key, None)
+        self._remove(key)
         self._loads.forget(key)
 
     def remove_expired(self) -> None:
         """Remove the values that have expired: those that must not stay in memory."""
         limit = self._tick() - self._ttl
         for key in [key for key, (read_at, _) in self._values.items() if read_at <= limit]:
-            del self._values[key]
+            self._remove(key)
+
+    def _remove(self, key: Key) -> None:
+        found = self._values.pop(key, None)
+        if found is not None:
+            self._weight -= self._weigh(found[1])
 
 
 class CoalescedLoads(Generic[Key, Value]):

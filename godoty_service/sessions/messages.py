@@ -20,6 +20,8 @@ from godoty_service.sessions import history_repair
 
 _INLINE = 16 * 1024  # bytes; larger contents are read separately
 _MAX_BATCH = 64  # messages: at most 1 MiB
+_WINDOW = 8 * 1024 * 1024  # characters of all messages that a model sees: more than the longest context has
+_DECODED = 256 * 1024  # characters that are decoded at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +99,26 @@ class MessageStore:
             raise SessionLost("The session was taken over by another turn.", retry_after=1.0) from error
 
     async def window(self, tenant_id: str, session_uid: str, *, size: int, after: int = 0) -> Messages:
-        """Return the newest messages after a number, the oldest of them first, in Strands' format."""
-        found = await self._find(tenant_id, session_uid, after=after, limit=size, order=-1)
-        return [_for_model(each) for each in reversed(found)]
+        """Return the newest messages after a number, up to a size, the oldest of them first, in Strands' format."""
+        numbers: Document = {"$gt": after}
+        found: Messages = []
+        total = decoded = 0
+        while len(found) < size:
+            limit = min(size - len(found), _MAX_BATCH)
+            query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": numbers}
+            documents = await self._messages.find(query, sort=[("number", -1)], limit=limit)
+            for each in documents:
+                total += len(each["content"])
+                if found and total > _WINDOW:
+                    return found[::-1]
+                found.append(_for_model(each))
+                if total - decoded > _DECODED:
+                    decoded = total
+                    await asyncio.sleep(0)
+            if len(documents) < limit:
+                break
+            numbers = {"$gt": after, "$lt": documents[-1]["number"]}
+        return found[::-1]
 
     async def page(
         self, tenant_id: str, session_uid: str, *, after: int, limit: int, most_bytes: int

@@ -27,8 +27,9 @@ QUIET = (
     "urllib3",
     "uvicorn.access",
 )
-# Reports as errors what tenants' servers do; `agents/mcp` logs what matters of it.
-SILENT = ("mcp.client",)
+# The `mcp` package reports as errors what tenants' servers do, each message of them; its session calls itself "client".
+# `agents/mcp` logs what matters of it.
+SILENT = ("mcp.client", "client")
 OWN_HANDLERS = ("uvicorn", "uvicorn.access", "uvicorn.error")
 
 # Under these names an event of ours has content of a conversation.

@@ -28,7 +28,7 @@ from godoty_service.sessions.store import SessionStore
 from godoty_service.tenancy.policies import Policies
 from godoty_service.tenancy.turn_limits import TurnLimiter
 from godoty_service.turns.cancellation import KeyMonitor
-from godoty_service.turns.event_log.writer import EventLogWriter
+from godoty_service.turns.event_log.flusher import EventLogFlusher
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.session_deletion import SessionDeletions
 from godoty_service.turns.turn_store import TurnStore
@@ -95,7 +95,7 @@ class TurnDependencies:
         turn_store: The turns' records.
         deletions: The deletions of sessions.
         users: The references of end users.
-        log_writer: Writes the turns' event logs.
+        log_flusher: Flushes the turns' event logs to the database.
         recovery: Ends turns of dead servers.
         client_pool: The provider clients, by tenant.
         agents: The tenants' agents.
@@ -121,7 +121,7 @@ class TurnDependencies:
     turn_store: TurnStore
     deletions: SessionDeletions
     users: UserReferences
-    log_writer: EventLogWriter
+    log_flusher: EventLogFlusher
     recovery: Recovery
     client_pool: ClientPool
     agents: Agents

@@ -19,12 +19,12 @@ from godoty_service.openrouter.call_limits import CallLimits
 from godoty_service.openrouter.model import LISTENER, OpenRouterModel
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
-from godoty_service.turns.agents.loop import build_agent
+from godoty_service.turns.agents.agent import build_agent
+from godoty_service.turns.agents.listeners import CallAnnouncer, CallListener, ToolListener
 from godoty_service.turns.agents.models import AgentCalls, build_model, fallback_models
 from godoty_service.turns.agents.sub_agents import Caller, SubAgents, TurnParts
 from godoty_service.turns.call_spans import CallSpans
 from godoty_service.turns.dependencies import TurnDependencies
-from godoty_service.turns.event_log.agent_listeners import CallAnnouncer, CallListener, ToolListener
 from godoty_service.turns.event_log.answer_listener import AnswerListener
 from godoty_service.turns.history import History, OverflowTrimmer
 from godoty_service.turns.session_metrics import METRICS_KEY, state_metrics, totals_with

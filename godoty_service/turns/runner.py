@@ -89,11 +89,11 @@ class TurnRunner:
             _publish_end(turn, end)
         else:
             await self._refuse(turn, record, refusal or (end and end.error) or internal_error(turn.turn_id))
-        await self._dependencies.log_writer.wait_flushed(turn)
+        await self._dependencies.log_flusher.wait_flushed(turn)
 
     async def _execute(self, turn: Turn, claim: Claim) -> TurnEnd:
         turn.started = True
-        self._dependencies.log_writer.track(turn)
+        self._dependencies.log_flusher.track(turn)
         execution = TurnExecution(
             self._dependencies, factory=self._factory, queues=self._execution_queues, turn=turn, claim=claim
         )
@@ -113,7 +113,7 @@ class TurnRunner:
 
     async def _refuse(self, turn: Turn, record: TurnRecord, error: GodotyError) -> None:
         """End a turn that has not begun; its request id can be used again."""
-        self._dependencies.log_writer.untrack(turn)
+        self._dependencies.log_flusher.untrack(turn)
         try:
             if turn.recorded and not isinstance(error, DuplicateRequest):
                 await self._dependencies.turn_store.delete_refused(record)

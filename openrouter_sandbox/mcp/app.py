@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from openrouter_sandbox.mcp.faults import FAULTS
+from openrouter_sandbox.mcp.faults import FAULTS, crowd
 from openrouter_sandbox.mcp.state import McpState
 from openrouter_sandbox.mcp.tools import announce, build_server
 from openrouter_sandbox.streaming.client_connection import ClientConnection
@@ -21,12 +21,15 @@ CLIENT, SECRET, TOKEN = "sandbox-client", "sandbox-secret", "sandbox-token"
 _KEPT_REQUESTS = 1_000
 _MODERN = "2026-"  # what the versions of the protocol without sessions begin with
 _METHODS = ("POST", "GET", "DELETE")
+_LEGACY = ("/legacy", "/restless")
+_PROTOCOL = ("/mcp", "/secret", "/crowded", *_LEGACY)
 
 
 class McpApp:
     """Serves the protocol; `run` must be entered while it does.
 
-    Paths: `/mcp`, `/legacy` (versions with sessions only), `/secret` (needs a header `X-Api-Key` or an access token of
+    Paths: `/mcp`, `/legacy` (versions with sessions only), `/restless` (likewise; ends each stream to listen at once),
+    `/crowded` (lists more tools than anyone can use), `/secret` (needs a header `X-Api-Key` or an access token of
     `/token`), `/redirect?to=URL&status=N`, `/silent`, `/nonsense?kind=K`, `/flood`; `/_sandbox/...` controls it.
     """
 
@@ -67,7 +70,7 @@ class McpApp:
         path = request.url.path
         self._state.requests.append({"path": path, "method": request.method, "headers": dict(request.headers)})
         del self._state.requests[:-_KEPT_REQUESTS]
-        if path in ("/mcp", "/legacy", "/secret") and request.method in _METHODS:
+        if path in _PROTOCOL and request.method in _METHODS:
             await self._protocol(path, request, send)
             return
         if path in ("/nonsense", "/flood"):
@@ -86,10 +89,16 @@ class McpApp:
         if path == "/secret" and not _is_authorized(request):
             await Response("a secret is needed", 401)(scope, request.receive, send)
             return
-        if path == "/legacy" and headers.get("mcp-protocol-version", "").startswith(_MODERN):
+        if path in _LEGACY and headers.get("mcp-protocol-version", "").startswith(_MODERN):
             await Response("Bad Request: Unsupported protocol version", 400)(scope, request.receive, send)
             return
         body = await request.body() if request.method == "POST" else b""
+        if path == "/restless" and request.method == "GET":
+            await ClientConnection(scope, request.receive, send).respond(200, b"retry: 0\n\n", "text/event-stream")
+            return
+        if path == "/crowded" and (message := _message(body, "tools/list")) is not None:
+            await crowd(ClientConnection(scope, request.receive, send), message["id"])
+            return
         if (fault := _fault(body)) is not None:
             name, request_id, arguments = fault
             self._state.calls[name] += 1
@@ -124,14 +133,19 @@ class McpApp:
 
 def _fault(body: bytes) -> tuple[str, Any, dict[str, Any]] | None:
     """Return the fault that a call asks for, the id of the request and its arguments; None: it asks for none."""
+    if (message := _message(body, "tools/call")) is None:
+        return None
+    name = message["params"]["name"]
+    return (name, message["id"], message["params"].get("arguments") or {}) if name in FAULTS else None
+
+
+def _message(body: bytes, method: str) -> dict[str, Any] | None:
+    """Return the request in a body; None: it is no request of this method."""
     try:
         message = json.loads(body or b"null")
     except ValueError:
         return None
-    if not isinstance(message, dict) or message.get("method") != "tools/call":
-        return None
-    name = message["params"]["name"]
-    return (name, message["id"], message["params"].get("arguments") or {}) if name in FAULTS else None
+    return message if isinstance(message, dict) and message.get("method") == method else None
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

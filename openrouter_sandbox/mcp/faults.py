@@ -1,5 +1,6 @@
 """Answers that break the protocol, written to the connection as they are."""
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -9,6 +10,7 @@ from openrouter_sandbox.streaming.client_connection import ClientConnection
 _JSON, _SSE, _HTML = "application/json", "text/event-stream", "text/html"
 _PIECE = 64 * 1024
 _DEEP = 100_000
+_CROWD = 15_000  # tools of one page
 
 Fault = Callable[[ClientConnection, Any, Mapping[str, Any]], Awaitable[None]]
 
@@ -47,9 +49,44 @@ async def nonsense(connection: ClientConnection, request_id: Any, arguments: Map
         "deep": (200, _JSON, b"[" * _DEEP + b"]" * _DEEP),
         "lists": (200, _JSON, b"[" + b"[]," * (300 * 1024) + b"[]]"),
         "status": (503, _HTML, b"<html>Out of service</html>"),
+        "charset": (200, f"{_SSE}; charset=punycode", b"-" + b"9" * 60_000),
+        "type": (500, "text/caf\xe9", b"caf\xe9"),
     }
     status, kind, body = answers[arguments["kind"]]
     await connection.respond(status, body, kind)
 
 
-FAULTS: Mapping[str, Fault] = {"die": die, "flood": flood, "nonsense": nonsense}
+async def many(connection: ClientConnection, request_id: Any, arguments: Mapping[str, Any]) -> None:
+    """Answer with many small things of a kind, each of which keeps to the protocol."""
+    kind, number = arguments["kind"], int(arguments["number"])
+    message: dict[str, Any] = {"jsonrpc": "2.0"}
+    block = json.dumps({"type": "text", "text": "a"})
+    blocks = number if kind == "blocks" else 1
+    result = (
+        f'{{"jsonrpc": "2.0", "id": {json.dumps(request_id)}, "result": {{"resultType": "complete", "content": [@]}}}}'
+    )
+    await connection.start(200, _SSE)
+    if kind == "requests":
+        for each in range(number):
+            await connection.write(_event(json.dumps({**message, "id": f"r{each}", "method": "ping"})))
+            await asyncio.sleep(0)
+    elif kind == "notifications":
+        await connection.write(_event(json.dumps({**message, "method": "notifications/wrong", "params": {}})) * number)
+    await connection.write(_event(result.replace("@", ",".join([block] * blocks))))
+    await connection.end()
+
+
+async def crowd(connection: ClientConnection, request_id: Any) -> None:
+    """List many tools with small schemas."""
+    tool = '{"name": "t%d", "inputSchema": {"type": "object"}}'
+    tools = ",".join(tool % each for each in range(_CROWD))
+    cursor = '"nextCursor": "next", "ttlMs": 0, "cacheScope": "private", "resultType": "complete"'
+    body = f'{{"jsonrpc": "2.0", "id": {json.dumps(request_id)}, "result": {{"tools": [{tools}], {cursor}}}}}'
+    await connection.respond(200, body.encode(), _JSON)
+
+
+def _event(data: str) -> bytes:
+    return f"data: {data}\n\n".encode()
+
+
+FAULTS: Mapping[str, Fault] = {"die": die, "flood": flood, "many": many, "nonsense": nonsense}

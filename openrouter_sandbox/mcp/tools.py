@@ -154,7 +154,14 @@ TOOLS: Mapping[str, SandboxTool] = {
     "flood": SandboxTool("Answer with many megabytes.", {"megabytes": {"type": "integer", "minimum": 1}}),
     "nonsense": SandboxTool(
         "Answer with what is no answer.",
-        {"kind": {"enum": ["html", "broken", "wrong", "other", "empty", "deep", "lists", "status"]}},
+        {"kind": {"enum": ["html", "broken", "wrong", "other", "empty", "deep", "lists", "status", "charset", "type"]}},
+    ),
+    "many": SandboxTool(
+        "Answer with many small things.",
+        {
+            "kind": {"enum": ["blocks", "notifications", "requests"]},
+            "number": {"type": "integer", "minimum": 1, "maximum": 100_000},
+        },
     ),
     "count": SandboxTool(
         "Has a schema that must not be changed.", {"number": {"enum": [1, 2, 3]}, "exact": {"const": 5}, "any": {}}

@@ -57,6 +57,23 @@ def test_least_recently_used_value_is_evicted() -> None:
     assert (len(cache), cache.get("c"), cache.get("d")) == (2, 3, 4)
 
 
+def test_weight_of_all_values_is_bounded() -> None:
+    """One that is too heavy by itself is cached alone; what is replaced or forgotten has no weight any more."""
+    cache = TtlCache[str, str](size=9, weigh=len, max_weight=10)
+    cache.put("a", "1234")
+    cache.put("a", "12345")
+    cache.put("b", "12345")
+    assert (cache.get("a"), cache.get("b")) == ("12345", "12345")
+    cache.put("c", "1")
+    assert (cache.get("a"), cache.get("b"), cache.get("c")) == (None, "12345", "1")
+    cache.forget("b")
+    cache.put("d", "123456789")
+    assert (cache.get("c"), cache.get("d")) == ("1", "123456789")
+    cache.put("e", "x" * 100)
+
+    assert (len(cache), cache.get("e")) == (1, "x" * 100)
+
+
 def test_expired_values_are_removed() -> None:
     """Those that are fresh remain."""
     tick = Tick()

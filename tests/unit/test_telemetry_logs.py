@@ -64,6 +64,14 @@ def test_standard_library_records_share_the_pipeline(lines: Lines) -> None:
     assert (line["event"], line["level"], line["call_id"]) == ("pool cleared, generation 4", "warning", "c1")
 
 
+@pytest.mark.parametrize("name", ["mcp.client.streamable_http", "client"])
+def test_what_servers_of_tenants_do_wrong_is_no_log_line(lines: Lines, name: str) -> None:
+    """The `mcp` package would log each message that is wrong, under both names."""
+    logging.getLogger(name).warning("Failed to validate notification: %s", "notifications/wrong")
+
+    assert lines() == []
+
+
 @pytest.mark.parametrize("name", ["strands.agent", "httpx", "httpx2", "openai._base_client", "pymongo.command"])
 def test_chatty_libraries_stay_at_warning(stream: io.StringIO, name: str) -> None:
     """Libraries that print requests below WARNING are silent there, even when everything else is at DEBUG."""

@@ -62,7 +62,7 @@ class McpServerChanges:
         self._clock = clock
 
     async def apply(self, tenant_id: str, terms: ServerTerms, *, etag: str, record: Record) -> tuple[McpServer, bool]:
-        """Create a server, or change the one of this name; the same terms as before change nothing.
+        """Create a server, or change the one of this name; the same terms as before change nothing, with any etag.
 
         It is in force here at once, on every server within 2 seconds.
 
@@ -83,12 +83,12 @@ class McpServerChanges:
         """
         for _ in range(_ATTEMPTS):
             old = await self._servers.read(tenant_id, terms.name)
-            _check_etag(terms.name, old, etag)
             known = self._known(old)
             credentials = _credentials(terms, old, known)
             new = self._next(tenant_id, terms, old, credentials)
             if old is not None and _same(old, new) and known == credentials:
                 return old, False
+            _check_etag(terms.name, old, etag)
             if old is None and await self._servers.is_full(tenant_id):
                 text = f"The tenant has {MAX_SERVERS} MCP servers: delete one first."
                 raise TooManyMcpServers(text, metadata={"limit": str(MAX_SERVERS)})

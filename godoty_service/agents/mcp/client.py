@@ -31,6 +31,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from godoty_service.agents.mcp.errors import McpFailure, McpUnavailable, cut
 from godoty_service.agents.mcp.links import CLOSE_SECONDS, Progress, Protocol, ServerLink
+from godoty_service.agents.mcp.messages import reduced
 from godoty_service.agents.mcp.transport import EXCHANGE, Exchange, McpTransport
 
 log = structlog.get_logger(__name__)
@@ -39,12 +40,14 @@ Result = TypeVar("Result")
 
 OPEN_SECONDS = 15.0  # in which a connection must be opened: the package waits 10 for an answer of the newest protocol
 MAX_PAGES = 20  # of a list of tools
+MAX_LISTED = 500  # tools after which no further page is read
 _READ_SECONDS = 610.0  # longer than any call may take: the silence of an answer is the caller's to bound
 _CLIENT: Final = Implementation(name="godoty", version="1")
 _CALL_RESULT: Final[TypeAdapter[CallToolResult | InputRequiredResult]] = TypeAdapter(
     CallToolResult | InputRequiredResult
 )
 _NOT_UNDERSTOOD: Final = frozenset({400, 404, 405})
+_NO_ANSWER: Final = "The server's answer is not what the protocol prescribes."
 # What the `mcp` package says of a failure that the transport knows better.
 _STAND_INS: Final = frozenset(
     {
@@ -101,8 +104,9 @@ class OpenClient:
             await self._serve()
         except Exception as error:  # noqa: BLE001 - the package raises groups of many kinds
             if not self.ready.done():
-                text = self._link.mask(_opening_text(self._opening, error))
-                self.ready.set_exception(McpUnavailable(text, answered=bool(self._opening.status)))
+                text, said = _opening_failure(self._opening, error)
+                said = cut(self._link.mask(said))
+                self.ready.set_exception(McpUnavailable(text, said=said, answered=bool(self._opening.status)))
         finally:
             self._stop.set()
             self._deadline.cancel()
@@ -118,7 +122,7 @@ class OpenClient:
         async with (
             httpx2.AsyncClient(transport=transport, trust_env=False) as http,
             Client(
-                streamable_http_client(self._link.server.url, http_client=http),
+                reduced(streamable_http_client(self._link.server.url, http_client=http)),
                 mode=protocol.mode,
                 prior_discover=protocol.discovered,
                 message_handler=self._on_message if listens else None,
@@ -157,9 +161,10 @@ class OpenClient:
             async with client.listen(tools_list_changed=True) as changes:
                 while True:
                     change = asyncio.ensure_future(anext(changes, None))
-                    await asyncio.wait({stopped, change}, return_when=asyncio.FIRST_COMPLETED)
-                    if not change.done():
-                        change.cancel()
+                    try:
+                        await asyncio.wait({stopped, change}, return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        change.cancel()  # without effect on one that is done
                     if stopped.done() or change.result() is None:
                         return
                     on_list_changed()
@@ -203,7 +208,8 @@ async def outcome(task: "asyncio.Task[Result]", exchange: Exchange) -> Result:
         raise error
     if isinstance(error, MCPError) and _is_other_version(exchange, error):
         exchange.session_lost = True
-    raise McpFailure(_failure_text(exchange, error)) from error
+    text, said = _failure(exchange, error)
+    raise McpFailure(text, said=said) from error
 
 
 def _is_other_version(exchange: Exchange, error: MCPError) -> bool:
@@ -229,7 +235,7 @@ async def call_tool(
 
 
 async def list_tools(session: ClientSession) -> list[Tool]:
-    """Return the tools of all pages.
+    """Return the tools of all pages, or of those that have the first `MAX_LISTED`.
 
     Raises:
         McpFailure: There are too many pages.
@@ -240,34 +246,35 @@ async def list_tools(session: ClientSession) -> list[Tool]:
         page = await session.list_tools(params=PaginatedRequestParams(cursor=cursor))
         tools += page.tools
         cursor = page.next_cursor
-        if not cursor:
+        if not cursor or len(tools) >= MAX_LISTED:
             return tools
     raise McpFailure(f"The server's list of tools has more than {MAX_PAGES} pages.")
 
 
-def _failure_text(exchange: Exchange, error: BaseException) -> str:
-    """Return why a request failed: what the transport noted, and what the server said."""
+def _failure(exchange: Exchange, error: BaseException) -> tuple[str, str]:
+    """Return why a request failed, by what the transport noted, and what the server said: of any length, unmasked."""
     if isinstance(error, ValidationError):
-        return exchange.problem or "The server's answer is not what the protocol prescribes."
+        return exchange.problem or _NO_ANSWER, ""
     if not isinstance(error, MCPError):
         log.warning("mcp_request_failed", error_type=type(error).__name__)
-        return exchange.problem or "The request failed."
+        return exchange.problem or "The request failed.", ""
     said = error.error.message
     if said.startswith(("Failed to parse", "Unexpected content type")):
-        return exchange.problem or "The server's answer is not what the protocol prescribes."
+        return exchange.problem or _NO_ANSWER, ""
     if said in _STAND_INS or not said:
-        return exchange.problem or "The connection to the server broke before it answered."
-    return f"{exchange.problem} {cut(said)}".strip()
+        return exchange.problem or "The connection to the server broke before it answered.", ""
+    return exchange.problem, said
 
 
-def _opening_text(exchange: Exchange, error: BaseException) -> str:
+def _opening_failure(exchange: Exchange, error: BaseException) -> tuple[str, str]:
+    """Return why a client could not be opened, as `_failure` does."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, McpFailure):
-        return str(error)
+        return error.text, error.said
     if isinstance(error, (MCPError, ValidationError)):
-        return _failure_text(exchange, error)
-    return exchange.problem or "The server does not speak the protocol."
+        return _failure(exchange, error)
+    return exchange.problem or "The server does not speak the protocol.", ""
 
 
 def _retrieve(future: "asyncio.Future[Any]") -> None:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from mcp_types import CallToolResult, InputRequiredResult, Tool
 
-from godoty_service.agents.mcp.errors import McpFailure, McpUnavailable
+from godoty_service.agents.mcp.errors import McpFailure, McpUnavailable, cut
 from godoty_service.agents.mcp.links import Progress, ServerLink
+from godoty_service.agents.mcp.tool_list import MAX_TOOLS
 from godoty_service.agents.mcp.transport import Exchange
 
 if TYPE_CHECKING:
@@ -100,15 +101,17 @@ class McpConnection:
         return result
 
     async def list_tools(self) -> list[Tool]:
-        """Return the server's tools.
+        """Return the server's tools, as many as the client reads; those that agents may have are without its secrets.
 
         Raises:
             McpFailure: There is no list, or it has too many pages.
         """
         module = await client_module()
         tools = await self._request(module.list_tools)
-        for each in tools:
-            each.description = self.mask(each.description or "") or None
+        link = self._link()
+        for each in tools[:MAX_TOOLS]:
+            each.description, each.title = link.mask(each.description or ""), link.mask(each.title or "")
+            each.input_schema = link.masked_json(each.input_schema)
         return tools
 
     def mask(self, text: str) -> str:
@@ -142,7 +145,7 @@ class McpConnection:
 
     def _client(self, module: "ClientModule") -> "OpenClient":
         if self._closed:
-            raise McpUnavailable("The turn has ended.")
+            raise McpUnavailable("The connection was closed.")
         if self._open is None or self._open.ended:
             self._open = module.OpenClient(
                 self._link(), max_bytes=self._max_bytes, on_list_changed=self._on_list_changed
@@ -164,7 +167,7 @@ class McpConnection:
                 return await module.outcome(client.start(send(session), exchange), exchange)
             except McpFailure as failure:
                 if not exchange.session_lost or attempt == 2:  # noqa: PLR2004 - the second
-                    raise McpFailure(self.mask(str(failure))) from None
+                    raise McpFailure(failure.text, said=cut(self.mask(failure.said))) from None
                 client.close()
                 if session.discover_result is not None:  # it has no sessions: it spoke another version
                     self._link().protocol = None

@@ -43,20 +43,36 @@ class TooManyMcpServers(GodotyError):
 
 
 class McpFailure(Exception):
-    """A request to an MCP server failed. The text is for the model and the tenant: bounded, and without secrets."""
+    """A request to an MCP server failed. Its text is for the model and the tenant: bounded, and without secrets.
+
+    Attributes:
+        text: What is wrong; empty: only the server says.
+        said: The server's own words; empty: it said nothing.
+    """
+
+    def __init__(self, text: str, *, said: str = "") -> None:
+        super().__init__(f"{text} {said}".strip())
+        self.text = text
+        self.said = said
+
+    @property
+    def own_text(self) -> str:
+        """What is wrong, without the server's words: for the prompt, in which it must not give instructions."""
+        return self.text or "The server answered with an error."
 
 
 class McpUnavailable(McpFailure):
     """The server cannot be reached, refuses the request, or does not speak the protocol."""
 
-    def __init__(self, text: str, *, answered: bool = False) -> None:
+    def __init__(self, text: str, *, said: str = "", answered: bool = False) -> None:
         """Create the error.
 
         Args:
-            text: What is wrong.
+            text: What is wrong; empty: only the server says.
+            said: The server's own words.
             answered: Whether the server answered at all.
         """
-        super().__init__(text)
+        super().__init__(text, said=said)
         self.answered = answered
 
 

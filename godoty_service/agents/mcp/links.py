@@ -1,6 +1,7 @@
 """The link to one version of a server: its connections, credentials and protocol, shared by all its clients."""
 
 import asyncio
+import json
 import time
 import typing
 from collections.abc import Callable
@@ -61,7 +62,7 @@ class ServerLink:
     def __init__(self, server: McpServer, credentials: Credentials, network: Network) -> None:
         self.server = server
         self.origin = origin(server.url)
-        self.pool = HttpPool(network)
+        self.pool = HttpPool(network, owner=server.tenant_id)
         self.protocol: Protocol | None = None
         self.lists_first = False
         self.users = 0
@@ -69,7 +70,8 @@ class ServerLink:
         self.tasks: set[asyncio.Task[None]] = set()
         values = [value for _, value in credentials.headers]
         parts = [*values, *(value.rpartition(" ")[2] for value in values), credentials.client_secret]
-        self._secrets = tuple(each for each in parts if len(each) >= _LEAST_SECRET)
+        escaped = [json.dumps(each)[1:-1] for each in parts]  # as they stand in JSON
+        self._secrets = tuple(dict.fromkeys(each for each in (*parts, *escaped) if len(each) >= _LEAST_SECRET))
         self._headers = [(name.encode(), value.encode()) for name, value in credentials.headers]
         self._token = (
             AccessToken(server.oauth, credentials.client_secret, self.pool) if server.oauth is not None else None
@@ -109,6 +111,13 @@ class ServerLink:
         for each in (*self._secrets, *token):
             text = text.replace(each, _MASK)
         return text
+
+    def masked_json(self, value: dict[str, typing.Any]) -> dict[str, typing.Any]:
+        """Return a JSON object of the server without the credentials that it was given; itself if it repeats none."""
+        text = json.dumps(value)
+        masked = self.mask(text)
+        found: dict[str, typing.Any] = value if masked == text else json.loads(masked)
+        return found
 
     def enter(self) -> None:
         """Count a client."""

@@ -42,7 +42,7 @@ class _Entry:
         server: The server.
         connection: By which the list is read; it stays open, to hear of changes.
         tools: The last list that was read; None: none yet.
-        problem: Why the last read failed; empty: it did not.
+        failure: Why the last read failed; None: it did not.
         read_at: When it was last read, or tried to.
         used_at: When a turn last asked for it.
         changed: The server has said that the list changed since the last read began.
@@ -52,7 +52,7 @@ class _Entry:
     server: McpServer
     connection: McpConnection
     tools: ToolList | None = None
-    problem: str = ""
+    failure: McpFailure | None = None
     read_at: float = float("-inf")
     used_at: float = 0.0
     changed: bool = False
@@ -94,7 +94,8 @@ class ToolLists:
             if entry.reading is not None or self._is_due(entry):
                 await asyncio.shield(self._read(entry))
             if entry.tools is None:
-                raise McpUnavailable(entry.problem)
+                failure = entry.failure or McpFailure("The read was cancelled.")
+                raise McpUnavailable(failure.text, said=failure.said)
         elif self._is_due(entry):
             self._read(entry)
         return entry.tools
@@ -134,7 +135,7 @@ class ToolLists:
     def _is_due(self, entry: _Entry) -> bool:
         if entry.reading is not None:
             return False
-        return self._tick() - entry.read_at >= (_FAILED_SECONDS if entry.problem else FRESH_SECONDS)
+        return self._tick() - entry.read_at >= (_FAILED_SECONDS if entry.failure is not None else FRESH_SECONDS)
 
     def _on_changed(self, key: Key) -> None:
         entry = self._entries.get(key)
@@ -163,12 +164,12 @@ class ToolLists:
             async with asyncio.timeout(_LIST_SECONDS):
                 tools = await make_tool_list(entry.server, await entry.connection.list_tools())
         except McpFailure as error:
-            self._fail(entry, str(error))
+            self._fail(entry, error)
         except TimeoutError:
-            self._fail(entry, f"The server did not list its tools within {_LIST_SECONDS:g} s.")
+            self._fail(entry, McpFailure(f"The server did not list its tools within {_LIST_SECONDS:g} s."))
         except Exception:
             log.exception("mcp_list_fault")
-            self._fail(entry, "The server's list of tools cannot be read.")
+            self._fail(entry, McpFailure("The server's list of tools cannot be read."))
         else:
             self._store(entry, tools)
         finally:
@@ -176,13 +177,13 @@ class ToolLists:
             if entry.changed:
                 self._schedule(entry)
 
-    def _fail(self, entry: _Entry, problem: str) -> None:
-        entry.problem, entry.read_at = problem, self._tick()
+    def _fail(self, entry: _Entry, failure: McpFailure) -> None:
+        entry.failure, entry.read_at = failure, self._tick()
         server = entry.server
-        log.warning("mcp_tools_not_listed", tenant_id=server.tenant_id, mcp_server=server.name, problem=problem)
+        log.warning("mcp_tools_not_listed", tenant_id=server.tenant_id, mcp_server=server.name, problem=str(failure))
 
     def _store(self, entry: _Entry, tools: ToolList) -> None:
-        entry.tools, entry.problem, entry.read_at = tools, "", self._tick()
+        entry.tools, entry.failure, entry.read_at = tools, None, self._tick()
         self._links.lists_first(entry.server, needed=tools.lists_first)
         total = sum(each.size for each in self._entries.values())
         while len(self._entries) > 1 and (len(self._entries) > _MAX_LISTS or total > _MAX_BYTES):

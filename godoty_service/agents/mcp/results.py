@@ -1,6 +1,7 @@
 """Converts the result of an MCP tool to the content that the model sees."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from mcp_types import (
@@ -18,18 +19,26 @@ from strands.types.tools import ToolResult, ToolResultContent, ToolResultStatus
 from godoty_service.agents.tools.limits import cut_texts
 
 _EMPTY = "(no output)"
+_MAX_BLOCKS = 32  # of a result; the texts of further ones are joined: each block is handled again in each later request
 
 
-def tool_result(tool_use_id: str, result: CallToolResult, *, max_bytes: int | None = None) -> ToolResult:
+def tool_result(
+    tool_use_id: str,
+    result: CallToolResult,
+    *,
+    max_bytes: int | None = None,
+    mask: Callable[[str], str] = lambda text: text,
+) -> ToolResult:
     """Convert a result: texts as they are, structured content as JSON, and a note in place of what is no text.
 
     Args:
         tool_use_id: The model's id of the call.
         result: The result.
         max_bytes: Bytes of UTF-8 after which it is cut; None: it is not cut here.
+        mask: Removes secrets from a text, before it is cut: part of a secret would not be found.
     """
-    texts = [_text(block) for block in result.content]
-    texts = [_clean(text) for text in (*texts, *_structured(result.structured_content, texts)) if text]
+    texts = _joined([_text(block) for block in result.content])
+    texts = [mask(_clean(text)) for text in (*texts, *_structured(result.structured_content, texts)) if text]
     if max_bytes is not None:
         texts = list(cut_texts(texts, max_bytes))
     content: list[ToolResultContent] = [{"text": text} for text in texts]
@@ -40,6 +49,13 @@ def tool_result(tool_use_id: str, result: CallToolResult, *, max_bytes: int | No
 def error_result(tool_use_id: str, text: str) -> ToolResult:
     """Return the result of a call that failed."""
     return {"toolUseId": tool_use_id, "status": "error", "content": [{"text": _clean(text)}]}
+
+
+def _joined(texts: list[str]) -> list[str]:
+    """Return the texts in a bounded number of blocks."""
+    if len(texts) <= _MAX_BLOCKS:
+        return texts
+    return [*texts[: _MAX_BLOCKS - 1], "\n".join(texts[_MAX_BLOCKS - 1 :])]
 
 
 def _structured(value: Any, texts: list[str]) -> list[str]:

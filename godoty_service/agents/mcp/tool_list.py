@@ -19,6 +19,7 @@ MAX_SCHEMA_BYTES = 16 * 1024
 MAX_SCHEMA_DEPTH = 32
 MAX_TOTAL_BYTES = 256 * 1024  # of the schemas and descriptions of a server
 _MAX_NAME = 64  # characters that all providers accept
+_MAX_OWN_NAME = 128  # characters of a server's name of a tool
 _HASH = 8  # characters
 _PIECE = 64 * 1024  # bytes of schemas that are examined at once
 _UNNAMABLE: Final = re.compile(r"[^A-Za-z0-9_-]")
@@ -55,9 +56,9 @@ class ListedTool:
         return self.schema_bytes + len(self.description)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class ToolList:
-    """The tools of a server.
+    """The tools of a server, as one read found them.
 
     Attributes:
         tools: All that it lists, in its order, up to a number.
@@ -104,11 +105,14 @@ async def make_tool_list(server: McpServer, tools: Sequence[Tool]) -> ToolList:
 
 def _listed(server: McpServer, tool: Tool) -> ListedTool:
     schema_bytes, problem = _measure(tool.input_schema)
-    if not server.permits(tool.name):
+    name = tool.name[:_MAX_OWN_NAME]
+    if name != tool.name:  # it could not be called by the part that is known of it
+        problem = f"its name has more than {_MAX_OWN_NAME} characters"
+    elif not server.permits(name):
         problem = "the server's allow and deny lists exclude it"
     return ListedTool(
-        name=tool.name[: _MAX_NAME * 2],
-        offered_name=offered_name(server.prefix, tool.name),
+        name=name,
+        offered_name=offered_name(server.prefix, name),
         description=_description(tool),
         schema=tool.input_schema,
         schema_bytes=schema_bytes,
@@ -130,7 +134,7 @@ def _folded(name: str) -> str:
 
 
 def _description(tool: Tool) -> str:
-    text = tool.description or tool.title or tool.name
+    text = tool.description or tool.title or tool.name[:_MAX_OWN_NAME]
     return text if len(text) <= MAX_DESCRIPTION else f"{text[:MAX_DESCRIPTION]}..."
 
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from weakref import WeakKeyDictionary
 
 from godoty_service.agents.definitions import McpTools
 from godoty_service.agents.mcp.connection import McpConnection
@@ -15,12 +16,11 @@ from godoty_service.agents.mcp.server import McpServer, matches
 from godoty_service.agents.mcp.store import McpServers
 from godoty_service.agents.mcp.tool_list import ToolList, make_tool_list
 from godoty_service.agents.mcp.tools import NO_TOOLS, McpTool, OfferedTools, TurnConnections, combine
-from godoty_service.aio.caching import TtlCache
 from godoty_service.aio.periodic import run_every
 
 _START_SECONDS = 5.0  # for which a turn waits for the lists of its servers
 _CHECK_SECONDS = 30.0  # in which a check must end
-_CACHED_OFFERS = 1_000
+_MAX_OFFERS = 20  # of one list, which agents may allow in different parts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,8 @@ class McpToolbox:
         self._links = links
         self._max_bytes = max_bytes
         self._lists = ToolLists(links, max_bytes=max_bytes)
-        self._offers: TtlCache[tuple[object, ...], tuple[ToolList, OfferedTools]] = TtlCache(size=_CACHED_OFFERS)
+        # By list, and by the tools that a definition allows of it; they live as long as their list does.
+        self._offers: WeakKeyDictionary[ToolList, dict[tuple[str, ...], OfferedTools]] = WeakKeyDictionary()
         self._closing: set[asyncio.Task[None]] = set()
 
     async def offered(self, tenant_id: str, entries: Sequence[McpTools]) -> OfferedTools:
@@ -119,15 +120,15 @@ class McpToolbox:
             async with asyncio.timeout(_START_SECONDS):
                 tools = await self._lists.get(server)
         except McpFailure as failure:
-            return _missing(entry.server, str(failure))
+            return _missing(entry.server, failure.own_text)
         except TimeoutError:
             return _missing(entry.server, f"the server did not list them within {_START_SECONDS:g} s")
-        key = (*server.key, *entry.allow)
-        known = self._offers.get(key)
-        if known is None or known[0] is not tools:
-            known = tools, _offered(server, tools, entry.allow)
-            self._offers.put(key, known)
-        return known[1]
+        offers = self._offers.setdefault(tools, {})
+        if entry.allow not in offers:
+            if len(offers) >= _MAX_OFFERS:
+                offers.clear()
+            offers[entry.allow] = _offered(server, tools, entry.allow)
+        return offers[entry.allow]
 
     async def _check(self, server: McpServer, connection: McpConnection) -> ServerCheck:
         start = time.monotonic()
@@ -136,7 +137,7 @@ class McpToolbox:
         information = session.server_info
         found = ServerCheck(
             protocol_version=session.protocol_version or "",
-            software=connection.mask(f"{information.name} {information.version}"[:200]) if information else "",
+            software=connection.mask(f"{information.name} {information.version}")[:200] if information else "",
             connect=timedelta(seconds=connected - start),
         )
         try:

@@ -20,6 +20,8 @@ from godoty_service.agents.mcp.server import McpServer
 from godoty_service.agents.mcp.tool_list import ListedTool
 
 MCP: Final = "mcp"  # in the invocation state: the turn's connections
+MAX_OFFERED = 512  # tools of all servers of an agent
+MAX_OFFERED_BYTES = 1024 * 1024  # of their schemas and descriptions: each request to the model has them
 _ALL_REPORTED = 20  # reports of progress of one call that are all shown; later ones at most once a second
 _SECONDS_BETWEEN = 1.0
 
@@ -126,8 +128,7 @@ class _Call:
             result = await connection.call(self._tool.listed.name, arguments, report)
         except McpFailure as failure:
             return error_result(self._id, str(failure))
-        found = tool_result(self._id, result, max_bytes=self._tool.server.output_bytes)
-        return {**found, "content": [{"text": connection.mask(each["text"])} for each in found["content"]]}
+        return tool_result(self._id, result, max_bytes=self._tool.server.output_bytes, mask=connection.mask)
 
     async def _report(
         self, connection: McpConnection, progress: float, total: float | None, message: str | None
@@ -139,7 +140,7 @@ class _Call:
         if self._reported >= _ALL_REPORTED and now - self._last_report < _SECONDS_BETWEEN:
             return
         self._reported, self._last_report = self._reported + 1, now
-        words = connection.mask(cut(message or ""))
+        words = cut(connection.mask(message or ""))
         self._reports.append(ProgressReport(progress=progress, total=total, message=words))
         self._wake.set()
 
@@ -229,22 +230,33 @@ def offer(agent: Agent, offered: OfferedTools) -> None:
 
 
 def combine(parts: Iterable[OfferedTools]) -> OfferedTools:
-    """Return the tools of several servers together; of two with the same name the first remains."""
+    """Return the tools of several servers together, up to a number and a size.
+
+    Of two with the same name the first remains.
+    """
     parts = tuple(parts)
     if len(parts) == 1:
         return parts[0]
     tools: dict[str, McpTool] = {}
     taken: set[str] = set()
     notes: list[str] = []
+    total = left_out = 0
     for part in parts:
         notes += part.notes
         for name, tool in part.tools.items():
-            if (key := name.replace("-", "_")) not in taken:
-                taken.add(key)
-                tools[name] = tool
+            if (key := name.replace("-", "_")) in taken:
+                continue
+            if len(tools) >= MAX_OFFERED or total + tool.listed.size > MAX_OFFERED_BYTES:
+                left_out += 1
+                continue
+            taken.add(key)
+            tools[name] = tool
+            total += tool.listed.size
+    if left_out:
+        notes.append(f"{left_out:,} more tools are left out: there are too many.")
     return OfferedTools(
         tools=tools,
         specs=tuple(tool.tool_spec for tool in tools.values()),
-        spec_bytes=sum(tool.listed.size for tool in tools.values()),
+        spec_bytes=total,
         notes=tuple(notes),
     )

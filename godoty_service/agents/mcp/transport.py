@@ -5,6 +5,7 @@ status 502, and a body that breaks or is too large ends early; what was wrong is
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from typing import Final
@@ -23,16 +24,23 @@ from godoty_service.agents.outbound.pool import (
     read_bounded,
 )
 from godoty_service.agents.outbound.urls import REDIRECTS, host_header, origin, redirect_target
+from godoty_service.aio.backoff import Backoff
 
 MAX_REDIRECTS = 3
 _MAX_RESUMPTIONS = 2  # of answers that broke off, by one client
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_VALUES = 100_000  # objects and lists in one answer: each takes some 100 bytes once it is decoded
+_MAX_LINES = 10_000  # of one event stream: each message takes two or more
+_PIECE = 16 * 1024  # bytes that are decoded at once
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before a client listens again
+_LASTED = 10.0  # seconds after which the end of a stream is no fault of its server
 _SHORT = 5.0  # seconds for a request that has no answer, such as a notification
 _NOT_ALLOWED, _BAD_GATEWAY, _UNAUTHORIZED, _ERROR = 405, 502, 401, 400
 _WITH_BODY: Final = frozenset({307, 308})
 _SESSION = "mcp-session-id"
 _RESUME = "last-event-id"
+_EVENT_STREAM = b"text/event-stream"
+_OF_THE_SERVER: Final = frozenset({_SESSION.encode(), b"cookie"})  # headers that another host does not get
 
 
 class Exchange:
@@ -79,12 +87,16 @@ class McpTransport(httpx2.AsyncBaseTransport):
         self._max_bytes = max_bytes
         self._read_timeout = read_timeout
         self._resumptions = 0
+        self._pauses = Backoff(_SHORTEST_PAUSE, _LONGEST_PAUSE)
+        self._listened_at: float | None = None
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request; a failure is an answer with status 502."""
         exchange = EXCHANGE.get() or Exchange()
-        if request.method == "GET" and not self._may_get(request, exchange):
-            return httpx2.Response(_NOT_ALLOWED)
+        if request.method == "GET":
+            if not self._may_get(request, exchange):
+                return httpx2.Response(_NOT_ALLOWED)
+            await self._pause()
         try:
             answer = await self._send(request)
             return await self._response(request, answer, exchange)
@@ -94,10 +106,18 @@ class McpTransport(httpx2.AsyncBaseTransport):
 
     def _may_get(self, request: httpx2.Request, exchange: Exchange) -> bool:
         """Return whether a GET is sent: to listen, or to resume an answer that broke off."""
-        if _RESUME not in request.headers:
+        if self._listens or _RESUME not in request.headers:
             return self._listens
         self._resumptions += 1
-        return self._listens or (self._resumptions <= _MAX_RESUMPTIONS and not exchange.hopeless.done())
+        return self._resumptions <= _MAX_RESUMPTIONS and not exchange.hopeless.done()
+
+    async def _pause(self) -> None:
+        """Wait before a further GET of a client that listens: its server may end each one at once, without end."""
+        now = time.monotonic()
+        if self._listened_at is not None:
+            await asyncio.sleep(self._pauses.next(changed=now - self._listened_at > _LASTED))
+        if self._listens:
+            self._listened_at = time.monotonic()
 
     async def _send(self, request: httpx2.Request) -> httpcore2.Response:
         """Send a request, and follow its redirects.
@@ -131,7 +151,7 @@ class McpTransport(httpx2.AsyncBaseTransport):
         self, request: httpx2.Request, url: str, authorization: list[tuple[bytes, bytes]], *, own: bool
     ) -> httpcore2.Response:
         target = httpcore2.URL(url)
-        dropped = {b"host", b"accept-encoding", b"user-agent", *([] if own else [_SESSION.encode()])}
+        dropped = {b"host", b"accept-encoding", b"user-agent", *(() if own else _OF_THE_SERVER)}
         headers = [
             (b"Host", host_header(target)),
             (b"Accept-Encoding", b"identity"),
@@ -158,40 +178,63 @@ class McpTransport(httpx2.AsyncBaseTransport):
         if header(answer, "content-encoding") not in ("", "identity"):
             await answer.aclose()
             raise McpUnavailable("The server compresses its answers, although the request accepts none compressed.")
+        # Without parameters: all is UTF-8, and httpx2 would take any codec of Python that the server names.
+        kind = header(answer, "content-type").partition(";")[0].strip().lower().encode("latin-1")
         if answer.status < _ERROR:
-            body = _BoundedBody(answer, self._max_bytes, exchange)
-            return httpx2.Response(answer.status, headers=answer.headers, stream=body)
+            body = _BoundedBody(answer, self._max_bytes, exchange, lines=_MAX_LINES if kind == _EVENT_STREAM else None)
+            others = [each for each in answer.headers if each[0].lower() != b"content-type"]
+            return httpx2.Response(answer.status, headers=[*others, (b"content-type", kind)], stream=body)
         content = await read_bounded(answer, max_bytes=_MAX_ERROR_BYTES)
         exchange.problem = f"The server answered HTTP {answer.status}."
         if _SESSION in request.headers and _is_session_lost(answer.status, content):
             exchange.session_lost = True
-        kind = header(answer, "content-type")
-        return httpx2.Response(answer.status, headers={"content-type": kind}, content=content)
+        return httpx2.Response(answer.status, headers=[(b"content-type", kind)], content=content)
 
 
 class _BoundedBody(httpx2.AsyncByteStream):
     """A body that ends early if it is too large, or its connection breaks."""
 
-    def __init__(self, answer: httpcore2.Response, max_bytes: int, exchange: Exchange) -> None:
+    def __init__(
+        self, answer: httpcore2.Response, max_bytes: int, exchange: Exchange, *, lines: int | None = None
+    ) -> None:
+        """Create it.
+
+        Args:
+            answer: The answer.
+            max_bytes: The most bytes.
+            exchange: Gets what is wrong.
+            lines: The most lines; None: any number.
+        """
         self._answer = answer
         self._max_bytes = max_bytes
         self._exchange = exchange
+        self._max_lines = lines
+        self._bytes = self._values = self._lines = 0
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        size = values = 0
         try:
             async for piece in pieces(self._answer):
-                size += len(piece)
-                values += piece.count(b"{") + piece.count(b"[")
-                if size > self._max_bytes:
-                    self._exchange.fail(f"The server's answer is larger than {self._max_bytes:,} bytes.")
+                if problem := self._excess(piece):
+                    self._exchange.fail(problem)
                     return
-                if values > _MAX_VALUES:
-                    self._exchange.fail(f"The server's answer has more than {_MAX_VALUES:,} JSON values.")
-                    return
-                yield piece
+                for start in range(0, len(piece), _PIECE):
+                    yield piece[start : start + _PIECE]
+                    await asyncio.sleep(0)  # what it was decoded to is handled without a pause of its own
         except FAILURES as error:
             self._exchange.problem = failure_text(error)
+
+    def _excess(self, piece: bytes) -> str:
+        """Count a further piece; return what the body has too much of; empty: nothing."""
+        self._bytes += len(piece)
+        self._values += piece.count(b"{") + piece.count(b"[")
+        self._lines += 0 if self._max_lines is None else piece.count(b"\n") + piece.count(b"\r")
+        if self._bytes > self._max_bytes:
+            return f"The server's answer is larger than {self._max_bytes:,} bytes."
+        if self._values > _MAX_VALUES:
+            return f"The server's answer has more than {_MAX_VALUES:,} JSON values."
+        if self._max_lines is not None and self._lines > self._max_lines:
+            return f"The server's answer has more than {self._max_lines:,} lines."
+        return ""
 
     async def aclose(self) -> None:
         await self._answer.aclose()

@@ -6,18 +6,16 @@ name that resolves to another address a moment later reaches nothing else.
 
 import asyncio
 import ipaddress
-import socket
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import httpcore2
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+from godoty_service.agents.outbound.lookups import Address, Lookups
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_MAX_ADDRESSES = 16  # of a name
 _MAX_ATTEMPTS = 4  # addresses to which a connection is tried
-_LOOKUPS = 8  # at once; they take threads of the event loop's executor
 _UNICAST: Final = ipaddress.IPv6Network("2000::/3")
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 # Reserved, or a cloud's own, although Python takes them for public: 192.0.0.192 and 168.63.129.16 serve metadata.
@@ -80,17 +78,19 @@ def is_public(address: Address) -> bool:
 class CheckedNetwork(httpcore2.AsyncNetworkBackend):
     """Connects to permitted addresses only."""
 
-    def __init__(self, rules: AddressRules, *, encrypted: bool, lookups: asyncio.Semaphore | None = None) -> None:
+    def __init__(self, rules: AddressRules, *, encrypted: bool, lookups: Lookups, owner: str = "") -> None:
         """Create the backend of a connection pool.
 
         Args:
             rules: Decides which addresses are permitted.
             encrypted: Whether the pool's connections are encrypted.
-            lookups: Limits the look-ups of names at the same time; None: by default.
+            lookups: Resolves names.
+            owner: Whose hosts they are; empty: all tenants'.
         """
         self._rules = rules
         self._encrypted = encrypted
-        self._lookups = lookups or asyncio.Semaphore(_LOOKUPS)
+        self._lookups = lookups
+        self._owner = owner
         self._network = httpcore2.AnyIOBackend()
 
     async def connect_tcp(
@@ -148,8 +148,6 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
             httpcore2.ConnectError: It is unknown.
         """
         try:
-            async with self._lookups:
-                found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+            return await self._lookups.addresses(self._owner, host, port)
+        except (OSError, UnicodeError, ValueError) as error:
             raise httpcore2.ConnectError("The host is unknown.") from error
-        return [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found[:_MAX_ADDRESSES]]

@@ -1,6 +1,5 @@
 """Pools of HTTP connections to checked addresses, and the reading of bounded answers."""
 
-import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any, Final
 import httpcore2
 
 from godoty_service.agents.outbound.addresses import AddressRefused, AddressRules, CheckedNetwork
+from godoty_service.agents.outbound.lookups import Lookups
 
 _CONNECTIONS = 256  # of a pool: as many requests run at once
 _IDLE_CONNECTIONS = 20
@@ -35,20 +35,27 @@ class Network:
         rules: Decides which addresses may be connected to.
         certificates: The certificates that are trusted.
         connect_timeout: Seconds in which a connection must be established.
-        lookups: Limits the look-ups of names at the same time.
+        lookups: Resolves names.
     """
 
     rules: AddressRules
     certificates: ssl.SSLContext
     connect_timeout: float = 5.0
-    lookups: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(8))
+    lookups: Lookups = field(default_factory=Lookups)
 
 
 class HttpPool:
     """A pool of connections; encrypted and unencrypted ones are checked by different rules."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, owner: str = "") -> None:
+        """Create it without a connection.
+
+        Args:
+            network: What it has in common with other pools.
+            owner: Whose hosts it connects to; empty: all tenants'.
+        """
         self._network = network
+        self._owner = owner
         self._pools: dict[str, httpcore2.AsyncConnectionPool] = {}
 
     async def send(
@@ -88,7 +95,9 @@ class HttpPool:
         if scheme not in ("http", "https"):
             raise RequestFailed("The server redirects to a URL that is not one of HTTP.")
         if scheme not in self._pools:
-            backend = CheckedNetwork(self._network.rules, encrypted=scheme == "https", lookups=self._network.lookups)
+            backend = CheckedNetwork(
+                self._network.rules, encrypted=scheme == "https", lookups=self._network.lookups, owner=self._owner
+            )
             self._pools[scheme] = httpcore2.AsyncConnectionPool(
                 ssl_context=self._network.certificates,
                 max_connections=_CONNECTIONS,

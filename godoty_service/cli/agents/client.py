@@ -13,7 +13,7 @@ from godoty.errors import GodotyError as CallError
 from godoty.v1 import agent_definition_service_pb2_grpc as stubs
 from google.protobuf.message import Message
 
-_TIMEOUT = 30.0  # seconds
+_TIMEOUT = 45.0  # seconds: longer than the server takes to check an MCP server that does not answer
 Response = TypeVar("Response", bound=Message)
 Call = Callable[..., Awaitable[Response]]
 

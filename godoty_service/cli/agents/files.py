@@ -80,12 +80,24 @@ def dump(fields: dict[str, Any]) -> str:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc] # it ships no types
-    """A loader without aliases: a file of some bytes could stand for gigabytes."""
+    """A loader without aliases: a file of some bytes could stand for gigabytes. A key is there once in a mapping."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise ValueError("aliases (*name) are not allowed")
         return super().compose_node(parent, index)
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 - the signature of yaml
+        """Construct a mapping; of a key that is there twice, yaml would drop the first value in silence.
+
+        Raises:
+            ValueError: A key is there twice.
+        """
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"the key {name} is there twice, {str(node.start_mark).strip()}")
+        return super().construct_mapping(node, deep=deep)
 
 
 class _Dumper(yaml.SafeDumper):  # type: ignore[misc] # the same

@@ -44,6 +44,7 @@ from godoty_service.rpc.validation import (
 )
 
 _PATH = "definition."
+MAX_BYTES = 256 * 1024  # of a definition: its fields could have some MB together
 _LONGEST_SUB_AGENT = 64 - len(SUB_AGENT_PREFIX)  # the names of tools have at most 64 characters
 _MESSAGES = (4, 1_000)  # fewest and most of a history
 _MODE_NAMES = {mode: f"HISTORY_MODE_{mode.name}" for mode in HistoryMode}
@@ -73,6 +74,8 @@ def parse_application(
     else:
         _check_texts(message, violations)
     _check_models(message, violations)
+    if message.ByteSize() > MAX_BYTES:
+        violations.add("definition", f"must have at most {MAX_BYTES:,} bytes")
     if (path := _unknown_field(message, "definition")) is not None:
         violations.add(path, "must have no field that this server does not know")
     definition = AgentDefinition(

@@ -5,12 +5,12 @@ from collections.abc import Callable, Collection
 from godoty.v1 import agent_definition_service_pb2 as pb
 from godoty.v1 import agent_definition_service_pb2_grpc
 
+from godoty_service.agents.call_graph import check_sub_agents
 from godoty_service.agents.definitions import Agent, AgentReference, AgentVersion
 from godoty_service.agents.errors import AgentNotFound
 from godoty_service.agents.mcp.changes import McpComponents
 from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.agents.store import Agents
-from godoty_service.agents.sub_agents import check_sub_agents
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.rpc.agents.codec import parse_agent, parse_agent_name, parse_application, version_message
 from godoty_service.rpc.agents.mcp_service import McpServerMethods

@@ -16,10 +16,10 @@ from strands.types.agent import Limits
 from strands.types.exceptions import EventLoopException, MaxTokensReachedException
 from strands.types.tools import ToolResult, ToolUse
 
+from godoty_service.agents.call_graph import MAX_CALLS, MAX_SECONDS, CallNotPossible, called_version, check_call
 from godoty_service.agents.definitions import AgentVersion, McpTools, SubAgent
 from godoty_service.agents.mcp.tools import MCP, TurnConnections
 from godoty_service.agents.profile import AgentInput, AgentProfile, agent_profile
-from godoty_service.agents.sub_agents import MAX_CALLS, MAX_SECONDS, CallNotPossible, called_version, check_call
 from godoty_service.agents.tools.session_cost import SESSION_TOTALS, SessionTotalsReader
 from godoty_service.budgets.turn_budget import SubAgentLimit
 from godoty_service.errors import ProviderError
@@ -28,13 +28,13 @@ from godoty_service.metering.sub_agent_meter import SubAgentMeter
 from godoty_service.openrouter.call_limits import CallLimits, ModelCallsSpent
 from godoty_service.openrouter.model import LISTENER
 from godoty_service.sessions.session import Session
+from godoty_service.turns.agents.agent import build_agent
 from godoty_service.turns.agents.failures import wrapped_error
-from godoty_service.turns.agents.loop import build_agent
+from godoty_service.turns.agents.listeners import CallAnnouncer, CallListener, SubAgentLog, ToolListener
 from godoty_service.turns.agents.models import AgentCalls, build_model, fallback_models
-from godoty_service.turns.agents.tool import TASK, SubAgentTool
+from godoty_service.turns.agents.sub_agent_tool import TASK, SubAgentTool
 from godoty_service.turns.call_spans import CallSpans
 from godoty_service.turns.dependencies import TurnDependencies
-from godoty_service.turns.event_log.agent_listeners import CallAnnouncer, CallListener, SubAgentLog, ToolListener
 from godoty_service.turns.session_metrics import METRICS_KEY
 from godoty_service.turns.turn import Turn
 
@@ -156,7 +156,7 @@ class SubAgents:
         """Run a sub-agent; return its last text, or the error that the calling model sees."""
         status, text = "error", ""
         try:
-            async with asyncio.timeout(MAX_SECONDS):
+            async with asyncio.timeout(MAX_SECONDS) as limit:
                 text = await self._answer(entry, caller, path, tool_use["input"])
             status = "success"
         except asyncio.CancelledError:
@@ -164,10 +164,11 @@ class SubAgents:
             if task is None or task.cancelling():
                 raise
             text = "The agent was cancelled."  # by itself: a tool use without a result would end the conversation
-        except TimeoutError:
-            text = f"The agent did not answer within {MAX_SECONDS:g} s."
         except Exception as failure:  # noqa: BLE001 - logged if it is a fault
-            text = self._explain(entry, failure)
+            if isinstance(failure, TimeoutError) and limit.expired():
+                text = f"The agent did not answer within {MAX_SECONDS:g} s."
+            else:
+                text = self._explain(entry, failure)
         return {"toolUseId": tool_use["toolUseId"], "status": status, "content": [{"text": text}]}  # type: ignore[typeddict-item] # a literal
 
     async def _answer(self, entry: SubAgent, caller: Caller, path: str, arguments: Any) -> str:

@@ -146,6 +146,15 @@ async def test_definition_that_makes_no_sense_is_refused(definer: Definer, defin
     assert (failure.code, failure.reason, list(failure.fields)) == (INVALID, "INVALID_FIELD", [f"definition.{field}"])
 
 
+async def test_size_of_a_whole_definition_is_limited(definer: Definer) -> None:
+    """Its fields could have some MB together, which servers cache and pages would have."""
+    patterns = ["x" * 128] * 100
+    mcp = [{"mcp": {"mcp_server": "crm", "allow": [*patterns[:-1], str(number)]}} for number in range(21)]
+    failure = await failure_of(definer.apply(tools=mcp))
+
+    assert (failure.code, failure.reason, list(failure.fields)) == (INVALID, "INVALID_FIELD", ["definition"])
+
+
 async def test_every_tenant_has_the_default_agent(definer: Definer) -> None:
     """Version 0 of `assistant` is the server's own, until one is applied, and again once that is deleted."""
     own = await definer.get("assistant")

@@ -169,6 +169,7 @@ class Party:
         for number in (2, 1):  # so that there are servers to list
             party.values["server"] = {"name": f"{name}-{number}", "url": _URL}
             assert party.ask(by_name("ApplyMcpServer"), party.request(by_name("ApplyMcpServer"))).failure is None
+        party.values["server"]["deny"] = ["x"]  # so that there is something to change
         return party
 
     def request(self, method: MethodDescriptor, *, without: str = "", **fields: Any) -> Any:

@@ -12,8 +12,8 @@ from godoty_service.ledger.states import CallState
 from godoty_service.mongo.client import open_database
 from godoty_service.turns.event_log import log as logs
 from godoty_service.turns.event_log.events import TextDelta
+from godoty_service.turns.event_log.flusher import EventLogFlusher
 from godoty_service.turns.event_log.store import EventLogStore
-from godoty_service.turns.event_log.writer import EventLogWriter
 from godoty_service.turns.turn import Turn, TurnRequest
 from tests.conftest import Start
 from tests.e2e.turns.streams import CONTINUE, SLOW, assert_increasing, free, joined, resume, until_text
@@ -135,7 +135,7 @@ async def test_logs_filled_during_database_outage_are_stored(backends: Backends,
     """A log that was filled before its first flush is stored, and so are the logs beside it."""
     database = open_database(uri=backends.mongodb_uri, name=new_database)
     chunks = EventLogStore(database.collection("turn_logs"))
-    log_writer = EventLogWriter(chunks, writer="replica", expiry=lambda: datetime.now(UTC) + timedelta(hours=1))
+    log_flusher = EventLogFlusher(chunks, writer="replica", expiry=lambda: datetime.now(UTC) + timedelta(hours=1))
     full, other = (
         Turn(tenant_id="tenant", turn_id=name, request=TurnRequest(session_id="talk", text="hi"), epoch=0)
         for name in ("turn_full", "turn_other")
@@ -145,8 +145,8 @@ async def test_logs_filled_during_database_outage_are_stored(backends: Backends,
     other.log.append(TextDelta("hi"))
     for turn, reason in ((full, error.value), (other, None)):
         turn.log.end(reason)
-        log_writer.track(turn)
-    await log_writer.flush()
+        log_flusher.track(turn)
+    await log_flusher.flush()
 
     for turn in (full, other):
         kept = [event for chunk in await chunks.read("tenant", turn.turn_id, after=-1) for event in chunk.events]

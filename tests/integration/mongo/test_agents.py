@@ -1,6 +1,7 @@
 """Agents as the database has them: versions that a dead server left behind, limits, and what is cached."""
 
 import asyncio
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from godoty_service.agents import store
 from godoty_service.agents.built_in import BUILT_IN
-from godoty_service.agents.definitions import Agent, AgentDefinition, AgentVersion
+from godoty_service.agents.definitions import Agent, AgentDefinition, AgentVersion, McpTools
 from godoty_service.agents.errors import AgentChanged, AgentLimit, AgentNotFound
 from godoty_service.agents.store import Agents
 from godoty_service.agents.versions import AgentVersions
@@ -142,6 +143,44 @@ async def test_cached_agents_need_no_read(database: Database, monkeypatch: pytes
             raise AssertionError("it was read")
 
         monkeypatch.setattr("godoty_service.mongo.collection.Collection.find_one", find_one)
+
+
+async def test_page_is_bounded_by_all_that_its_definitions_have(database: Database) -> None:
+    """Not by their prompts alone."""
+    agents = await agents_of(database)
+    large = replace(ONE, tools=tuple(McpTools(server="crm", allow=("x" * 128, str(each))) for each in range(60)))
+    for number in range(6):
+        await apply(agents, replace(large, name=f"a{number}"))
+        await apply(agents, replace(large, description=str(number)))
+    lists = agents.lists
+
+    assert len(await lists.page("tenant", after="", limit=9, max_bytes=20_000)) == 3
+    assert len(await lists.versions("tenant", "support", before=None, limit=9, max_bytes=20_000)) == 3
+
+
+async def test_cache_is_bounded_by_the_size_of_its_definitions(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agents used least recently are read again."""
+    monkeypatch.setattr(store, "_CACHED_CHARACTERS", 50_000)
+    agents = await agents_of(database)
+    for number in range(4):
+        await apply(agents, replace(ONE, name=f"a{number}", system_prompt="x" * 20_000))
+    for number in range(4):
+        await agents.get("tenant", f"a{number}")
+
+    assert len(agents._known) == 2
+
+
+async def test_content_that_a_later_build_has_written_is_another(database: Database) -> None:
+    """This build does not read all of it: the definition that it reads is not the same content."""
+    agents = await agents_of(database)
+    await apply(agents, ONE)
+    (stored,) = await database.collection("agents").find({})
+    later = {**json.loads(stored["definition"]), "output_schema": {}}
+    await database.collection("agents").update_one({"_id": stored["_id"]}, {"$set": {"definition": json.dumps(later)}})
+
+    assert (await apply(agents, ONE)).newest.version == 2
 
 
 async def test_tenant_has_a_limited_number_of_agents_and_versions(

@@ -80,8 +80,9 @@ async def test_same_terms_change_nothing(store: Store) -> None:
     first, _ = await store.apply(headers={"X-Key": SECRET})
 
     again, changed = await store.apply(headers={"X-Key": SECRET})
+    with_old_etag = await store.apply(headers={"X-Key": SECRET}, etag="that of before the first")
 
-    assert (again, changed) == (first, False)
+    assert (again, changed) == with_old_etag == (first, False)
     assert len(store.recorded) == 1
 
 

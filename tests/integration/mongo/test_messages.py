@@ -72,6 +72,22 @@ async def test_one_of_concurrent_writers_of_number_wins(store: MessageStore) -> 
     assert len(await store.newest("tenant", "ses", after=0, limit=9)) == 1
 
 
+async def test_window_is_read_in_batches_up_to_a_size(store: MessageStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An agent may have a window of many messages, which may be large; the newest one is there in any case."""
+    await append(store, 1, *map(str, range(1, 151)))
+    assert [each["content"][0]["text"] for each in await store.window("tenant", "ses", size=140)] == [
+        *map(str, range(11, 151))
+    ]
+    assert len(await store.window("tenant", "ses", size=1000, after=20)) == 130
+
+    monkeypatch.setattr("godoty_service.sessions.messages._WINDOW", 1_000)
+    for number in range(3):
+        await append(store, 151 + number, "x" * 400)
+    assert len(await store.window("tenant", "ses", size=140)) == 2
+    await append(store, 154, "x" * 5_000)
+    assert len(await store.window("tenant", "ses", size=140)) == 1
+
+
 async def test_window_has_newest_messages_in_order(store: MessageStore) -> None:
     """The model sees the newest messages, the oldest of them first; pages continue after a number."""
     await append(store, 1, *(f"{number}" for number in range(1, 11)))

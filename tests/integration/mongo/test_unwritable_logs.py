@@ -11,9 +11,9 @@ from godoty_service.errors import GodotyError, TurnTooLarge
 from godoty_service.mongo.client import Database
 from godoty_service.turns.event_log import log as logs
 from godoty_service.turns.event_log.events import Event, TextDelta, ToolCallFinished, ToolCallStarted
+from godoty_service.turns.event_log.flusher import EventLogFlusher
 from godoty_service.turns.event_log.log import LARGEST_LOG, EventLog
 from godoty_service.turns.event_log.store import EventLogStore
-from godoty_service.turns.event_log.writer import EventLogWriter
 from godoty_service.turns.turn import Turn, TurnRequest
 
 HALF = "\ud83d"  # a lone surrogate: no UTF-8, so no BSON
@@ -27,11 +27,11 @@ def event_logs(database: Database) -> EventLogStore:
 
 
 @pytest.fixture
-async def log_writer(event_logs: EventLogStore) -> AsyncIterator[EventLogWriter]:
+async def log_flusher(event_logs: EventLogStore) -> AsyncIterator[EventLogFlusher]:
     """Yield a running log writer."""
-    log_writer = EventLogWriter(event_logs, writer="replica", expiry=lambda: datetime.now(UTC) + timedelta(hours=1))
-    running = asyncio.create_task(log_writer.run(0.02))
-    yield log_writer
+    log_flusher = EventLogFlusher(event_logs, writer="replica", expiry=lambda: datetime.now(UTC) + timedelta(hours=1))
+    running = asyncio.create_task(log_flusher.run(0.02))
+    yield log_flusher
     running.cancel()
     with suppress(asyncio.CancelledError):
         await running
@@ -52,19 +52,19 @@ async def _stored(event_logs: EventLogStore, turn: Turn) -> tuple[list[Event], G
 
 
 async def test_unwritable_event_fails_its_own_turn_and_no_other(
-    log_writer: EventLogWriter, event_logs: EventLogStore
+    log_flusher: EventLogFlusher, event_logs: EventLogStore
 ) -> None:
     """The other turn's log is stored to its end; the failed one has the earlier events and an error."""
     bad = _turn(1, TextDelta("kept "), UNWRITABLE, TextDelta("not kept"))
     good, later = _turn(2, TextDelta("whole")), _turn(3, TextDelta("later"))
-    log_writer.track(bad)
-    log_writer.track(good)
+    log_flusher.track(bad)
+    log_flusher.track(good)
     good.log.end()
-    await asyncio.wait_for(log_writer.wait_flushed(good), 30)
-    await asyncio.wait_for(log_writer.wait_flushed(bad), 30)
-    log_writer.track(later)
+    await asyncio.wait_for(log_flusher.wait_flushed(good), 30)
+    await asyncio.wait_for(log_flusher.wait_flushed(bad), 30)
+    log_flusher.track(later)
     later.log.end()
-    await asyncio.wait_for(log_writer.wait_flushed(later), 30)
+    await asyncio.wait_for(log_flusher.wait_flushed(later), 30)
 
     assert await _stored(event_logs, good) == ([TextDelta("whole")], None, True)
     assert await _stored(event_logs, later) == ([TextDelta("later")], None, True)
@@ -77,13 +77,13 @@ async def test_unwritable_event_fails_its_own_turn_and_no_other(
 
 
 async def test_finished_turn_with_unwritable_event_is_not_waited_for(
-    log_writer: EventLogWriter, event_logs: EventLogStore
+    log_flusher: EventLogFlusher, event_logs: EventLogStore
 ) -> None:
     """A turn that had ended is stored up to the event, with an error as its end: a drain does not wait."""
     bad = _turn(1, TextDelta("kept"), UNWRITABLE)
     bad.log.end()
-    log_writer.track(bad)
-    await asyncio.wait_for(log_writer.wait_flushed(bad), 30)
+    log_flusher.track(bad)
+    await asyncio.wait_for(log_flusher.wait_flushed(bad), 30)
 
     events, error, ended = await _stored(event_logs, bad)
     assert (events, ended) == ([TextDelta("kept")], True)
@@ -95,13 +95,13 @@ async def test_log_after_outage_is_stored_in_bounded_chunks(
 ) -> None:
     """Events that accumulated during an outage are split: no document approaches MongoDB's limit of 16 MB."""
     monkeypatch.setattr(logs, "LARGEST_CHUNK", 1_000)
-    log_writer = EventLogWriter(event_logs, writer="replica", expiry=lambda: datetime.now(UTC) + timedelta(hours=1))
+    log_flusher = EventLogFlusher(event_logs, writer="replica", expiry=lambda: datetime.now(UTC) + timedelta(hours=1))
     events = [TextDelta("x" * 300)] * 20
     turn = _turn(1, *events)
     turn.log.end()
-    log_writer.track(turn)
+    log_flusher.track(turn)
     while not turn.log.ended or await _missing(event_logs, turn):
-        await log_writer.flush()
+        await log_flusher.flush()
 
     found = await event_logs.read(turn.tenant_id, turn.turn_id, after=-1)
     assert [event for each in found for event in each.events] == events

@@ -9,6 +9,7 @@ import httpcore2
 import pytest
 
 from godoty_service.agents.outbound.addresses import AddressRefused, AddressRules, CheckedNetwork
+from godoty_service.agents.outbound.lookups import Lookups
 
 PUBLIC = ("93.184.216.34", "2606:2800:220:1:248:1893:25c8:1946", "::ffff:93.184.216.34", "64:ff9b::5db8:d822")
 REFUSED = (
@@ -65,18 +66,18 @@ class Recording(httpcore2.AsyncNetworkBackend):
         raise httpcore2.ConnectError
 
 
-async def connect(rules: AddressRules, answers: list[str], lookups: "Lookups") -> list[str]:
+async def connect(rules: AddressRules, answers: list[str], counted: "Counted") -> list[str]:
     """Connect to a name that resolves to these addresses; return those that were connected to."""
-    network = CheckedNetwork(rules, encrypted=True)
+    network = CheckedNetwork(rules, encrypted=True, lookups=Lookups())
     recording = Recording()
     network._network = recording  # type: ignore[assignment] # nothing is connected to
-    network._resolve = lookups.of(answers)  # type: ignore[method-assign] # no name is looked up
+    network._resolve = counted.of(answers)  # type: ignore[method-assign] # no name is looked up
     with pytest.raises(httpcore2.ConnectError):
         await network.connect_tcp("server.example", 443, timeout=1)
     return recording.hosts
 
 
-class Lookups:
+class Counted:
     """Counts look-ups."""
 
     def __init__(self) -> None:
@@ -94,17 +95,17 @@ class Lookups:
 
 async def test_name_is_resolved_once_and_its_permitted_addresses_are_connected_to() -> None:
     """Not the name, which may resolve to another address a moment later; refused addresses are skipped."""
-    lookups = Lookups()
+    counted = Counted()
 
-    hosts = await connect(AddressRules(), ["127.0.0.1", "93.184.216.34", "10.0.0.1", "93.184.216.35"], lookups)
+    hosts = await connect(AddressRules(), ["127.0.0.1", "93.184.216.34", "10.0.0.1", "93.184.216.35"], counted)
 
     assert hosts == ["93.184.216.34", "93.184.216.35"]
-    assert lookups.count == 1
+    assert counted.count == 1
 
 
 async def test_name_of_a_refused_address_is_not_connected_to(listener: int) -> None:
     """`localhost` is 127.0.0.1, and so are other ways to write it."""
-    network = CheckedNetwork(AddressRules(), encrypted=True)
+    network = CheckedNetwork(AddressRules(), encrypted=True, lookups=Lookups())
 
     for host in ("localhost", "127.1", "2130706433", "0x7f.1"):
         with pytest.raises(AddressRefused):
@@ -113,7 +114,7 @@ async def test_name_of_a_refused_address_is_not_connected_to(listener: int) -> N
 
 async def test_name_in_a_network_of_the_operator_is_connected_to(listener: int) -> None:
     """By the address that was checked."""
-    network = CheckedNetwork(AddressRules([ipaddress.ip_network("127.0.0.0/8")]), encrypted=False)
+    network = CheckedNetwork(AddressRules([ipaddress.ip_network("127.0.0.0/8")]), encrypted=False, lookups=Lookups())
 
     stream = await network.connect_tcp("127.0.0.1", listener, timeout=5)
     await stream.aclose()
@@ -121,5 +122,7 @@ async def test_name_in_a_network_of_the_operator_is_connected_to(listener: int) 
 
 async def test_sockets_of_the_host_are_refused() -> None:
     """No server is reached by a path."""
+    network = CheckedNetwork(AddressRules(), encrypted=False, lookups=Lookups())
+
     with pytest.raises(AddressRefused):
-        await CheckedNetwork(AddressRules(), encrypted=False).connect_unix_socket("/run/docker.sock")
+        await network.connect_unix_socket("/run/docker.sock")

@@ -113,6 +113,8 @@ def test_file_may_have_several_definitions(tmp_path: Path) -> None:
         ("name: a\n1: 2", "1"),
         ("name: a\nparameters: {provider: {unknown: 1}}", "unknown"),
         ("a: &a [x]\nname: *a", "aliases"),
+        ("name: a\nname: b", "the key name is there twice"),
+        ("name: a\nlimits: {max_model_calls: 1, max_model_calls: 2}", "the key max_model_calls is there twice"),
         ("name: " + "[" * 5000, "is not YAML"),
         ("name: !!python/object/apply:os.system [ls]", "is not YAML"),
         ("name: a # " + "x" * 1024 * 1024, "at most"),

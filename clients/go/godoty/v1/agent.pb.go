@@ -207,8 +207,8 @@ func (AgentOverride) EnumDescriptor() ([]byte, []int) {
 	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{2}
 }
 
-// What an agent is. A definition with fields that the server does not know is refused, also those inside its messages:
-// the agent would not act as it is written.
+// What an agent is: at most 262,144 bytes. A definition with fields that the server does not know is refused, also those
+// inside its messages: the agent would not act as it is written.
 type AgentDefinition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The name, which identifies the agent in its tenant: 1 to 64 of `[a-z0-9-]`, the first a letter, the last
@@ -686,8 +686,9 @@ func (x *SubAgent) GetDescription() string {
 }
 
 // Tools of an MCP server. A turn takes those that the server lists when it begins. If the server cannot be reached then,
-// and has not been before, the turn goes on without them, and the prompt says so. A call that fails, or takes too
-// long, is an error that the model sees.
+// and has not been before, the turn goes on without them, and the prompt says so; likewise without those beyond 512 tools,
+// or 1 MiB of schemas and descriptions, of all servers of an agent. A call that fails, or takes too long, is an error that
+// the model sees.
 type McpToolset struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The name of the server, which must exist (MCP_SERVER_NOT_FOUND).
@@ -746,7 +747,8 @@ func (x *McpToolset) GetAllow() []string {
 // The part of a session that the model sees.
 type AgentHistory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The number of newest messages: 4 to 1000. Unset: the server's setting, 40 by default.
+	// The number of newest messages: 4 to 1000, and at most those that have 8 MiB together. Unset: the server's setting, 40
+	// by default.
 	Messages *int32 `protobuf:"varint,1,opt,name=messages,proto3,oneof" json:"messages,omitempty"`
 	// What the model sees of older messages. Unspecified: the server's setting, HISTORY_MODE_SLIDING by default.
 	Mode          HistoryMode `protobuf:"varint,2,opt,name=mode,proto3,enum=godoty.v1.HistoryMode" json:"mode,omitempty"`

@@ -50,7 +50,7 @@ type McpServer struct {
 	// The time that one call of a tool may take: more than 0, at most 600 seconds. After it the call is cancelled, and the
 	// model sees an error. Unset: 60 seconds.
 	Timeout *durationpb.Duration `protobuf:"bytes,8,opt,name=timeout,proto3" json:"timeout,omitempty"`
-	// The most bytes of a tool's result in UTF-8: at least 256. A larger one is cut, with a note that the model sees.
+	// The most bytes of a tool's result in UTF-8: 256 to 1,048,576. A larger one is cut, with a note that the model sees.
 	// Unset: the limit of the service alone (GODOTY_TOOL_OUTPUT_BYTES), which applies in any case.
 	OutputBytes *int32 `protobuf:"varint,9,opt,name=output_bytes,json=outputBytes,proto3,oneof" json:"output_bytes,omitempty"`
 	// Changes with every change of the server; for the `etag` of requests that change it.
@@ -397,8 +397,8 @@ type ApplyMcpServerRequest struct {
 	// Required. The server. Fields that it does not set have their defaults; they do not remain as they were, but for
 	// secrets.
 	Server *McpServer `protobuf:"bytes,1,opt,name=server,proto3" json:"server,omitempty"`
-	// The `etag` of the server that the change is based on; another one now is ETAG_MISMATCH. Empty: the server
-	// is changed in any case.
+	// The `etag` of the server that the change is based on; another one now is ETAG_MISMATCH, unless the server is the same
+	// as before. Empty: the server is changed in any case.
 	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -858,7 +858,7 @@ type CheckMcpServerResponse struct {
 	ListDuration *durationpb.Duration `protobuf:"bytes,5,opt,name=list_duration,json=listDuration,proto3" json:"list_duration,omitempty"`
 	// The tools, in the server's order: at most 128.
 	Tools []*McpTool `protobuf:"bytes,6,rep,name=tools,proto3" json:"tools,omitempty"`
-	// The number of tools beyond those; no agent can use them.
+	// The number of tools beyond those, of the first 500 of each page; no agent can use them.
 	ToolsLeftOut  int32 `protobuf:"varint,7,opt,name=tools_left_out,json=toolsLeftOut,proto3" json:"tools_left_out,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

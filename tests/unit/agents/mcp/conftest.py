@@ -56,12 +56,24 @@ class Client:
 
 async def call(turn: TurnConnections, at: McpServer, name: str, **arguments: Any) -> "Outcome":
     """Call a tool and return what the model sees."""
-    listed = ListedTool(name=name, offered_name=f"crm_{name}", description="", schema={}, schema_bytes=0)
-    events: list[Any] = []
     use: Any = {"toolUseId": "t1", "name": f"crm_{name}", "input": arguments}
+    return Outcome(await events_of(turn, at, use))
+
+
+async def events_of(turn: TurnConnections, at: McpServer, use: Any) -> list[Any]:
+    """Call a tool and return its events."""
+    name = use["name"].removeprefix("crm_")
+    listed = ListedTool(name=name, offered_name=use["name"], description="", schema={}, schema_bytes=0)
+    events: list[Any] = []
     async for event in McpTool(at, listed).stream(use, {MCP: turn}):
         events.append(event)  # noqa: PERF401 - the events before an error count
-    return Outcome(events)
+    return events
+
+
+async def content_of(turn: TurnConnections, at: McpServer, use: Any) -> list[Any]:
+    """Call a tool and return the content blocks of its result."""
+    content: list[Any] = (await events_of(turn, at, use))[-1].tool_result["content"]
+    return content
 
 
 class Outcome:

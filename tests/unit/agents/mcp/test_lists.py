@@ -7,12 +7,12 @@ import pytest
 
 from godoty_service.agents.mcp.errors import McpFailure
 from godoty_service.agents.mcp.lists import ToolLists
-from godoty_service.agents.mcp.server import McpServer
-from godoty_service.agents.mcp.tool_list import ToolList
+from godoty_service.agents.mcp.server import Credentials, McpServer
+from godoty_service.agents.mcp.tool_list import MAX_TOOLS, ToolList
 from openrouter_sandbox.mcp.server import McpSandbox
 from openrouter_sandbox.mcp.tools import announce
 from tests.support.service import eventually, soon
-from tests.unit.agents.mcp.conftest import MAX_BYTES, Client
+from tests.unit.agents.mcp.conftest import MAX_BYTES, Client, call
 
 At = Callable[..., McpServer]
 
@@ -97,7 +97,7 @@ async def test_server_that_fails_keeps_its_last_list(lists: Lists, at: At, sandb
     lists.now += 61
 
     await lists.names(crm)
-    await soon(lambda: lists.lists._entries[crm.key].problem)
+    await soon(lambda: lists.lists._entries[crm.key].failure)
 
     assert await lists.names(crm) == before
 
@@ -145,6 +145,46 @@ async def test_lists_are_bounded_by_their_bytes(lists: Lists, at: At, monkeypatc
     sizes = [each.size for each in lists.lists._entries.values()]
     assert sum(sizes) <= 10_000 or len(sizes) == 1
     assert list(lists.lists._entries)[-1][1] == "server-4"
+
+
+async def test_server_that_ends_each_stream_is_not_listened_to_without_a_pause(
+    lists: Lists, client: Client, at: At, sandbox: McpSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It asks to be listened to again at once, and would be, without end."""
+    monkeypatch.setattr("godoty_service.agents.mcp.transport._SHORTEST_PAUSE", 3_600.0)
+    restless = at("/restless")
+    await lists.names(restless)
+    await soon(lambda: listened(sandbox))
+
+    turn = client.turn()
+    for _ in range(20):
+        await call(turn, restless, "echo", text="a")
+
+    assert listened(sandbox) == 1
+
+
+def listened(sandbox: McpSandbox) -> int:
+    """Return the number of requests to listen."""
+    return len([each for each in sandbox.state.requests if each["method"] == "GET"])
+
+
+async def test_crowded_list_is_read_in_part(lists: Lists, at: At, sandbox: McpSandbox) -> None:
+    """Its first page has more tools than anyone can use: no further one is read."""
+    found = await lists.lists.get(at("/crowded"))
+
+    assert len(found.tools) == MAX_TOOLS
+    assert found.left_out > 0
+    assert reads(sandbox) == 1
+
+
+async def test_secret_in_a_list_is_masked(lists: Lists, client: Client, at: At) -> None:
+    """A server may repeat it, in what models and people see of its tools."""
+    client.credentials["crm"] = Credentials(headers=(("X-Key", "integer"),))
+
+    found = await lists.lists.get(at("/legacy"))
+
+    many = next(each for each in found.tools if each.name == "many")
+    assert many.schema["properties"]["number"]["type"] == "[secret]"
 
 
 async def test_list_that_is_put_is_used(lists: Lists, at: At, sandbox: McpSandbox) -> None:

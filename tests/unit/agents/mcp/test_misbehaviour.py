@@ -12,7 +12,7 @@ import pytest
 from godoty_service.agents.mcp.server import Credentials, McpServer, OAuthClient
 from openrouter_sandbox.mcp.app import CLIENT, SECRET
 from openrouter_sandbox.mcp.server import McpSandbox
-from tests.unit.agents.mcp.conftest import Client, call
+from tests.unit.agents.mcp.conftest import Client, call, content_of
 
 At = Callable[..., McpServer]
 GENERATIONS = ("/mcp", "/legacy")
@@ -48,7 +48,9 @@ async def test_flood_is_cut_off(client: Client, at: At, path: str, kind: str) ->
     assert (await call(turn, at(path), "echo", text="on")).text == "on"
 
 
-@pytest.mark.parametrize("kind", ["html", "broken", "wrong", "other", "empty", "deep", "lists", "status"])
+@pytest.mark.parametrize(
+    "kind", ["html", "broken", "wrong", "other", "empty", "deep", "lists", "status", "charset", "type"]
+)
 async def test_nonsense_is_an_error(client: Client, at: At, kind: str) -> None:
     """What is no answer of the protocol; the connection remains usable."""
     turn = client.turn()
@@ -186,8 +188,9 @@ async def test_missing_secret_is_an_error_with_its_status(client: Client, at: At
 
 async def test_nothing_holds_the_event_loop(client: Client, at: At, sandbox: McpSandbox) -> None:
     """Answers that take long to decode do not: they are refused by their number of values before."""
-    turn = client.turn()
+    turn, old = client.turn(), at("/legacy")
     await call(turn, at(), "echo", text="a")
+    await call(turn, old, "echo", text="a")
     slowest = 0.0
     loop = asyncio.get_running_loop()
 
@@ -200,9 +203,57 @@ async def test_nothing_holds_the_event_loop(client: Client, at: At, sandbox: Mcp
             slowest = max(slowest, time.thread_time() - before)
 
     watching = loop.create_task(watch())
-    for kind in ("lists", "deep", "broken"):
+    for kind in ("lists", "deep", "broken", "charset"):
         await call(turn, at(), "nonsense", kind=kind)
+    for kind, number in (("blocks", 15_000), ("requests", 4_000), ("notifications", 4_000)):
+        await call(turn, old, "many", kind=kind, number=number)
     await call(turn, at(), "flood", megabytes=20)
     watching.cancel()
 
     assert slowest < 0.05
+
+
+@pytest.mark.parametrize("path", GENERATIONS)
+async def test_result_of_many_blocks_has_few(client: Client, at: At, path: str) -> None:
+    """Each of them is handled again with every later request to the model; a note says how many are missing."""
+    use = {"toolUseId": "t1", "name": "crm_many", "input": {"kind": "blocks", "number": 5_000}}
+
+    content = await content_of(client.turn(), at(path), use)
+
+    assert len(content) == 32
+    assert "\n".join(each["text"] for each in content).split("\n") == ["a"] * 500 + [
+        "[4,500 more parts of the result are left out.]"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["requests", "notifications"])
+async def test_messages_of_one_answer_are_bounded(client: Client, at: At, kind: str) -> None:
+    """Few small bytes would be much work."""
+    turn = client.turn()
+
+    flooded = await call(turn, at("/legacy"), "many", kind=kind, number=20_000)
+
+    assert repr(flooded) == "error: The server's answer has more than 10,000 lines."
+    assert (await call(turn, at("/legacy"), "echo", text="on")).text == "on"
+
+
+async def test_client_answers_a_bounded_number_of_requests(client: Client, at: At, sandbox: McpSandbox) -> None:
+    """The call has its result all the same."""
+    turn = client.turn()
+
+    answered = await call(turn, at("/legacy"), "many", kind="requests", number=1_000)
+
+    assert repr(answered) == "success: a"
+    assert (await call(turn, at("/legacy"), "echo", text="on")).text == "on"
+    assert len(sandbox.state.requests) < 220
+
+
+async def test_secret_is_masked_before_a_text_is_cut(client: Client, at: At) -> None:
+    """Its beginning would not be found as the secret."""
+    crm = at(output_bytes=256, header_names=("X-Api-Key",))
+    client.credentials["crm"] = Credentials(headers=(("X-Api-Key", SECRET),))
+
+    answered = await call(client.turn(), crm, "echo", text="x" * 250 + SECRET)
+
+    assert SECRET[:6] not in answered.text
+    assert "[secr" in answered.text

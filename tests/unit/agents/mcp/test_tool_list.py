@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from godoty_service.agents.mcp.tool_list import MAX_TOOLS, ToolList, make_tool_list
+from godoty_service.agents.mcp.tool_list import MAX_TOOLS, ListedTool, ToolList, make_tool_list
+from godoty_service.agents.mcp.tools import MAX_OFFERED, MAX_OFFERED_BYTES, McpTool, OfferedTools, combine
 from tests.unit.agents.mcp.servers import server, tool
 
 SCHEMA = {"type": "object", "properties": {"a": {"enum": [1, 2]}, "b": {"const": 5}, "c": {}}, "$defs": {"x": {}}}
@@ -88,3 +89,45 @@ async def test_number_description_and_total_size_are_bounded() -> None:
     assert len(listed.tools) == MAX_TOOLS
     assert max(len(each.description) for each in listed.tools) == 4099
     assert sum(each.size for each in listed.tools if not each.problem) <= 256 * 1024
+
+
+async def test_tool_with_a_long_name_is_not_offered() -> None:
+    """It could not be called by the part of it that is kept; nor is the whole of it matched with patterns."""
+    listed = await make_tool_list(server(allow=("*a*b*c*d*",)), [tool("x" * 1_000_000), tool("y" * 129), tool("abcd")])
+
+    assert usable(listed) == ["crm_abcd"]
+    assert all("128 characters" in each.problem for each in listed.tools[:2])
+    assert len(listed.tools[0].description) <= 128
+
+
+def test_tools_of_all_servers_together_are_bounded() -> None:
+    """Each request to the model has them; the prompt says how many are missing."""
+    parts = [offered(f"s{number}", 128) for number in range(6)]
+
+    combined = combine(parts)
+
+    assert len(combined.tools) == len(combined.specs) == MAX_OFFERED
+    assert combined.notes == (f"{6 * 128 - MAX_OFFERED} more tools are left out: there are too many.",)
+
+
+def test_schemas_of_all_servers_together_are_bounded() -> None:
+    """Small tools that still fit are offered."""
+    parts = [offered(f"s{number}", 20, size=16_000) for number in range(5)] + [offered("small", 1)]
+
+    combined = combine(parts)
+
+    assert combined.spec_bytes <= MAX_OFFERED_BYTES
+    assert "small_t0" in combined.tools
+
+
+def offered(prefix: str, number: int, *, size: int = 10) -> OfferedTools:
+    """Return the tools of a server."""
+    crm = server(prefix=prefix)
+    tools = [
+        McpTool(
+            crm, ListedTool(name=name, offered_name=f"{prefix}_{name}", description="", schema={}, schema_bytes=size)
+        )
+        for name in (f"t{each}" for each in range(number))
+    ]
+    by_name = {each.tool_name: each for each in tools}
+    return OfferedTools(tools=by_name, specs=tuple(each.tool_spec for each in tools), spec_bytes=number * size)

@@ -180,8 +180,8 @@ export function agentOverrideToJSON(object: AgentOverride): string {
 }
 
 /**
- * What an agent is. A definition with fields that the server does not know is refused, also those inside its messages:
- * the agent would not act as it is written.
+ * What an agent is: at most 262,144 bytes. A definition with fields that the server does not know is refused, also those
+ * inside its messages: the agent would not act as it is written.
  */
 export interface AgentDefinition {
   /**
@@ -325,8 +325,9 @@ export interface SubAgent {
 
 /**
  * Tools of an MCP server. A turn takes those that the server lists when it begins. If the server cannot be reached then,
- * and has not been before, the turn goes on without them, and the prompt says so. A call that fails, or takes too
- * long, is an error that the model sees.
+ * and has not been before, the turn goes on without them, and the prompt says so; likewise without those beyond 512 tools,
+ * or 1 MiB of schemas and descriptions, of all servers of an agent. A call that fails, or takes too long, is an error that
+ * the model sees.
  */
 export interface McpToolset {
   /** Required. The name of the server, which must exist (MCP_SERVER_NOT_FOUND). */
@@ -340,7 +341,10 @@ export interface McpToolset {
 
 /** The part of a session that the model sees. */
 export interface AgentHistory {
-  /** The number of newest messages: 4 to 1000. Unset: the server's setting, 40 by default. */
+  /**
+   * The number of newest messages: 4 to 1000, and at most those that have 8 MiB together. Unset: the server's setting, 40
+   * by default.
+   */
   messages?:
     | number
     | undefined;

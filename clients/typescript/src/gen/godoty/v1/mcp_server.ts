@@ -45,7 +45,7 @@ export interface McpServer {
     | Duration
     | undefined;
   /**
-   * The most bytes of a tool's result in UTF-8: at least 256. A larger one is cut, with a note that the model sees.
+   * The most bytes of a tool's result in UTF-8: 256 to 1,048,576. A larger one is cut, with a note that the model sees.
    * Unset: the limit of the service alone (GODOTY_TOOL_OUTPUT_BYTES), which applies in any case.
    */
   outputBytes?:
@@ -119,8 +119,8 @@ export interface ApplyMcpServerRequest {
     | McpServer
     | undefined;
   /**
-   * The `etag` of the server that the change is based on; another one now is ETAG_MISMATCH. Empty: the server
-   * is changed in any case.
+   * The `etag` of the server that the change is based on; another one now is ETAG_MISMATCH, unless the server is the same
+   * as before. Empty: the server is changed in any case.
    */
   etag: string;
 }
@@ -199,7 +199,7 @@ export interface CheckMcpServerResponse {
     | undefined;
   /** The tools, in the server's order: at most 128. */
   tools: McpTool[];
-  /** The number of tools beyond those; no agent can use them. */
+  /** The number of tools beyond those, of the first 500 of each page; no agent can use them. */
   toolsLeftOut: number;
 }
 

@@ -1,4 +1,4 @@
-"""Builds the agents of a turn, each with its own loop of model calls and tool calls."""
+"""Builds an agent of a turn: Strands' agent, with its hooks and the history that its model sees."""
 
 import json
 from collections.abc import Sequence
@@ -13,10 +13,11 @@ from godoty_service.openrouter.model import OpenRouterModel
 from godoty_service.openrouter.tool_calls import UnparsedInputs
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
+from godoty_service.turns.agents.listeners import ToolListener
 from godoty_service.turns.agents.models import context_length
+from godoty_service.turns.agents.tool_output import ToolOutputLimit
 from godoty_service.turns.call_spans import turn_attributes
 from godoty_service.turns.dependencies import TurnDependencies
-from godoty_service.turns.event_log.agent_listeners import ToolListener, ToolOutputLimit
 from godoty_service.turns.history import OverflowTrimmer, history_management
 from godoty_service.turns.turn import Turn
 

@@ -1,4 +1,4 @@
-"""Writes the event logs of this server's turns: one batch for all of them, a few times a second.
+"""Flushes the event logs of this server's turns to MongoDB: one batch for all of them, a few times a second.
 
 Readers of a log in memory may be ahead of what is stored. Recovery therefore ends a dead turn's log above any sequence
 that its server can have used (`recovery.py`).
@@ -39,11 +39,11 @@ class _TrackedLog:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class EventLogWriter:
-    """Writes the logs of running turns."""
+class EventLogFlusher:
+    """Flushes the logs of running turns."""
 
     def __init__(self, event_logs: EventLogStore, *, writer: str, expiry: Callable[[], datetime]) -> None:
-        """Initialize the writer.
+        """Initialize the flusher.
 
         Args:
             event_logs: The stored logs.
@@ -71,7 +71,7 @@ class EventLogWriter:
 
     async def run(self, interval: float) -> None:
         """Flush the logs every `interval` seconds until cancelled."""
-        await run_every(interval, self._try_flush, failure="event_log_writer_fault")
+        await run_every(interval, self._try_flush, failure="event_log_flusher_fault")
 
     async def _try_flush(self) -> None:
         try:

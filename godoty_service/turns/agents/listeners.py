@@ -5,12 +5,12 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from strands.hooks import AfterToolCallEvent, BeforeToolCallEvent, HookProvider, HookRegistry
-from strands.types.tools import ToolResultContent, ToolUse
+from strands.types.tools import ToolUse
 
 from godoty_service.agents.mcp.tools import ProgressReport
 from godoty_service.metering.meter import TurnMeter
 from godoty_service.sessions.messages import tool_result_text
-from godoty_service.turns.agents.tool import SubAgentTool
+from godoty_service.turns.agents.sub_agent_tool import SubAgentTool
 from godoty_service.turns.event_log.events import (
     BudgetReached,
     Event,
@@ -163,45 +163,3 @@ class ToolListener(HookProvider):
                 duration=duration,
             )
         )
-
-
-class ToolOutputLimit(HookProvider):
-    """Cuts each tool result to a maximum size before it is appended, stored or sent to the model."""
-
-    def __init__(self, max_bytes: int) -> None:
-        """Initialize the limit.
-
-        Args:
-            max_bytes: Bytes of UTF-8 that a result may have, without the note about the cut.
-        """
-        self._max_bytes = max_bytes
-
-    def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
-        """Register the hook. After a tool call, Strands calls the last hook provider of an agent first."""
-        registry.add_callback(AfterToolCallEvent, self._cut_result)
-
-    def _cut_result(self, event: AfterToolCallEvent) -> None:
-        content = cut_tool_result(event.result["content"], max_bytes=self._max_bytes)
-        if content is not event.result["content"]:
-            event.result = {**event.result, "content": content}
-
-
-def cut_tool_result(content: list[ToolResultContent], *, max_bytes: int) -> list[ToolResultContent]:
-    """Return a tool result cut to a number of bytes, with a note for the model and the user; unchanged if it fits."""
-    remaining = max_bytes
-    for index, block in enumerate(content):
-        text = tool_result_text([block])
-        start = _start(text, remaining)
-        if len(start) < len(text):
-            dropped = len(text) - len(start) + sum(len(tool_result_text([each])) for each in content[index + 1 :])
-            note = f"\n[The result is cut: {dropped:,} more characters are left out.]"
-            return [*content[:index], {"text": start + note}]
-        remaining -= len(text.encode("utf-8", "replace"))
-    return content
-
-
-def _start(text: str, max_bytes: int) -> str:
-    """Return the start of a text, with at most a number of bytes in UTF-8."""
-    if len(text) * 4 <= max_bytes:
-        return text
-    return text[: max(max_bytes, 0)].encode("utf-8", "replace")[: max(max_bytes, 0)].decode(errors="ignore")
