@@ -42,7 +42,7 @@ async def test_turns_outlive_their_primary(members: LocalReplicaSet, tmp_path: P
                 await started.acquire()
             await lose(members)
             texts = await asyncio.gather(*turns)
-            await cluster.settled()
+            await cluster.settled(within=180)
         finally:
             await server.stop()
         comparison = await cluster.compare_with_invoice()
