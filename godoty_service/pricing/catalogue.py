@@ -377,7 +377,7 @@ def _limit(value: Any) -> int | None:
 
 
 def _canonical(entry: CatalogueModel | Endpoint) -> dict[str, Any]:
-    return {field.name: getattr(entry, field.name) for field in fields(entry)} | {"prices": entry.prices.to_document()}
+    return {each.name: getattr(entry, each.name) for each in fields(entry)} | {"prices": entry.prices.to_document()}
 
 
 def _hash(entries: Any) -> str:
