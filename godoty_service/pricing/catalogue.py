@@ -196,7 +196,7 @@ class Catalogue:
         return tuple({offer.id: offer for offer in (entry, found) if offer is not None}.values())
 
     def _unlisted_entry(self, name: str) -> CatalogueModel | None:
-        """Return an entry for an unlisted name: there is no listing, or one of its entries is a pattern (`openai/*`)."""
+        """Return an entry for an unlisted name: there is no listing, or an entry is a pattern such as `openai/*`."""
         if self.has_prices or not _NAME.fullmatch(name) or name in self.by_slug:
             return None
         if self.is_listed and not any("*" in each and fnmatchcase(name, each) for each in self.models):

@@ -1,7 +1,7 @@
 """The operator's own prices, of `GODOTY_PRICE_FILE`: for models that the upstream lists without prices, or not at all.
 
-A TOML file of `[[prices]]` tables, described in docs/accounting.md. A price applies from its time on: a call that started
-before a change keeps its price.
+A TOML file of `[[prices]]` tables, described in docs/accounting.md. A price applies from its time on: a call that
+started before a change keeps its price.
 """
 
 import tomllib
