@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from godoty.v1 import agent_service_pb2_grpc
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import agent_service_pb2_grpc
 
 from bench.hostile_load import RATE, load
 from bench.process import Child, cpu_seconds, megabytes

@@ -13,7 +13,7 @@ class SandboxSettings:
         cancelled_generation_delay_ms: The same for cancelled generations (a minute on OpenRouter).
         record_endpoint: Emulated upstream without generation records, a name of `malformed.ABSENT`; empty serves
             records as OpenRouter does.
-        listing: Emulated upstream without prices in `/models`: "unpriced" lists models alone, "missing" answers 404; empty
+        listing: Emulated upstream without prices: in `/models` "unpriced" lists models alone, "missing" is a 404; empty
             lists them as OpenRouter does.
         usage_chunk: Shape of the usage chunk's choices: "repeat" the finish reason, "null" or "empty".
         model_name: Form of the served model's name: "alias" (the listed id) or the dated "slug".

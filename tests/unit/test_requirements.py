@@ -47,7 +47,7 @@ def test_each_install_checks_hashes_or_adds_nothing(name: str) -> None:
 
 
 def test_no_failed_test_is_run_again() -> None:
-    """A test that fails now and then is a fault, which a second run would hide: neither CI, pytest nor a plugin has one."""
+    """A test that fails now and then is a fault, which a second run would hide: neither CI nor pytest makes one."""
     assert not any(re.search(r"rerun|flaky|retry", each) for name in COMPILED for each in requirements(name))
     assert (ROOT / ".ci" / "run").read_text().count("make test") == 1
     for name in (".ci/run", "Makefile", "pyproject.toml"):

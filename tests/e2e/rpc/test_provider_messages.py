@@ -7,7 +7,6 @@ from collections.abc import Callable
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import admin_service_pb2_grpc
-from structlog.testing import capture_logs
 
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import StartProcess
@@ -31,9 +30,8 @@ WORDS = "temperature must be below 2"
     ],
 )
 async def test_refusal_has_the_providers_message(caller: Caller, prompt: str) -> None:
-    """Before the answer, instead of it, and during it; the status text stays the service's own. The log has it, too."""
-    with capture_logs() as lines:
-        turn = await caller.converse(prompt)
+    """Before the answer, instead of it, and during it; the status text stays the service's own."""
+    turn = await caller.converse(prompt)
 
     assert turn.failure is not None
     assert turn.failure.reason == "PROVIDER_REJECTED_REQUEST"
@@ -42,7 +40,21 @@ async def test_refusal_has_the_providers_message(caller: Caller, prompt: str) ->
     (entry,) = caller.service.entries("talk")
     assert entry.error_message == WORDS
     assert [call.error_message for call in turn.calls] == [WORDS]
-    assert [line["provider_message"] for line in lines if line["event"] == "provider_error"] == [WORDS]
+
+
+async def test_message_is_in_the_log(serve_process: StartProcess, connect: Connect) -> None:
+    """As it is in the entry: without keys and cut."""
+    process, service = await serve_process()
+    text = f"{WORDS}, says Bearer sk-or-v1-{'0a' * 20}: {'too hot ' * 100}"
+    await connect(service).converse(f'@sandbox error-before status=400 message="{text}"')
+    await process.stop()
+
+    (entry,) = service.entries("talk")
+    (line,) = _logged(process.log.read_text(), "provider_error")
+    assert line["provider_message"] == entry.error_message
+    assert line["provider_message"].startswith(f"{WORDS}, says [key]: too hot")
+    assert len(line["provider_message"]) == 500
+    assert line["call_id"] == entry.call_id
 
 
 async def test_each_failed_attempt_has_its_message(caller: Caller) -> None:
@@ -74,8 +86,7 @@ async def test_message_is_shown_by_billing_and_by_the_command(
 async def test_message_is_sanitized_and_truncated(caller: Caller) -> None:
     """A provider that echoes the request's key: it is removed everywhere; the message has at most 500 characters."""
     text = f"\x1b[31mkey {ACCOUNT} and Bearer sk-or-v1-{'0a' * 20} of {caller.service.api_key}: {'too hot ' * 100}"
-    with capture_logs() as lines:
-        turn = await caller.converse(f'@sandbox error-before status=400 message="{text}"')
+    turn = await caller.converse(f'@sandbox error-before status=400 message="{text}"')
 
     (entry,) = caller.service.entries("talk")
     assert turn.failure is not None
@@ -83,7 +94,6 @@ async def test_message_is_sanitized_and_truncated(caller: Caller) -> None:
     assert entry.error_message is not None
     assert entry.error_message.startswith("[31mkey [key] and [key] of [key]: too hot too hot")
     assert len(entry.error_message) == 500
-    assert [line["provider_message"] for line in lines if line["event"] == "provider_error"] == [entry.error_message]
 
 
 @pytest.mark.parametrize("status", [401, 402, 403])
