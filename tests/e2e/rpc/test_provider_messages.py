@@ -52,7 +52,7 @@ async def test_message_is_in_the_log(serve_process: StartProcess, connect: Conne
     (entry,) = service.entries("talk")
     (line,) = _logged(process.log.read_text(), "provider_error")
     assert line["provider_message"] == entry.error_message
-    assert line["provider_message"].startswith(f"{WORDS}, says [key]: too hot")
+    assert line["provider_message"].startswith(f"{WORDS}, says [key] too hot")
     assert len(line["provider_message"]) == 500
     assert line["call_id"] == entry.call_id
 
