@@ -12,13 +12,15 @@ from godoty_service.clock import utc_now
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.metering.reconciler import Reconciler
 from godoty_service.metering.settlement import RecordTimeouts
-from godoty_service.openrouter.api import BodyLimits, OpenRouterApi, RecordSupport
+from godoty_service.openrouter.api import BodyLimits, OpenRouterApi, RecordSupport, is_openrouter
 from godoty_service.openrouter.client import ErrorBodyLimits, OpenRouterClient, open_client
 from godoty_service.openrouter.client_pool import ClientPool, ProviderClient
 from godoty_service.openrouter.read_pacer import ReadPacer
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.oracle import PricingOracle
+from godoty_service.pricing.price_file import PriceRules, load_price_file
 from godoty_service.pricing.provider_prices import ProviderPrices
+from godoty_service.pricing.stored_catalogues import Upstream
 from godoty_service.settings import Settings
 from godoty_service.tenancy.provider_keys import ProviderKeys
 
@@ -53,8 +55,9 @@ async def open_provider(
         on_rejected_list: Called for each price list that was fetched and rejected: of "models", or of "providers".
 
     Raises:
-        ValueError: The settings name no key.
+        ValueError: The settings name no key, or the price file is wrong.
     """
+    upstream = await asyncio.to_thread(_upstream, settings)
     read_pacer = ReadPacer()
     client = _open_client(settings, read_pacer)
     try:
@@ -68,7 +71,7 @@ async def open_provider(
             record_support=record_support,
             provider_keys=components.tenancy.provider_keys,
         )
-        oracle = _oracle(settings, components, api, on_rejected=on_rejected_list)
+        oracle = _oracle(settings, components, api, upstream=upstream, on_rejected=on_rejected_list)
         yield ProviderComponents(
             client=client,
             read_pacer=read_pacer,
@@ -100,8 +103,26 @@ def _client_pool(
     )
 
 
+def _upstream(settings: Settings) -> Upstream:
+    """Return the provider whose catalogue is fetched, with the operator's own prices.
+
+    Raises:
+        ValueError: The price file is wrong.
+    """
+    return Upstream(
+        name=settings.openrouter_base_url,
+        lists_prices=is_openrouter(settings.openrouter_base_url),
+        rules=load_price_file(settings.price_file) if settings.price_file is not None else PriceRules(),
+    )
+
+
 def _oracle(
-    settings: Settings, components: Components, api: OpenRouterApi, *, on_rejected: Callable[[str], None]
+    settings: Settings,
+    components: Components,
+    api: OpenRouterApi,
+    *,
+    upstream: Upstream,
+    on_rejected: Callable[[str], None],
 ) -> PricingOracle:
     database, clock = components.database, components.clock
     return PricingOracle(
@@ -114,6 +135,7 @@ def _oracle(
             on_rejected=on_rejected,
             clock=clock,
         ),
+        upstream=upstream,
         least_share=settings.catalogue_least_share,
         on_rejected=on_rejected,
         clock=clock,

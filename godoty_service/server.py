@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import grpc
@@ -25,6 +25,7 @@ from godoty_service.grpc_server import SCOPES, SERVICES, build_interceptor, buil
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.mcp_bootstrap import open_toolbox
 from godoty_service.mongo.monitor import StorageMonitor
+from godoty_service.pricing.effective_prices import summarize
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.provider_bootstrap import ProviderComponents, late_call_patience, open_provider
 from godoty_service.reporting import background, count_entries, open_metrics_page, report_clock
@@ -201,12 +202,14 @@ async def _load_prices(oracle: PricingOracle) -> bool:
     Raises:
         GodotyError: The database fails.
     """
-    if await oracle.refresh():
-        return True
-    await oracle.load()
+    fetched = await oracle.refresh()
+    if not fetched:
+        await oracle.load()
     if oracle.current is None:
         log.warning("no_catalogue", note="until it is fetched, calls are not priced and models not checked")
-    return False
+    else:
+        log.info("catalogue", age_seconds=oracle.age(), **asdict(summarize(oracle.current)))
+    return fetched
 
 
 async def _serve(

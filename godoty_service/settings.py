@@ -110,6 +110,9 @@ class Settings(FetchSettings):
     catalogue_least_share: float = Field(
         0.5, ge=0, le=1, description="Least share of the last catalogue's priced models that a new one must have."
     )
+    price_file: Path | None = Field(
+        None, description="TOML file of prices for models that the upstream lists without prices (accounting.md)."
+    )
 
     # One answer of the provider.
     answer_text_bytes: int = Field(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 
 from godoty_service.pricing.catalogue import Catalogue
+from godoty_service.pricing.price_file import load_price_file
 from godoty_service.rpc.listener import check_plaintext
 from godoty_service.settings import Settings
 from godoty_service.telemetry.exporters import otlp_protocol
@@ -25,6 +26,7 @@ def start_errors(settings: Settings) -> list[str]:
         certificates,
         plaintext,
         lambda: otlp_protocol(os.environ),
+        lambda: load_price_file(settings.price_file) if settings.price_file is not None else None,
     )
     return [error for check in checks if (error := _error(check)) is not None]
 

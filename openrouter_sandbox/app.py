@@ -22,10 +22,15 @@ class Models:
 
     def __init__(self, state: SandboxState) -> None:
         self._catalogue = state.catalogue
+        self._settings = state.billing.settings
         self._encoded: dict[bool, bytes] = {}
 
     async def models(self, request: Request) -> Response:
         """Return the models with text output, or all models with `?output_modalities=all`."""
+        if self._settings.listing == "missing":
+            return json_response({"detail": "Not Found"}, 404)
+        if self._settings.listing == "unpriced":
+            return json_response(self._catalogue.unpriced_listing())
         all_modalities = request.query_params.get("output_modalities") == "all"
         if all_modalities not in self._encoded:
             listing = self._catalogue.listing(all_modalities=all_modalities)
@@ -35,6 +40,8 @@ class Models:
     async def endpoints(self, request: Request) -> Response:
         """Return a model's providers and their prices."""
         authenticate(request)
+        if self._settings.listing:
+            return json_response({"detail": "Not Found"}, 404)
         name = f"{request.path_params['author']}/{request.path_params['slug']}"
         body = self._catalogue.endpoints_body(name)
         if body is None:

@@ -13,6 +13,8 @@ class SandboxSettings:
         cancelled_generation_delay_ms: The same for cancelled generations (a minute on OpenRouter).
         record_endpoint: Emulated upstream without generation records, a name of `malformed.ABSENT`; empty serves
             records as OpenRouter does.
+        listing: Emulated upstream without prices: in `/models` "unpriced" lists models alone, "missing" is a 404; empty
+            lists them as OpenRouter does.
         usage_chunk: Shape of the usage chunk's choices: "repeat" the finish reason, "null" or "empty".
         model_name: Form of the served model's name: "alias" (the listed id) or the dated "slug".
         comments: Number of `: OPENROUTER PROCESSING` lines at the start of a stream.
@@ -25,6 +27,7 @@ class SandboxSettings:
     generation_delay_ms: int = 300
     cancelled_generation_delay_ms: int = 1000
     record_endpoint: str = ""
+    listing: str = ""
     usage_chunk: str = "repeat"
     model_name: str = "alias"
     comments: int = 1

@@ -69,7 +69,7 @@ def list_entries(
     shape: FormatOption = Format.TABLE,
 ) -> None:
     """Print ledger entries, oldest first. Times without an offset are UTC."""
-    from godoty_service.pricing.oracle import newest_catalogue  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.pricing.stored_catalogues import newest_catalogue  # noqa: PLC0415 - `godoty health` does not need it
     from godoty_service.rpc import billing_codec  # noqa: PLC0415 - the same
 
     request = billing_pb.ListLedgerEntriesRequest(

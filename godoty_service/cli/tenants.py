@@ -222,7 +222,7 @@ def set_policy(
     etag: Annotated[str, typer.Option(help="Only if the policy still has this etag; default: any.")] = "",
 ) -> None:
     """Change a tenant's policy. Options change single fields; a file replaces the whole policy, with options on top."""
-    from godoty_service.pricing.oracle import newest_catalogue  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.pricing.stored_catalogues import newest_catalogue  # noqa: PLC0415 - `godoty health` does not need it
     from godoty_service.rpc.admin import policy_codec  # noqa: PLC0415 - the same
 
     async def work(components: "Components") -> None:

@@ -156,8 +156,6 @@ class SettlementFinder:
 
     async def _priced(self, call: ModelCall) -> ModelCall:
         """Return a call with its price by the catalogue in force when it started."""
-        if call.evidence is None:
-            return replace(call, catalogue_cost=None)
         try:
             priced = await self._oracle.price_historical(
                 call.usage or TokenUsage(),
@@ -165,7 +163,7 @@ class SettlementFinder:
                 requested=(call.requested_model, *call.fallback_models),
                 provider=call.provider,
                 at=call.start_time,
-                catalogue_hash=call.evidence.catalogue_hash,
+                catalogue_hash=call.evidence.catalogue_hash if call.evidence is not None else None,
             )
         except GodotyError:
             raise

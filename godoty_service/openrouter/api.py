@@ -21,6 +21,12 @@ _NOT_FOUND = 404
 _SUCCESS = 200
 
 
+def is_openrouter(base_url: str) -> bool:
+    """Return whether a base URL is OpenRouter's own."""
+    host = urlsplit(base_url).hostname or ""
+    return host == "openrouter.ai" or host.endswith(".openrouter.ai")
+
+
 class RecordSupport:
     """Whether the upstream retains generation records: as configured, else as the answers of `/generation` show.
 
@@ -40,8 +46,7 @@ class RecordSupport:
             base_url: The upstream's.
             configured: "kept" and "none" decide; "auto" learns.
         """
-        host = urlsplit(base_url).hostname or ""
-        known = configured == "kept" or host == "openrouter.ai" or host.endswith(".openrouter.ai")
+        known = configured == "kept" or is_openrouter(base_url)
         self.available = configured != "none"
         self._is_certain = known or not self.available
 

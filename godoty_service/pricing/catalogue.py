@@ -1,15 +1,17 @@
-"""OpenRouter's price lists at a time: the models of `GET /models`, and each provider's own prices."""
+"""Price lists at a time: the models of `GET /models`, and each provider's own prices."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import Any
 
 from godoty_service.pricing import money
 from godoty_service.pricing.abilities import Abilities
+from godoty_service.pricing.price_file import PriceRules
 from godoty_service.pricing.token_usage import whole_number
 from godoty_service.pricing.unit_prices import UnitPrices
 
@@ -58,17 +60,36 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Catalogue:
-    """A listing fetched at `fetch_time`; equal hashes mean equal entries: prices, names and limits."""
+    """A listing fetched at `fetch_time`; equal hashes mean equal entries: prices, names and limits.
+
+    Attributes:
+        abilities: By id; not hashed, because they change no price.
+        rules: The operator's own prices, for models that have none in the listing.
+        is_listed: Whether there is a listing; if not, a model may have any name.
+        has_prices: Whether any model has a price in the listing, be it one that depends on the call.
+    """
 
     hash: str
     fetch_time: datetime
     models: Mapping[str, CatalogueModel]
     by_slug: Mapping[str, tuple[CatalogueModel, ...]]
-    abilities: Mapping[str, Abilities]  # by id; not hashed: they change no price
+    abilities: Mapping[str, Abilities]
+    rules: PriceRules = field(default_factory=PriceRules)
+    is_listed: bool = True
+    has_prices: bool = True
 
     @classmethod
-    def parse(cls, body: str | bytes | Mapping[str, Any], *, fetch_time: datetime) -> "Catalogue":
+    def parse(
+        cls, body: str | bytes | Mapping[str, Any], *, fetch_time: datetime, rules: PriceRules | None = None
+    ) -> "Catalogue":
         """Parse the body of `GET /models`; an entry without an id or prices is omitted.
+
+        If no entry has prices, as in the listings of llama.cpp, vLLM and LiteLLM, none is omitted for lack of them.
+
+        Args:
+            body: The body.
+            fetch_time: When it was first seen.
+            rules: The operator's own prices.
 
         Raises:
             ValueError: The body is no listing.
@@ -77,9 +98,10 @@ class Catalogue:
         entries = _data(body)
         if not isinstance(entries, list) or len(entries) > MAX_ENTRIES:
             raise ValueError("not a model listing")
+        is_priced = any(map(_has_pricing, entries))
         models: dict[str, CatalogueModel] = {}
         abilities: dict[str, Abilities] = {}
-        for entry in entries:
+        for entry in entries if is_priced else map(_without_pricing, entries):
             if (model := _model(entry)) is not None:
                 abilities[model.id] = Abilities.parse(entry)
                 models[model.id] = model if models.get(model.id, model) == model else _without_prices(model)
@@ -87,7 +109,29 @@ class Catalogue:
         for model in models.values():
             by_slug[model.canonical_slug] = (*by_slug.get(model.canonical_slug, ()), model)
         canonical = {model.id: _canonical(model) for model in models.values()}
-        return cls(hash=_hash(canonical), fetch_time=fetch_time, models=models, by_slug=by_slug, abilities=abilities)
+        return cls(
+            hash=_hash([canonical, rules.to_document()] if rules else canonical),
+            fetch_time=fetch_time,
+            models=models,
+            by_slug=by_slug,
+            abilities=abilities,
+            rules=rules or PriceRules(),
+            has_prices=any(model.prices.are_listed for model in models.values()),
+        )
+
+    @classmethod
+    def unlisted(cls, *, fetch_time: datetime, rules: PriceRules) -> "Catalogue":
+        """Return the catalogue of an upstream that has no listing."""
+        return cls(
+            hash=_hash(["no listing", rules.to_document()]),
+            fetch_time=fetch_time,
+            models={},
+            by_slug={},
+            abilities={},
+            rules=rules,
+            is_listed=False,
+            has_prices=False,
+        )
 
     def find(self, model: str, *, requested: str | Sequence[str] = ()) -> CatalogueModel | None:
         """Return the entry whose prices apply to a requested or served model; None: they are not known.
@@ -102,7 +146,7 @@ class Catalogue:
         """
         names = (requested,) if isinstance(requested, str) else requested
         wanted = [found for name in names if (found := self._by_id(name)) is not None]
-        listed = self._by_id(model)
+        listed = self._by_id(model) or self._unlisted_entry(model)
         if listed is not None:  # it may have been requested with a variant that costs more (`:online`)
             return next((found for found in wanted if found.id == listed.id), listed)
         family = self._family(model)
@@ -122,7 +166,7 @@ class Catalogue:
             model: As for `find`.
             requested: The models that the request named, best first: of several ids of one slug, one of these wins.
         """
-        if (listed := self._by_id(model)) is not None:
+        if (listed := self._by_id(model) or self._unlisted_entry(model)) is not None:
             return listed.id
         family = self._family(model)
         names = (requested,) if isinstance(requested, str) else requested
@@ -135,7 +179,7 @@ class Catalogue:
     def other_names(self, model: str) -> tuple[str, ...]:
         """Return the listed id of a model, and its canonical slug if no other listed model shares it."""
         name = self.listed_name(model)
-        if name is None:
+        if name is None or name not in self.models:
             return ()
         slug = self.models[name].canonical_slug
         unambiguous = self.listed_name(slug) == name and slug not in self.models
@@ -143,13 +187,21 @@ class Catalogue:
 
     def knows(self, model: str) -> bool:
         """Return whether a request may name this model."""
-        return bool(self._by_id(model) or self._family(model))
+        return bool(self._by_id(model) or self._family(model) or self._unlisted_entry(model))
 
     def offers(self, model: str) -> tuple[CatalogueModel, ...]:
         """Return every entry whose price may apply to a request: an alias has its own beside its target's."""
         found = self.find(model)
         entry = self.models.get(self._listed_name(model) or "")
         return tuple({offer.id: offer for offer in (entry, found) if offer is not None}.values())
+
+    def _unlisted_entry(self, name: str) -> CatalogueModel | None:
+        """Return an entry for an unlisted name: there is no listing, or an entry is a pattern such as `openai/*`."""
+        if self.has_prices or not _NAME.fullmatch(name) or name in self.by_slug:
+            return None
+        if self.is_listed and not any("*" in each and fnmatchcase(name, each) for each in self.models):
+            return None
+        return CatalogueModel(id=name, canonical_slug=name, prices=UnitPrices())
 
     def _listed_name(self, name: str) -> str | None:
         while name and name not in self.models:
@@ -240,6 +292,14 @@ def _without_prices(model: CatalogueModel) -> CatalogueModel:
     return replace(model, prices=UnitPrices(unpriced_keys=frozenset({"prompt", "completion"})))
 
 
+def _has_pricing(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and entry.get("pricing") is not None
+
+
+def _without_pricing(entry: Any) -> Any:
+    return {**entry, "pricing": {}} if isinstance(entry, Mapping) else None
+
+
 def _model(entry: Any) -> CatalogueModel | None:
     if not isinstance(entry, Mapping) or not isinstance(entry.get("pricing"), Mapping):
         return None
@@ -250,12 +310,18 @@ def _model(entry: Any) -> CatalogueModel | None:
         id=name,
         canonical_slug=_name(entry.get("canonical_slug")) or name,
         prices=_prices(entry["pricing"], name),
-        context_length=_limit(entry.get("context_length")) or _limit(top.get("context_length")),
+        context_length=_context_length(entry) or _limit(top.get("context_length")),
         max_completion_tokens=_limit(top.get("max_completion_tokens")),
         supports_max_tokens=_supports_max_tokens(entry),
         reasons=_reasons(entry),
         alias_target=_name(alias.get("slug")),
     )
+
+
+def _context_length(entry: Mapping[str, Any]) -> int | None:
+    """Return a model's context in tokens, by the field of OpenRouter, of vLLM or of llama.cpp."""
+    trained = _limit(_mapping(entry.get("meta")).get("n_ctx_train"))
+    return _limit(entry.get("context_length")) or _limit(entry.get("max_model_len")) or trained
 
 
 def _endpoint(entry: Any, model_id: str) -> Endpoint | None:
@@ -311,7 +377,7 @@ def _limit(value: Any) -> int | None:
 
 
 def _canonical(entry: CatalogueModel | Endpoint) -> dict[str, Any]:
-    return {field.name: getattr(entry, field.name) for field in fields(entry)} | {"prices": entry.prices.to_document()}
+    return {each.name: getattr(entry, each.name) for each in fields(entry)} | {"prices": entry.prices.to_document()}
 
 
 def _hash(entries: Any) -> str:

@@ -11,13 +11,18 @@ class ImplausibleList(ValueError):
     """A list that is well-formed and rejected: it prices nothing, or far less than the one in force."""
 
 
-def check_priced(catalogue: Catalogue) -> None:
+def check_priced(catalogue: Catalogue, *, lists_prices: bool) -> None:
     """Reject a listing in which no model has a price.
+
+    Args:
+        catalogue: The fetched listing.
+        lists_prices: Whether the upstream always lists prices, as OpenRouter does. Others may list models without any.
 
     Raises:
         ImplausibleList: The listing is rejected.
     """
-    if not _count(_prices_of(catalogue)):
+    is_unpriced = bool(catalogue.models) and not catalogue.has_prices
+    if not _count(_prices_of(catalogue)) and (lists_prices or not is_unpriced):
         raise ImplausibleList(f"none of its {len(catalogue.models)} models has a price")
 
 

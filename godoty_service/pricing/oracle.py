@@ -1,7 +1,6 @@
 """The pricing oracle: prices calls by the catalogue in force when they started. Owns `catalogues`."""
 
 import asyncio
-import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -10,23 +9,32 @@ from functools import partial
 from typing import ClassVar
 
 import structlog
-from bson.binary import Binary
 
 from godoty_service.aio.caching import TtlCache
 from godoty_service.aio.periodic import run_every
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import GodotyError, provider_message
+from godoty_service.errors import GodotyError, ProviderError, provider_message
 from godoty_service.mongo.collection import Collection, Document, Index
 from godoty_service.pricing.catalogue import Catalogue, CatalogueModel, Endpoint
+from godoty_service.pricing.effective_prices import priced_model, priced_offers
 from godoty_service.pricing.listing_checks import check_priced, check_shrink
 from godoty_service.pricing.money import format_usd, multiply
 from godoty_service.pricing.provider_prices import PriceSnapshot, ProviderPrices
+from godoty_service.pricing.stored_catalogues import (
+    Upstream,
+    decode_or_none,
+    decode_with_rules,
+    newest_document,
+    rule_fields,
+    stored_fields,
+)
 from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.pricing.unit_prices import PriceEvidence, price
 from godoty_service.pricing.upper_bound import TEMPLATE_TOKENS, output_limit, upper_bound
 
 log = structlog.get_logger(__name__)
 
+_NO_SUCH_PATH = frozenset({"404", "405", "501"})  # answers of upstreams without a listing
 _CACHED_CATALOGUES = 8  # beside the current one; the database has all
 
 Fetch = Callable[[], Awaitable[bytes]]
@@ -52,6 +60,7 @@ class PricingOracle:
         *,
         fetch_models: Fetch,
         providers: ProviderPrices,
+        upstream: Upstream | None = None,
         least_share: float = 0.5,
         on_rejected: Callable[[str], None] = lambda _: None,
         clock: Clock = utc_now,
@@ -62,6 +71,7 @@ class PricingOracle:
             collection: Stores the catalogues.
             fetch_models: Fetches the body of the provider's model listing.
             providers: The providers' own prices.
+            upstream: The provider of the listing, and the operator's own prices for its models.
             least_share: The smallest accepted ratio of priced models to those of the listing before.
             on_rejected: Called with "models" for each listing that was fetched and rejected.
             clock: Returns the time.
@@ -69,6 +79,7 @@ class PricingOracle:
         self._catalogues = collection
         self._fetch_models = fetch_models
         self._providers = providers
+        self._upstream = upstream or Upstream()
         self._least_share = least_share
         self._on_rejected = on_rejected
         self._clock = clock
@@ -77,11 +88,17 @@ class PricingOracle:
         self.seen_time: datetime | None = None
 
     async def load(self) -> None:
-        """Load the newest stored catalogue as the current one."""
-        newest = await _newest(self._catalogues)
-        catalogue = await _decode_or_none(newest)
-        if newest is not None and catalogue is not None:
-            self._set_current(catalogue, newest["seen_time"])
+        """Load the newest stored catalogue of this upstream as the current one, with the operator's prices of now."""
+        newest = await newest_document(self._catalogues, self._upstream)
+        catalogue = await decode_or_none(newest)
+        if newest is None or catalogue is None:
+            return
+        rules = self._upstream.rules
+        if rules and catalogue.rules != rules:
+            catalogue = replace(await decode_with_rules(newest, rules), fetch_time=self._clock())
+            changed = {**newest, **rule_fields(rules), "_id": catalogue.hash, "fetch_time": catalogue.fetch_time}
+            await self._catalogues.update_one({"_id": catalogue.hash}, {"$setOnInsert": changed}, upsert=True)
+        self._set_current(catalogue, newest["seen_time"])
 
     async def refresh(self) -> bool:
         """Fetch the catalogue and return whether it was accepted.
@@ -90,14 +107,13 @@ class PricingOracle:
         database has already was accepted before, by a server or by an operator.
         """
         try:
-            body = await self._fetch_models()
+            body = await self._fetch(accept_missing=False)
         except GodotyError as error:
             message = provider_message(error)
             log.warning("catalogue_fetch_failed", error=str(error), provider_message=message, age_seconds=self.age())
             return False
         try:
-            catalogue = await asyncio.to_thread(Catalogue.parse, body, fetch_time=self._clock())
-            check_priced(catalogue)
+            catalogue = await self._parse(body)
             known = await self._catalogues.find_one({"_id": catalogue.hash})
             if known is None:
                 check_shrink(catalogue, before=await self._last_accepted(), least_share=self._least_share)
@@ -115,18 +131,48 @@ class PricingOracle:
             ProviderError: It cannot be fetched.
             ValueError: The body is no listing, or no model in it has a price.
         """
-        body = await self._fetch_models()
-        catalogue = await asyncio.to_thread(Catalogue.parse, body, fetch_time=self._clock())
-        check_priced(catalogue)
+        body = await self._fetch(accept_missing=True)
+        catalogue = await self._parse(body)
         await self._store(catalogue, body, await self._catalogues.find_one({"_id": catalogue.hash}))
         return catalogue
 
-    async def _store(self, catalogue: Catalogue, body: bytes, known: Document | None) -> None:
+    async def _fetch(self, *, accept_missing: bool) -> bytes | None:
+        """Fetch the listing; None: the upstream has none, and never had one unless `accept_missing` is set.
+
+        Raises:
+            GodotyError: It cannot be fetched.
+        """
+        try:
+            return await self._fetch_models()
+        except ProviderError as error:
+            if error.metadata.get("provider_code") not in _NO_SUCH_PATH or self._upstream.lists_prices:
+                raise
+            before = None if accept_missing else await self._last_accepted()
+            if before is not None and before.is_listed:
+                raise
+            return None
+
+    async def _parse(self, body: bytes | None) -> Catalogue:
+        """Parse a listing in a thread.
+
+        Raises:
+            ValueError: It is no listing, or must have prices and has none.
+            TypeError: A price is a float.
+        """
+        rules = self._upstream.rules
+        if body is None:
+            return Catalogue.unlisted(fetch_time=self._clock(), rules=rules)
+        catalogue = await asyncio.to_thread(Catalogue.parse, body, fetch_time=self._clock(), rules=rules)
+        check_priced(catalogue, lists_prices=self._upstream.lists_prices)
+        return catalogue
+
+    async def _store(self, catalogue: Catalogue, body: bytes | None, known: Document | None) -> None:
         await self._catalogues.update_one(
             {"_id": catalogue.hash},
             {
                 "$set": {"seen_time": catalogue.fetch_time},
-                "$setOnInsert": {"fetch_time": catalogue.fetch_time, "body": Binary(zlib.compress(body))},
+                "$addToSet": {"upstreams": self._upstream.name},
+                "$setOnInsert": stored_fields(catalogue, body),
             },
             upsert=True,
         )
@@ -134,11 +180,11 @@ class PricingOracle:
         self._set_current(first, catalogue.fetch_time)
 
     async def _last_accepted(self) -> Catalogue | None:
-        """Return the newest catalogue that any server accepted."""
-        newest = await _newest(self._catalogues)
+        """Return the newest catalogue of this upstream that any server accepted."""
+        newest = await newest_document(self._catalogues, self._upstream)
         if newest is None or (self.current is not None and self.current.hash == newest["_id"]):
             return self.current
-        return await _decode_or_none(newest) or self.current
+        return await decode_or_none(newest) or self.current
 
     async def run(self, interval: float) -> None:
         """Refresh until cancelled, once per interval in seconds."""
@@ -151,7 +197,7 @@ class PricingOracle:
     async def prepare(self, models: tuple[str, ...]) -> None:
         """Load the providers' own prices of these models; wait at most two seconds."""
         found = [self.current.find(model) for model in models] if self.current else []
-        await self._providers.prepare({model.id for model in found if model is not None})
+        await self._providers.prepare({model.id for model in found if model is not None and model.prices.are_listed})
 
     def bound(
         self,
@@ -169,8 +215,7 @@ class PricingOracle:
             max_output_tokens: The output limit that the request carries.
             max_price: `provider.max_price` as the request carries it; None: it carries none.
         """
-        catalogue = self.current
-        offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
+        catalogue, offers = self.current, self._listed(models)
         if not offers or not all(catalogue and catalogue.offers(model) for model in models):
             return None
         known = [self._providers.newest(offer.id) for offer in offers]
@@ -184,9 +229,7 @@ class PricingOracle:
 
     def output_limit(self, models: tuple[str, ...], *, request_bytes: int) -> int | None:
         """Return the largest output limit that all of these models accept; None: it is not known."""
-        catalogue = self.current
-        offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
-        return output_limit(request_bytes=request_bytes, models=offers)
+        return output_limit(request_bytes=request_bytes, models=self._listed(models))
 
     def max_price(self, models: tuple[str, ...], *, request_bytes: int) -> dict[str, str]:
         """Return the dearest known prices of these models in the form of OpenRouter's `provider.max_price`.
@@ -203,10 +246,16 @@ class PricingOracle:
 
     def _offers(self, models: tuple[str, ...]) -> list[CatalogueModel | Endpoint]:
         """Return all known offers of these models: the catalogue's and the providers' own."""
-        catalogue = self.current
-        listed = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
+        listed = self._listed(models)
         known = [self._providers.newest(offer.id) for offer in listed]
         return [*listed, *(each for prices in known if prices is not None for each in prices.endpoints)]
+
+    def _listed(self, models: tuple[str, ...]) -> list[CatalogueModel]:
+        """Return the catalogue's offers of these models, with the prices of now."""
+        catalogue, now = self.current, self._clock()
+        if catalogue is None:
+            return []
+        return [offer for model in models for offer in priced_offers(catalogue, model, at=now)]
 
     def listed_name(self, model: str) -> str | None:
         """Return the listing's id of a requested model; None: it is the requested name, or not known."""
@@ -233,7 +282,7 @@ class PricingOracle:
             at: When the call started.
             catalogue: The catalogue in force then.
         """
-        model = catalogue.find(served_model, requested=requested) if catalogue else None
+        model = priced_model(catalogue, served_model, requested=requested, at=at) if catalogue else None
         if catalogue is None or model is None:
             return Priced(cost=None, evidence=None)
         snapshot = self._providers.at(model.id, at) if provider else None
@@ -256,18 +305,25 @@ class PricingOracle:
         requested: tuple[str, ...],
         provider: str | None,
         at: datetime,
-        catalogue_hash: str,
+        catalogue_hash: str | None,
     ) -> Priced:
-        """Price a call of any time and any server as `price` does, by the catalogue of this hash.
+        """Price a call of any time and any server as `price` does, by the catalogue of this hash; None: it had none.
+
+        If that has no price for it, the operator's prices of now apply, from their own time on.
 
         Raises:
             StorageUnavailable: The database is out of reach.
         """
-        catalogue = await self._load(catalogue_hash)
-        model = catalogue.find(served_model, requested=requested) if catalogue else None
+        catalogue = await self._load(catalogue_hash) if catalogue_hash is not None else None
+        model = priced_model(catalogue, served_model, requested=requested, at=at) if catalogue else None
+        current = self.current
+        if current is not None and current.rules and (model is None or not model.prices.are_listed):
+            later = priced_model(current, served_model, requested=requested, at=at)
+            if later is not None and later.prices.are_listed:
+                catalogue, model = current, later
         if catalogue is None or model is None:
             return Priced(cost=None, evidence=None)
-        snapshot = await self._providers.load_at(model.id, at) if provider else None
+        snapshot = await self._providers.load_at(model.id, at) if provider and catalogue.has_prices else None
         return _priced(usage, catalogue, model, snapshot, provider=provider, at=at)
 
     async def _load(self, catalogue_hash: str) -> Catalogue | None:
@@ -281,7 +337,7 @@ class PricingOracle:
         return catalogue
 
     async def _read(self, catalogue_hash: str) -> Catalogue | None:
-        return await _decode_or_none(await self._catalogues.find_one({"_id": catalogue_hash}))
+        return await decode_or_none(await self._catalogues.find_one({"_id": catalogue_hash}))
 
     def _set_current(self, catalogue: Catalogue, seen_time: datetime) -> None:
         if self.current is not None and self.current.hash != catalogue.hash:
@@ -327,31 +383,3 @@ def _priced(
         provider_prices_time=snapshot.first_seen if snapshot and own else None,
     )
     return Priced(cost=price(usage, prices, at=at) if usage else None, evidence=evidence)
-
-
-async def newest_catalogue(collection: Collection) -> Catalogue | None:
-    """Return the newest stored catalogue; None: none is stored yet."""
-    newest = await _newest(collection)
-    return None if newest is None else await _decode(newest)
-
-
-async def _newest(collection: Collection) -> Document | None:
-    return await collection.find_one({}, sort=[("seen_time", -1)])
-
-
-async def _decode_or_none(document: Document | None) -> Catalogue | None:
-    """Decode a stored catalogue; None for one that cannot be decoded."""
-    try:
-        return None if document is None else await _decode(document)
-    except (ValueError, TypeError, KeyError, zlib.error) as error:
-        log.warning("stored_catalogue_unreadable", error=str(error))
-        return None
-
-
-async def _decode(document: Document) -> Catalogue:
-    """Decode a stored catalogue in a thread. Its key is its hash, even if this version would compute another."""
-    body, fetch_time = document["body"], document["fetch_time"]
-    if not isinstance(body, bytes) or not isinstance(fetch_time, datetime):
-        raise TypeError("not a stored catalogue")
-    parsed = await asyncio.to_thread(lambda: Catalogue.parse(zlib.decompress(body), fetch_time=fetch_time))
-    return replace(parsed, hash=document["_id"])

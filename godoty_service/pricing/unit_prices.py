@@ -70,6 +70,11 @@ class UnitPrices:
             **prices,
         )
 
+    @property
+    def are_listed(self) -> bool:
+        """Whether any price is listed, be it one that depends on the call; some upstreams list models alone."""
+        return self != _UNLISTED
+
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "UnitPrices":
         """Decode prices from `to_document`."""
@@ -135,6 +140,9 @@ class UnitPrices:
         return self.prompt if unlisted else self.input_cache_read
 
 
+_UNLISTED = UnitPrices()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriceEvidence:
     """The prices that were in force when a call started, and their source.
@@ -168,7 +176,7 @@ def price(usage: TokenUsage, prices: UnitPrices, *, at: datetime) -> Decimal | N
     """
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
-    if prices.uncounted_fees or usage.server_tool_calls:
+    if prices.uncounted_fees or usage.server_tool_calls or not prices.are_listed:
         return None
     rates = prices.effective(at=at, prompt_tokens=usage.input_tokens)
     return _sum([*_input_lines(usage, rates), *_output_lines(usage, rates), *_fee_lines(usage, rates)])

@@ -245,7 +245,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         policy = await self._policies.get(call.tenant_id)
         catalogue, age, seen_time = self._oracle.current, self._oracle.age(), self._oracle.seen_time
         response = pb.ListModelsResponse(
-            catalogue_state=catalogue_state(age, stale_after=self._catalogue_stale_after),
+            catalogue_state=catalogue_state(catalogue, age=age, stale_after=self._catalogue_stale_after),
             catalogue_time=timestamp(seen_time) if seen_time is not None else None,
         )
         if catalogue is not None:

@@ -8,6 +8,7 @@ from godoty.v1 import model_pb2 as pb
 from godoty_service.aio.cooperative import yielding_batches
 from godoty_service.pricing.abilities import Abilities
 from godoty_service.pricing.catalogue import Catalogue
+from godoty_service.pricing.effective_prices import priced_model
 from godoty_service.pricing.money import format_usd
 from godoty_service.pricing.unit_prices import UnitPrices
 from godoty_service.tenancy.auth import KeyLimits
@@ -33,20 +34,21 @@ async def model_messages(catalogue: Catalogue, model_ids: Sequence[str], *, now:
     return [_model(catalogue, each, now) async for some in yielding_batches(model_ids) for each in some]
 
 
-def catalogue_state(age: float | None, *, stale_after: timedelta) -> pb.CatalogueState:
-    """Return the state of a catalogue.
+def catalogue_state(catalogue: Catalogue | None, *, age: float | None, stale_after: timedelta) -> pb.CatalogueState:
+    """Return the state of a catalogue; an upstream without a listing has none.
 
     Args:
-        age: The seconds since the provider confirmed it; None: there is none.
+        catalogue: The catalogue in force.
+        age: The seconds since the provider confirmed it.
         stale_after: The age from which on it is stale.
     """
-    if age is None:
+    if catalogue is None or not catalogue.is_listed or age is None:
         return pb.CATALOGUE_STATE_MISSING
     return pb.CATALOGUE_STATE_STALE if age > stale_after.total_seconds() else pb.CATALOGUE_STATE_CURRENT
 
 
 def _model(catalogue: Catalogue, model_id: str, now: datetime) -> pb.Model:
-    charged = catalogue.find(model_id) or catalogue.models[model_id]
+    charged = priced_model(catalogue, model_id, at=now) or catalogue.models[model_id]
     abilities = catalogue.abilities.get(model_id, _UNKNOWN)
     return pb.Model(
         model_id=model_id,

@@ -62,6 +62,11 @@ class Catalogue:
         ]
         return {"data": listed, "total_count": len(listed), "links": {"next": None}}
 
+    def unpriced_listing(self) -> dict[str, Any]:
+        """Return the body of `GET /models` as llama.cpp, vLLM and LiteLLM send it: names alone."""
+        listed = [{"id": entry["id"], "object": "model", "created": 0, "owned_by": "local"} for entry in self._entries]
+        return {"object": "list", "data": listed}
+
     def entry(self, name: str) -> dict[str, Any] | None:
         """Return the listing's entry for an id or canonical slug."""
         return self._by_id.get(name) or self._by_slug.get(name)

@@ -44,3 +44,11 @@ def test_each_install_checks_hashes_or_adds_nothing(name: str) -> None:
         own = "--no-deps" in each and "--no-build-isolation" in each
         tool = each.rstrip().endswith("--quiet uv")  # compiles requirements anew, and is in none of them
         assert "--require-hashes" in each or own or tool, each
+
+
+def test_no_failed_test_is_run_again() -> None:
+    """A test that fails now and then is a fault, which a second run would hide: neither CI nor pytest makes one."""
+    assert not any(re.search(r"rerun|flaky|retry", each) for name in COMPILED for each in requirements(name))
+    assert (ROOT / ".ci" / "run").read_text().count("make test") == 1
+    for name in (".ci/run", "Makefile", "pyproject.toml"):
+        assert not re.search(r"--reruns|--last-failed|--lf\b|--ff\b", (ROOT / name).read_text()), name

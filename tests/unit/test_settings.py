@@ -27,6 +27,7 @@ def test_defaults_match_the_documentation() -> None:
     assert (settings.mongodb_uri, settings.openrouter_api_key, settings.metrics_listen) == (None, None, None)
     assert (settings.log_content, settings.trace_content) == (False, False)
     assert settings.lease > 2 * settings.heartbeat
+    assert (settings.stream_heartbeat, settings.clock_tolerance) == (5, 60)
 
 
 def test_longest_key_watch_stops_a_turn_in_time() -> None:

@@ -8,16 +8,18 @@ import grpc
 import httpx
 import pytest
 from godoty.v1 import budget_pb2, tenant_pb2
+from godoty.v1 import turn_pb2 as turn_pb
 
-from godoty_service.ids import key_id_of
+from godoty_service.ids import key_id_of, new_id
 from godoty_service.ledger.entries import CostSource, ModelCall
 from godoty_service.ledger.states import CallState
 from openrouter_sandbox.mongodb.mongod import free_port
 from tests.conftest import Start
 from tests.e2e.admin.conftest import ENCRYPTION_KEY, Admin
+from tests.e2e.turns.streams import until_text
 from tests.support.backends import ACCOUNT
-from tests.support.caller import Caller
-from tests.support.service import Service
+from tests.support.caller import Caller, read
+from tests.support.service import Service, soon
 
 OWN = "sandbox-of-a-tenant-itself"
 
@@ -53,6 +55,25 @@ async def test_calls_are_billed_to_the_tenants_own_account(
     assert paid == {"before": [ACCOUNT], "own": [OWN], "after": [ACCOUNT]}
     ids = [started.entries(session_id)[0].provider_key_id for session_id in ("before", "own", "after")]
     assert ids == [key_id_of(ACCOUNT), key_id_of(OWN), key_id_of(ACCOUNT)]
+
+
+async def test_waiting_turn_is_billed_to_the_account_of_its_start(
+    started: Service, admin_of: Callable[[Service], Admin], connect: Callable[[Service], Caller]
+) -> None:
+    """A provider key that is set while a turn waits for its session pays for the turn."""
+    admin, caller, hold = admin_of(started), connect(started), new_id("hold")
+    call = caller.start(f"@sandbox plain tokens=4 hold_after=1 hold={hold}")
+    await until_text(call, "t0 ")
+    waiting = asyncio.create_task(caller.converse("hi", on_busy=turn_pb.ON_BUSY_WAIT))
+    turns = started.database["turns"]
+    await soon(lambda: turns.count_documents({"tenant_id": started.tenant_id}) == 2)
+    await admin.call("SetProviderKey", tenant_id=started.tenant_id, provider_key=OWN)
+    started.backends.allow(hold)
+
+    assert (await read(call)).finished
+    assert (await waiting).finished
+    assert [line.key for line in started.invoice("talk")] == [ACCOUNT, OWN]
+    assert [each.provider_key_id for each in started.entries("talk")] == [key_id_of(ACCOUNT), key_id_of(OWN)]
 
 
 async def test_record_is_read_with_the_key_that_made_the_call(

@@ -7,8 +7,10 @@ import pytest
 from godoty.v1 import budget_pb2, tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 
+from godoty_service.ids import new_id
 from tests.e2e.admin.conftest import Admin, full_policy
-from tests.support.caller import Caller
+from tests.support.caller import Caller, read
+from tests.support.service import soon
 
 POLICY = full_policy(
     provider_json='{"order": ["openai"], "allow_fallbacks": false, "max_price": {"prompt": "2", "image": "0.5"}}'
@@ -75,18 +77,17 @@ async def test_refusal_by_a_policy_or_a_limit_has_its_reason(
 
 async def test_hard_budget_set_during_a_turn_limits_later_calls(caller: Caller, admin: Admin) -> None:
     """The first call of the loop went out without; each later one carries `max_tokens` and `max_price`."""
-    call = caller.start("@sandbox tool-loop calls=3 first_delay_ms=2000", model="openai/gpt-4o-mini")
-    async for response in call:
-        if response.HasField("model_call_finished"):
-            break
+    hold = new_id("hold")
+    call = caller.start(
+        f"@sandbox tool-loop calls=3 tool=calculator hold_after=1 hold={hold}", model="openai/gpt-4o-mini"
+    )
+    await soon(lambda: len(caller.service.requests("talk")) == 1)
     budget = budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_DAY, limit_usd="10", hard=True)
     await admin.set_policy(caller.service.tenant_id, tenant_pb2.Policy(budgets=[budget]))
-    async for _ in call:
-        pass
+    caller.service.backends.allow(hold)
+    assert (await read(call)).finished
 
     bodies = caller.service.requests("talk")
     carried = [("max_tokens" in body, body.get("provider", {}).get("max_price")) for body in bodies]
     dearest = {"prompt": "0.165", "completion": "0.66"}
-    assert carried[0] == (False, None)
-    assert carried[-1] == (True, dearest)
-    assert all(tokens == (price is not None) for tokens, price in carried)
+    assert carried == [(False, None), (True, dearest), (True, dearest)]

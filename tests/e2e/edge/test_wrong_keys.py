@@ -9,6 +9,7 @@ import grpc
 import httpx
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from structlog.testing import capture_logs
 
 from godoty_service.mongo.collection import Collection
 from godoty_service.rpc.auth_throttle import AuthThrottle, TooManyWrongKeys
@@ -119,6 +120,23 @@ def test_concurrent_lookups_of_all_sources_are_limited(throttle: AuthThrottle) -
     for check in begun:
         check.__exit__(None, None, None)
     assert lookups(throttle, "192.0.2.1") == 10
+
+
+def test_each_refused_source_is_logged_once_a_minute(throttle: AuthThrottle, clock: Clock) -> None:
+    """Two sources are two lines, however many calls are refused; the next line has the calls of its minute."""
+    with capture_logs() as lines:
+        for seconds, calls in ((0, 100), (59, 40), (1, 1), (59, 7)):
+            clock.now += seconds
+            for _ in range(calls):
+                for source in ("10.0.0.1", "10.0.0.2"):
+                    throttle.refuse(source)
+
+    assert [(line["source"], line["calls"]) for line in lines] == [
+        ("10.0.0.1", 1),
+        ("10.0.0.2", 1),
+        ("10.0.0.1", 140),
+        ("10.0.0.2", 140),
+    ]
 
 
 def _wrong(number: int) -> tuple[tuple[str, str], ...]:

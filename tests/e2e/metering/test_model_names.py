@@ -1,6 +1,7 @@
 """One name for a model: the listing's id, for any name that the provider or the request used."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -11,9 +12,9 @@ from godoty_service.ledger.states import CallState
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.billing.generation import Generation
-from tests.e2e.metering.conftest import StartCaller
+from tests.e2e.metering.conftest import NEVER, StartCaller
 from tests.e2e.metering.reconciler_harness import calls, cancelled, closed
-from tests.integration.billing.caller import BillingCaller
+from tests.integration.billing.caller import BillingCaller, keys_of
 from tests.support.caller import Caller
 
 HAIKU, SLUG = "anthropic/claude-haiku-4.5", "anthropic/claude-4.5-haiku-20251001"
@@ -54,11 +55,15 @@ async def named_in_three_ways(caller: Caller) -> None:
     await closed(caller)
 
 
+@pytest.mark.parametrize("rollup_interval", [0.1, NEVER], ids=["rolled up", "entries"])
 async def test_every_sum_and_label_has_the_listed_id(
-    start_caller: StartCaller, registries: list[CollectorRegistry]
+    start_caller: StartCaller,
+    registries: list[CollectorRegistry],
+    issue: Callable[..., str],
+    rollup_interval: float,
 ) -> None:
     """Billed under the id, billed under the slug and reconciled by a record: one row, one run name, one label."""
-    caller = await start_caller()
+    caller = await start_caller(rollup_interval=rollup_interval)
     await named_in_three_ways(caller)
 
     entries = calls(caller)
@@ -71,6 +76,13 @@ async def test_every_sum_and_label_has_the_listed_id(
     assert (row.model, row.totals.model_calls, row.totals.turns) == (HAIKU, 4, 4)
     assert {run.model for run in metrics.recent_runs} == {HAIKU}
     assert labels(registries) == {HAIKU}
+    biller = BillingCaller(caller.service, caller.channel, issue(caller.service, scopes=frozenset({Scope.BILLING})))
+    now = datetime.now(UTC)
+    for groups in (("model",), ("model", "user")):  # of roll-ups, and of entries
+        usage = await biller.usage(now - timedelta(hours=1), now + timedelta(hours=1), *groups)
+        assert [(keys[0], row.totals.model_calls) for keys, row in zip(keys_of(usage), usage.rows, strict=True)] == [
+            (HAIKU, 4)
+        ]
 
 
 async def test_reply_has_the_listed_id_and_the_provider_name(start_caller: StartCaller) -> None:

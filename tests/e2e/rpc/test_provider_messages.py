@@ -42,6 +42,21 @@ async def test_refusal_has_the_providers_message(caller: Caller, prompt: str) ->
     assert [call.error_message for call in turn.calls] == [WORDS]
 
 
+async def test_message_is_in_the_log(serve_process: StartProcess, connect: Connect) -> None:
+    """As it is in the entry: without keys and cut."""
+    process, service = await serve_process()
+    text = f"{WORDS}, says Bearer sk-or-v1-{'0a' * 20}: {'too hot ' * 100}"
+    await connect(service).converse(f'@sandbox error-before status=400 message="{text}"')
+    await process.stop()
+
+    (entry,) = service.entries("talk")
+    (line,) = _logged(process.log.read_text(), "provider_error")
+    assert line["provider_message"] == entry.error_message
+    assert line["provider_message"].startswith(f"{WORDS}, says [key] too hot")
+    assert len(line["provider_message"]) == 500
+    assert line["call_id"] == entry.call_id
+
+
 async def test_each_failed_attempt_has_its_message(caller: Caller) -> None:
     """A request that was attempted three times has three entries with a message; the caller gets the last."""
     turn = await caller.converse('@sandbox error-before status=503 message="no instance is free"')

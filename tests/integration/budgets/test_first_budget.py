@@ -1,6 +1,7 @@
 """A tenant's first budget: tracking starts before the policy is in force, or the policy is not in force at all."""
 
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -11,17 +12,20 @@ from godoty_service.budgets.charges import OpeningBalance
 from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.errors import StorageUnavailable
 from godoty_service.tenancy.policies import NO_POLICY, Policies, Policy, PolicyChange, PolicyVersion
+from tests.faults.invoice_comparison import spending_at
 from tests.support.backends import ME
 from tests.support.caller import Caller
 
 BUDGET = Budget(window=BudgetWindow.MONTH, limit=Decimal(100), hard=True)
+HARD_AND_SOFT = pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
 
 
+@HARD_AND_SOFT
 async def test_first_budget_without_opening_balance_is_not_in_force(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, *, hard: bool
 ) -> None:
-    """The change is refused and the tenant's turns run unbounded as before; set again, the budget is enforced."""
-    tenant_id = caller.service.tenant_id
+    """The change is refused and turns run as before, also if it is revoked; set again, the budget counts."""
+    tenant_id, change = caller.service.tenant_id, PolicyChange(policy=Policy(budgets=(replace(BUDGET, hard=hard),)))
     assert (await caller.converse("hello")).finished
     async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
 
@@ -30,11 +34,13 @@ async def test_first_budget_without_opening_balance_is_not_in_force(
 
         monkeypatch.setattr(OpeningBalanceJob, "before", fail)
         with pytest.raises(StorageUnavailable):
-            await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=Policy(budgets=(BUDGET,))))
+            await components.administration.update_policy(ME, tenant_id, change)
         policy = await components.tenancy.policies.read(tenant_id)
         assert (await caller.converse("hello again")).finished
+        await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=NO_POLICY))
+        assert (await caller.converse("hello once more")).finished
         monkeypatch.undo()
-        await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=Policy(budgets=(BUDGET,))))
+        await components.administration.update_policy(ME, tenant_id, change)
         (status,) = await components.budgets.service.status(tenant_id)
 
     assert policy == NO_POLICY
@@ -66,3 +72,35 @@ async def test_tracking_has_started_when_the_policy_is_written(caller: Caller, m
     assert writing is not None
     assert written is not None
     assert now < written < writing
+
+
+@HARD_AND_SOFT
+async def test_turns_run_while_the_final_balance_cannot_be_summed(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, *, hard: bool
+) -> None:
+    """The budget is in force with its first balance; once the final one can be summed, it has every charge."""
+    tenant_id = caller.service.tenant_id
+    async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
+        policy = Policy(budgets=(replace(BUDGET, hard=hard),))
+        await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=policy))
+        assert (await caller.converse("hello")).finished
+        failed: list[str] = []
+        before = OpeningBalanceJob.before
+
+        async def fail(job: OpeningBalanceJob, of_tenant: str, end: datetime, *, at: datetime) -> OpeningBalance:
+            if of_tenant != tenant_id:
+                return await before(job, of_tenant, end, at=at)
+            failed.append(of_tenant)
+            raise StorageUnavailable("too slow")
+
+        monkeypatch.setattr(OpeningBalanceJob, "before", fail)
+        _, maintenance = spending_at(components, timedelta(minutes=5))
+        await maintenance.run_once()
+        assert (await caller.converse("hello again")).finished
+        monkeypatch.undo()
+        await maintenance.run_once()
+        await maintenance.run_once()
+        (status,) = await components.budgets.service.status(tenant_id)
+
+    assert failed
+    assert status.spent == caller.service.invoiced("talk") > 0
