@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from openrouter_sandbox.mcp.faults import FAULTS
+from openrouter_sandbox.mcp.leaks import LEAKY
 from openrouter_sandbox.mcp.state import McpState
 from openrouter_sandbox.mcp.tools import announce, build_server
 from openrouter_sandbox.streaming.client_connection import ClientConnection
@@ -27,7 +28,8 @@ class McpApp:
     """Serves the protocol; `run` must be entered while it does.
 
     Paths: `/mcp`, `/legacy` (versions with sessions only), `/secret` (needs a header `X-Api-Key` or an access token of
-    `/token`), `/redirect?to=URL&status=N`, `/silent`, `/nonsense?kind=K`, `/flood`; `/_sandbox/...` controls it.
+    `/token`), `/leaky` (repeats the headers of requests in its list and its tool `leak`), `/redirect?to=URL&status=N`,
+    `/silent`, `/nonsense?kind=K`, `/flood`; `/_sandbox/...` controls it.
     """
 
     def __init__(self, state: McpState) -> None:
@@ -67,7 +69,7 @@ class McpApp:
         path = request.url.path
         self._state.requests.append({"path": path, "method": request.method, "headers": dict(request.headers)})
         del self._state.requests[:-_KEPT_REQUESTS]
-        if path in ("/mcp", "/legacy", "/secret") and request.method in _METHODS:
+        if path in ("/mcp", "/legacy", "/secret", LEAKY) and request.method in _METHODS:
             await self._protocol(path, request, send)
             return
         if path in ("/nonsense", "/flood"):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
 
 from godoty_service.ledger.codec import call_from_document
@@ -124,6 +125,15 @@ class Service:
         """Return the sum of the session's lines on the invoice."""
         name = self.provider_session_id(session_id)
         return self.backends.ask(lambda: self.backends.sandbox.invoice.total(session=name))
+
+
+def stored_bytes(service: Service) -> bytes:
+    """Return all documents of the database, as they are stored: what is in clear can be found in them."""
+    options = service.database.codec_options.with_options(document_class=RawBSONDocument)
+    names = service.database.list_collection_names()
+    return b"".join(
+        each.raw for name in names for each in service.database.get_collection(name, codec_options=options).find()
+    )
 
 
 def format_amount(amount: Decimal) -> str:

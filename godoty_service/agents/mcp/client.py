@@ -101,7 +101,7 @@ class OpenClient:
             await self._serve()
         except Exception as error:  # noqa: BLE001 - the package raises groups of many kinds
             if not self.ready.done():
-                text = self._link.mask(_opening_text(self._opening, error))
+                text = cut(self._link.mask(_opening_text(self._opening, error)))
                 self.ready.set_exception(McpUnavailable(text, answered=bool(self._opening.status)))
         finally:
             self._stop.set()
@@ -246,7 +246,7 @@ async def list_tools(session: ClientSession) -> list[Tool]:
 
 
 def _failure_text(exchange: Exchange, error: BaseException) -> str:
-    """Return why a request failed: what the transport noted, and what the server said."""
+    """Return why a request failed: what the transport noted, and what the server said, as long as that is."""
     if isinstance(error, ValidationError):
         return exchange.problem or "The server's answer is not what the protocol prescribes."
     if not isinstance(error, MCPError):
@@ -257,7 +257,7 @@ def _failure_text(exchange: Exchange, error: BaseException) -> str:
         return exchange.problem or "The server's answer is not what the protocol prescribes."
     if said in _STAND_INS or not said:
         return exchange.problem or "The connection to the server broke before it answered."
-    return f"{exchange.problem} {cut(said)}".strip()
+    return f"{exchange.problem} {said}".strip()
 
 
 def _opening_text(exchange: Exchange, error: BaseException) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from mcp_types import CallToolResult, InputRequiredResult, Tool
 
-from godoty_service.agents.mcp.errors import McpFailure, McpUnavailable
+from godoty_service.agents.mcp.errors import McpFailure, McpUnavailable, cut
 from godoty_service.agents.mcp.links import Progress, ServerLink
 from godoty_service.agents.mcp.transport import Exchange
 
@@ -106,10 +106,7 @@ class McpConnection:
             McpFailure: There is no list, or it has too many pages.
         """
         module = await client_module()
-        tools = await self._request(module.list_tools)
-        for each in tools:
-            each.description = self.mask(each.description or "") or None
-        return tools
+        return self._link().masked_tools(await self._request(module.list_tools))
 
     def mask(self, text: str) -> str:
         """Return a text of the server without its credentials."""
@@ -164,7 +161,7 @@ class McpConnection:
                 return await module.outcome(client.start(send(session), exchange), exchange)
             except McpFailure as failure:
                 if not exchange.session_lost or attempt == 2:  # noqa: PLR2004 - the second
-                    raise McpFailure(self.mask(str(failure))) from None
+                    raise McpFailure(cut(self.mask(str(failure)))) from None
                 client.close()
                 if session.discover_result is not None:  # it has no sessions: it spoke another version
                     self._link().protocol = None

@@ -1,6 +1,7 @@
 """Converts the result of an MCP tool to the content that the model sees."""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 from mcp_types import (
@@ -20,16 +21,19 @@ from godoty_service.agents.tools.limits import cut_texts
 _EMPTY = "(no output)"
 
 
-def tool_result(tool_use_id: str, result: CallToolResult, *, max_bytes: int | None = None) -> ToolResult:
+def tool_result(
+    tool_use_id: str, result: CallToolResult, *, mask: Callable[[str], str] = str, max_bytes: int | None = None
+) -> ToolResult:
     """Convert a result: texts as they are, structured content as JSON, and a note in place of what is no text.
 
     Args:
         tool_use_id: The model's id of the call.
         result: The result.
+        mask: Returns a text without the server's credentials; it comes before a cut, which could leave a part of one.
         max_bytes: Bytes of UTF-8 after which it is cut; None: it is not cut here.
     """
     texts = [_text(block) for block in result.content]
-    texts = [_clean(text) for text in (*texts, *_structured(result.structured_content, texts)) if text]
+    texts = [mask(_clean(text)) for text in (*texts, *_structured(result.structured_content, texts)) if text]
     if max_bytes is not None:
         texts = list(cut_texts(texts, max_bytes))
     content: list[ToolResultContent] = [{"text": text} for text in texts]

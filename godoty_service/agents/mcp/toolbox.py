@@ -136,7 +136,7 @@ class McpToolbox:
         information = session.server_info
         found = ServerCheck(
             protocol_version=session.protocol_version or "",
-            software=connection.mask(f"{information.name} {information.version}"[:200]) if information else "",
+            software=connection.mask(f"{information.name} {information.version}")[:200] if information else "",
             connect=timedelta(seconds=connected - start),
         )
         try:

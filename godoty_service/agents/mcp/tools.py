@@ -126,8 +126,7 @@ class _Call:
             result = await connection.call(self._tool.listed.name, arguments, report)
         except McpFailure as failure:
             return error_result(self._id, str(failure))
-        found = tool_result(self._id, result, max_bytes=self._tool.server.output_bytes)
-        return {**found, "content": [{"text": connection.mask(each["text"])} for each in found["content"]]}
+        return tool_result(self._id, result, mask=connection.mask, max_bytes=self._tool.server.output_bytes)
 
     async def _report(
         self, connection: McpConnection, progress: float, total: float | None, message: str | None
@@ -139,7 +138,7 @@ class _Call:
         if self._reported >= _ALL_REPORTED and now - self._last_report < _SECONDS_BETWEEN:
             return
         self._reported, self._last_report = self._reported + 1, now
-        words = connection.mask(cut(message or ""))
+        words = cut(connection.mask(message or ""))
         self._reports.append(ProgressReport(progress=progress, total=total, message=words))
         self._wake.set()
 

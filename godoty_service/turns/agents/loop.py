@@ -46,7 +46,7 @@ def build_agent(
         offered: Its tools of MCP servers.
         listener: Receives its tool calls.
         state: Its state.
-        manager: Stores its messages; None: they are not stored.
+        manager: Stores its messages; None: they are not stored, as it is a sub-agent.
     """
     name = str(model.get_config()["model_id"])
     fixed = sum(len(json.dumps(tool.tool_spec)) for tool in tools) + len(profile.system_prompt.encode())
@@ -65,7 +65,7 @@ def build_agent(
         callback_handler=None,
         retry_strategy=None,
         trace_attributes=turn_attributes(tenant_id=turn.tenant_id, session_id=session.session_id, turn_id=turn.turn_id),
-        **history_management(profile, trimmer),
+        **history_management(profile, trimmer, sub_agent=manager is None),
     )
     offer(agent, offered)
     return agent, trimmer
