@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from tests.e2e.agents.conftest import INVALID, NOT_FOUND, Definer
-from tests.e2e.agents.trees import asks, results, tools
+from tests.e2e.agents.trees import CHEAP, OTHER, asks, results, tools, tree
 from tests.support.caller import Caller, failure_of
 from tests.support.service import Service
 
@@ -82,3 +82,15 @@ async def test_policy_holds_for_sub_agents(restricted: Any, define: Any) -> None
     turn = await caller.converse(asks("researcher", "Hi."), agent="coordinator")
     text = "The agent researcher failed: The tenant's policy does not allow the agent researcher."
     assert results(turn) == [(False, text)]
+
+
+async def test_policy_holds_for_the_models_of_sub_agents(restricted: Any, define: Any) -> None:
+    """A definition may name any model of the catalogue: the calling model sees that this one is not allowed."""
+    caller: Caller = await restricted(allowed_models=(CHEAP,))
+    await tree(define(caller), model=OTHER)
+    turn = await caller.converse(asks("researcher", "Hi."), agent="coordinator")
+
+    ((succeeded, output),) = results(turn)
+    assert not succeeded
+    assert OTHER in output
+    assert {each.requested_model for each in caller.service.entries("talk")} == {CHEAP}
