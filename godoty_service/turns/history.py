@@ -130,8 +130,8 @@ class OverflowTrimmer:
 class TrimmedWindow(SlidingWindowConversationManager):
     """Strands' sliding window, with overflows answered by the trimmer.
 
-    A turn's own agent has its window when the turn begins. A sub-agent begins with nothing, and what it adds can outgrow
-    the window: its window slides before each model call, and its task, the first message, remains beside it.
+    A turn's own agent has its window when the turn begins. A sub-agent begins with nothing, and what it adds may be
+    more than the window: so its window slides before each model call, and its task, the first message, remains.
     """
 
     def __init__(self, window_size: int, trimmer: OverflowTrimmer, *, sub_agent: bool = False) -> None:

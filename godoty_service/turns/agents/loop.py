@@ -69,3 +69,19 @@ def build_agent(
     )
     offer(agent, offered)
     return agent, trimmer
+
+
+def release(agent: Agent, invocation: dict[str, Any]) -> None:
+    """Take an agent apart that has ended, so that its memory is freed at once.
+
+    Strands' agent, its hooks and its tools refer to one another, and so does its registry of tools to itself. Only a
+    full garbage collection would free them, and with them the turn's log and messages; with 250 streams that takes
+    0.2 s in which the process does nothing.
+
+    Args:
+        agent: The agent.
+        invocation: Its invocation state.
+    """
+    invocation.clear()
+    vars(agent.tool_registry).clear()
+    vars(agent).clear()

@@ -1,4 +1,4 @@
-"""Moves of the isolation test with agents and MCP servers, under names that others have, too, and under others' names."""
+"""Moves of the isolation test with agents and MCP servers, under shared names and under those of others."""
 
 from typing import Any, ClassVar
 
@@ -28,6 +28,11 @@ SERVICES = {
     "AdminService": ("admin", Scope.TENANT_ADMIN),
 }
 FILTERED = {"ListSessions", "ListTurns"}  # a name of another tenant's finds nothing
+
+
+def use(tool: str, arguments: str) -> str:
+    """Return the end of a text by which the model uses a tool once."""
+    return f" @sandbox tool-loop calls=2 tool={tool} input='{arguments}'"
 
 
 class DefiningTenants(ChangingTenants):
@@ -88,7 +93,7 @@ class DefiningTenants(ChangingTenants):
             assert self.define(each, each.agent).code is OK
         tool = {"agent": {"agent": SHARED, "description": me.mark}}
         assert self.define(me, "asker", tools=[tool]).code is OK
-        asked = self.answer(me, "asker", f" @sandbox tool-loop calls=2 tool=agent_{SHARED} input='{{\"task\": \"Hi.\"}}'")
+        asked = self.answer(me, "asker", use(f"agent_{SHARED}", '{"task": "Hi."}'))
         outputs = [each.event.tool_call_finished.output for each in asked.messages]
         assert any("Hi." in each for each in outputs)
         if other is not me:
@@ -138,7 +143,7 @@ class DefiningTenants(ChangingTenants):
         assert self.definitions(me, "ListMcpServers").code is OK
         check = self.definitions(me, "CheckMcpServer", mcp_server=named).messages[0]
         assert (check.problem, check.tools[-1].name) == ("", "leak")
-        used = self.answer(me, "user", f" @sandbox tool-loop calls=2 tool={PREFIX}_leak input='{{\"way\": \"{way}\"}}'")
+        used = self.answer(me, "user", use(f"{PREFIX}_leak", f'{{"way": "{way}"}}'))
         assert used.code is OK
         assert any("[secret]" in str(each) for each in used.messages)
         if other is not me:

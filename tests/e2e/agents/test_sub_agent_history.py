@@ -9,7 +9,6 @@ from godoty_service.ledger.entries import CallPurpose
 from tests.e2e.agents.conftest import Definer, prompt_of
 from tests.e2e.agents.trees import (
     CHAIN,
-    DEPTHS,
     SUMMARY,
     asks,
     chain,
@@ -36,10 +35,9 @@ async def test_tree_with_summaries_equals_the_invoice(definer: Definer, caller: 
     turn = await caller.converse(text, agent="coordinator")
 
     entries = caller.service.entries("talk")
-    asked = [(CHAIN[depth], SUB if depth else OWN) for depth in DEPTHS for _ in range(2)]
-    answered = [
-        call for depth in reversed(DEPTHS) for call in ((CHAIN[depth], SUMMARIZED), (CHAIN[depth], SUB if depth else OWN))
-    ]
+    purposes = {name: SUB if depth else OWN for depth, name in enumerate(CHAIN)}
+    asked = [(name, purpose) for name, purpose in purposes.items() for _ in range(2)]
+    answered = [call for name in reversed(CHAIN) for call in ((name, SUMMARIZED), (name, purposes[name]))]
     assert [(each.agent, each.purpose) for each in entries] == asked + answered
     assert {(each.agent, each.agent_path or "") for each in entries} == {
         (name, path_at(depth)) for depth, name in enumerate(CHAIN)
@@ -92,8 +90,8 @@ async def test_window_of_a_sub_agent_slides_over_its_own_loop(definer: Definer, 
 
 async def test_summary_that_fails_does_not_end_its_agent(definer: Definer, caller: Caller) -> None:
     """Its calls are in the ledger; the agent goes on with its whole history, and tries again before its next call."""
-    fields: dict[str, Any] = {"tools": [{"builtin": "calculator"}], "history": SUMMARY, "limits": {"max_model_calls": 4}}
-    await definer.apply("clerk", **fields)
+    offered = [{"builtin": "calculator"}]
+    await definer.apply("clerk", tools=offered, history=SUMMARY, limits={"max_model_calls": 4})
     await definer.apply("coordinator", tools=tools("clerk"))
     refused = "@sandbox error-before status=400 x"  # is in what the summary is to be made of
     turn = await caller.converse(asks("clerk", summing(refused)), agent="coordinator")

@@ -35,7 +35,7 @@ from tests.e2e.agents.trees import (
 from tests.support.caller import Caller, read
 from tests.support.service import soon
 
-LIMIT = Decimal("0.002")
+LIMIT = Decimal("0.003")
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
@@ -165,7 +165,7 @@ async def test_hard_budget_holds_at_each_depth(restricted: Any, define: Any, dep
 async def test_hard_budget_holds_for_two_trees_at_once(restricted: Any, define: Any) -> None:
     """In two sessions of the tenant, whose agents spend side by side."""
     caller: Caller = await restricted(budgets=(Budget(window=BudgetWindow.DAY, limit=LIMIT, hard=True),))
-    await chain(define(caller), dearest="checker", history=SUMMARY)
+    await chain(define(caller), dearest="checker", history=SUMMARY, parameters={"max_output_tokens": 500})
     names = ("one", "two")
     await asyncio.gather(
         *(caller.converse(reaching(2, summing()), agent="coordinator", session_id=name) for name in names)
@@ -214,7 +214,7 @@ async def test_sub_agent_has_fifteen_minutes_for_a_call(
     turn = await read(stream)
 
     ((succeeded, output),) = results(turn, path_at(expired - 1))
-    assert (succeeded, output) == (False, f"The agent {CHAIN[expired]} did not answer within 900 s.")
+    assert (succeeded, output) == (False, "The agent did not answer within 900 s.")
     assert stop_of(turn) == "STOP_REASON_END_TURN"
     entries = await settled(service, 4)
     assert [each.agent for each in entries] == ["coordinator", "researcher", "checker", *CHAIN[:expired][::-1]]

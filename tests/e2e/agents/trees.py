@@ -75,7 +75,7 @@ async def chain(definer: Definer, *, dearest: str = "", **fields: Any) -> None:
     """
     below: tuple[str, ...] = ()
     for name in reversed(CHAIN):
-        prompt = "Read. " * 1000 if name == dearest else f"You are the {name}."
+        prompt = "Read. " * 500 if name == dearest else f"You are the {name}."
         offered = [{"builtin": "calculator"}, *tools(*below)]
         await definer.apply(name, system_prompt=prompt, tools=offered, **fields)
         below = (name,)
