@@ -20,7 +20,8 @@ from tests.support.service import stored_bytes
 OK, MISSING, INVALID = grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
 SHARED = "helper"  # a name of agents and servers that every tenant may have
 PREFIX = "crm"
-BROKEN = ("/secret", "/nothing", "/nonsense?kind=html", f"/redirect?to={LEAKY}")  # paths of servers that refuse or fail
+PATHS = (LEAKY, f"/redirect?to={LEAKY}")
+BROKEN = ("/secret", "/nothing", "/nonsense?kind=html")  # paths of servers that refuse or fail
 SERVICES = {
     "AgentService": ("agent", Scope.CONVERSE),
     "AgentDefinitionService": ("definitions", Scope.AGENTS),
@@ -133,13 +134,19 @@ class DefiningTenants(ChangingTenants):
         assert self.definitions(who, "ApplyMcpServer", server=server).code is OK
         assert self.define(who, "user", tools=[{"mcp": {"mcp_server": name}}]).code is OK
 
-    @rule(who=WHO, others=WHO, name=st.sampled_from([SHARED, None]), way=st.sampled_from(WAYS))
-    def use_a_server(self, who: int, others: int, name: str | None, way: str) -> None:
+    @rule(
+        who=WHO,
+        others=WHO,
+        name=st.sampled_from([SHARED, None]),
+        path=st.sampled_from(PATHS),
+        way=st.sampled_from(WAYS),
+    )
+    def use_a_server(self, who: int, others: int, name: str | None, path: str, way: str) -> None:
         """Its tenant's own, also under a name that others use; what it repeats of the secret nobody gets."""
         me, other = self.isolation.tenants[who], self.isolation.tenants[others]
         named = name or me.server
-        self.serve(me, named, LEAKY)
-        assert self.definitions(me, "GetMcpServer", mcp_server=named).messages[0].server.url == self.mcp.url(LEAKY)
+        self.serve(me, named, path)
+        assert self.definitions(me, "GetMcpServer", mcp_server=named).messages[0].server.url == self.mcp.url(path)
         assert self.definitions(me, "ListMcpServers").code is OK
         check = self.definitions(me, "CheckMcpServer", mcp_server=named).messages[0]
         assert (check.problem, check.tools[-1].name) == ("", "leak")

@@ -18,7 +18,7 @@ from tests.support.service import Service, soon
 CHEAP, OTHER = "openai/gpt-4o-mini", "openai/gpt-4o"
 CHAIN = ("coordinator", "researcher", "checker", "clerk")  # each calls the next one; three below the turn's own
 DEPTHS = range(len(CHAIN))
-HOLD = "@sandbox plain tokens=50 hold_after=2 hold=never"
+HOLD = "@sandbox plain tokens=50 hold_after=2 hold=never please"  # the last word ends the directive, also in JSON
 SUMMARY = {"messages": 4, "mode": "HISTORY_MODE_SUMMARY"}
 
 
