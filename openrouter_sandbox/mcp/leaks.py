@@ -20,25 +20,30 @@ def leaking_tool(context: Context) -> list[Tool]:
     """Return the tool `leak` of the path `/leaky`, whose description and schema repeat the headers of the request."""
     if context.request is None or context.request.url.path != LEAKY:
         return []
-    said = _headers(context)
+    said = _said(context)
     schema = {"type": "object", "properties": {"way": {"enum": list(WAYS), "description": said}}, "required": ["way"]}
     return [Tool(name="leak", title=said, description=f"Repeats {said}", input_schema=schema)]
 
 
 async def leak(context: Context, arguments: Mapping[str, Any]) -> CallToolResult:
     """Repeat the headers of the request in one of the ways in which a server can say something."""
-    said, way = _headers(context), arguments["way"]
+    said, way = _said(context), arguments["way"]
     if way == "refusal":
         raise MCPError(INTERNAL_ERROR, said)
     if way == "progress":
         await context.session.report_progress(1, 2, said)
     if way == "structured":
-        return CallToolResult(content=[], structured_content=dict(context.request.headers))
+        return CallToolResult(content=[], structured_content=dict(_sent(context)))
     if way == "cut":  # in the middle of the secret
-        secret = context.request.headers.get("x-api-key", "")
+        secret = _sent(context).get("x-api-key", "")
         return text_result("x" * (_CUT - len(secret) // 2) + secret)
     return text_result("done" if way == "progress" else said, is_error=way == "error")
 
 
-def _headers(context: Context) -> str:
-    return ", ".join(f"{name}: {value}" for name, value in context.request.headers.items())
+def _sent(context: Context) -> Mapping[str, str]:
+    """Return the headers of the request."""
+    return {} if context.request is None else context.request.headers
+
+
+def _said(context: Context) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in _sent(context).items())

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
 
@@ -129,11 +130,9 @@ class Service:
 
 def stored_bytes(service: Service) -> bytes:
     """Return all documents of the database, as they are stored: what is in clear can be found in them."""
-    options = service.database.codec_options.with_options(document_class=RawBSONDocument)
-    names = service.database.list_collection_names()
-    return b"".join(
-        each.raw for name in names for each in service.database.get_collection(name, codec_options=options).find()
-    )
+    options: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+    database: Database[RawBSONDocument] = service.database.with_options(options)  # type: ignore[arg-type] # of other documents
+    return b"".join(each.raw for name in database.list_collection_names() for each in database[name].find())
 
 
 def format_amount(amount: Decimal) -> str:

@@ -49,7 +49,7 @@ async def test_tree_with_summaries_equals_the_invoice(definer: Definer, caller: 
 
     assert paths(turn, "model_call_finished") == [each.agent_path or "" for each in entries]
     shown = [metering_pb2.CallPurpose.Name(each.purpose).removeprefix("CALL_PURPOSE_").lower() for each in turn.calls]
-    assert shown == [each.purpose.value for each in entries]
+    assert shown == [str(each.purpose) for each in entries]
     metrics = await caller.metrics()
     assert metrics.totals.cost_usd == spent.cost_usd
     assert {each.agent: each.totals.model_calls for each in metrics.by_agent} == dict.fromkeys(CHAIN, 4)

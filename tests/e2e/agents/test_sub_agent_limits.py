@@ -176,6 +176,23 @@ async def test_hard_budget_holds_for_two_trees_at_once(restricted: Any, define: 
     assert total(entries) == sum(caller.service.invoiced(name) for name in names) <= LIMIT
 
 
+async def test_cost_limit_of_a_sub_agent_covers_those_below(definer: Definer, caller: Caller) -> None:
+    """What the checker spends counts for the researcher's own limit, which is lower than that of the turn."""
+    limit = Decimal("0.001")
+    await chain(definer, dearest="checker")
+    offered = [{"builtin": "calculator"}, *tools("checker")]
+    await definer.apply("researcher", tools=offered, limits={"max_cost_usd": str(limit)})
+    turn = await caller.converse(reaching(2, summing(calls=20)), agent="coordinator", limits={"max_cost_usd": "1"})
+
+    below = [each for each in caller.service.entries("talk") if each.agent_path]
+    assert {each.agent for each in below} == {"researcher", "checker"}
+    assert total(below) <= limit
+    assert_never_above(limit, below)
+    ((succeeded, output),) = results(turn, path_at(1))
+    assert not succeeded
+    assert "max_cost_usd does not cover the next model call" in output
+
+
 async def test_turn_calls_agents_fifty_times_at_most(definer: Definer, caller: Caller) -> None:
     """All of its agents together; the next turn begins anew."""
     for name, below in (("gone", ()), ("researcher", ("gone",)), ("coordinator", ("researcher",))):

@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import grpc
-from bson.raw_bson import RawBSONDocument
+from bson import encode
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import billing_service_pb2, billing_service_pb2_grpc
 
@@ -25,9 +25,8 @@ MODEL, OTHER = "openai/gpt-4o-mini", "openai/gpt-4o"
 
 def stored_versions(service: Service) -> dict[str, bytes]:
     """Return the documents of the tenant's versions, as the database has them, by id."""
-    options = service.database.codec_options.with_options(document_class=RawBSONDocument)
-    found = service.database.get_collection("agent_versions", codec_options=options)
-    return {each["_id"]: each.raw for each in found.find({"tenant_id": service.tenant_id})}
+    found = service.database["agent_versions"].find({"tenant_id": service.tenant_id})
+    return {each["_id"]: encode(each) for each in found}
 
 
 async def test_version_never_changes(definer: Definer, caller: Caller) -> None:
