@@ -54,6 +54,11 @@ class Conversation:
         """The tool messages after the last user message."""
         return [message for message in self.messages[self._last_user + 1 :] if message.get("role") == "tool"]
 
+    def has_said(self, text: str) -> bool:
+        """Return whether a text is in a message of the assistant; empty: in none."""
+        said = (text_of(message) for message in self.messages if message.get("role") == "assistant")
+        return bool(text) and any(text in each for each in said)
+
     @property
     def tool_names(self) -> list[str]:
         """The names of the offered functions."""

@@ -261,7 +261,10 @@ class OpenRouterModel(OpenAIModel):
         if error is not None:
             if isinstance(error, ModelUnavailable):
                 error.metadata.setdefault("model", self._model)
-            raise error
+            try:
+                raise error
+            finally:
+                error = None  # else the error and this frame, which its traceback has, wait for a garbage collection
         usage = _strands_usage(decoder)
         if reserved is not None:
             self.cut_by_budget |= call.clamped and _CUT in closing

@@ -38,7 +38,7 @@ class CallSpans:
         self._own: set[Span] = set()
 
     def add_sub_agent(self, path: str, invocation: Mapping[str, Any]) -> None:
-        """Add a sub-agent, whose calls belong to the cycles of its own loop."""
+        """Add a sub-agent, whose calls belong to its own span and the cycles of its own loop."""
         self._sub_agents[path] = invocation
 
     def remove_sub_agent(self, path: str) -> None:
@@ -81,12 +81,23 @@ class CallSpans:
         for position, span in enumerate((own, cycle)):
             if span.is_recording():
                 span.set_attributes(call_attributes(self._calls_of(position, span)))
-        agent = getattr(self._invocation.get("agent"), "trace_span", None)
-        if agent is not None and agent.is_recording():
-            agent.set_attributes(sum_attributes(list(self._calls.values())))
+        for path, invocation in self._agents_of(call):
+            agent = getattr(invocation.get("agent"), "trace_span", None)
+            if agent is not None and agent.is_recording():
+                agent.set_attributes(sum_attributes([each for each in self._calls.values() if _is_below(each, path)]))
+
+    def _agents_of(self, call: ModelCall) -> list[tuple[str, Mapping[str, Any]]]:
+        """Return the path and the invocation state of the turn's own agent, and of each one down to that of a call."""
+        own: list[tuple[str, Mapping[str, Any]]] = [("", self._invocation)]
+        return own + [(path, state) for path, state in self._sub_agents.items() if _is_below(call, path)]
 
     def _calls_of(self, position: int, span: Span) -> list[ModelCall]:
         return [call for call_id, call in self._calls.items() if self._spans[call_id][position] is span]
+
+
+def _is_below(call: ModelCall, path: str) -> bool:
+    """Return whether a call is of the agent of a path, or of an agent that this one called; empty: the turn's own."""
+    return not path or f"{call.agent_path or ''}/".startswith(f"{path}/")
 
 
 def turn_attributes(*, tenant_id: str, session_id: str, turn_id: str) -> dict[str, str]:

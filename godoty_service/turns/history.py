@@ -128,10 +128,14 @@ class OverflowTrimmer:
 
 
 class TrimmedWindow(SlidingWindowConversationManager):
-    """Strands' sliding window, with overflows answered by the trimmer."""
+    """Strands' sliding window, with overflows answered by the trimmer.
 
-    def __init__(self, window_size: int, trimmer: OverflowTrimmer) -> None:
-        super().__init__(window_size=window_size)
+    A turn's own agent has its window when the turn begins. A sub-agent begins with nothing, and what it adds may be
+    more than the window: so its window slides before each model call, and its task, the first message, remains.
+    """
+
+    def __init__(self, window_size: int, trimmer: OverflowTrimmer, *, sub_agent: bool = False) -> None:
+        super().__init__(window_size=window_size, per_turn=sub_agent, pin_first=1 if sub_agent else None)
         self._trimmer = trimmer
 
     def reduce_context(self, agent: Agent, e: Exception | None = None, **kwargs: Any) -> None:
@@ -183,12 +187,12 @@ class SummaryOfOldest:
         return await self._summarize.apply(replace(context, overflow=True))
 
 
-def history_management(profile: AgentProfile, trimmer: OverflowTrimmer) -> dict[str, Any]:
+def history_management(profile: AgentProfile, trimmer: OverflowTrimmer, *, sub_agent: bool) -> dict[str, Any]:
     """Return the arguments of `Agent` that keep its history within the window and the model's context."""
     if profile.summarize:
         summary, trim = SummaryOfOldest(profile.window_size), TrimOnOverflow(trimmer)
         return {"context_manager": ContextManager(strategies=[summary, trim], stash=False)}
-    return {"conversation_manager": TrimmedWindow(profile.window_size, trimmer)}
+    return {"conversation_manager": TrimmedWindow(profile.window_size, trimmer, sub_agent=sub_agent)}
 
 
 def summary_after_turn(manager: MongoSessionManager, messages: Messages, *, trimmed: bool) -> HistorySummary | None:

@@ -92,7 +92,7 @@ def _tool_calls(conversation: Conversation, scenario: Scenario) -> list[ToolCall
 
 def _loop_calls(conversation: Conversation, scenario: Scenario) -> list[ToolCall]:
     step, names = tool_loop_step(conversation, scenario), conversation.tool_names
-    if step >= scenario.number("calls"):
+    if step >= scenario.number("calls") or conversation.has_said(scenario.text("until")):
         return []
     count = max(1, scenario.number("parallel", 1))
     turn = (step - 1) * count

@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from openrouter_sandbox.mcp.faults import FAULTS, crowd
+from openrouter_sandbox.mcp.leaks import LEAKY
 from openrouter_sandbox.mcp.state import McpState
 from openrouter_sandbox.mcp.tools import announce, build_server
 from openrouter_sandbox.streaming.client_connection import ClientConnection
@@ -22,7 +23,7 @@ _KEPT_REQUESTS = 1_000
 _MODERN = "2026-"  # what the versions of the protocol without sessions begin with
 _METHODS = ("POST", "GET", "DELETE")
 _LEGACY = ("/legacy", "/restless")
-_PROTOCOL = ("/mcp", "/secret", "/crowded", *_LEGACY)
+_PROTOCOL = ("/mcp", "/secret", "/crowded", *_LEGACY, LEAKY)
 
 
 class McpApp:
@@ -30,7 +31,8 @@ class McpApp:
 
     Paths: `/mcp`, `/legacy` (versions with sessions only), `/restless` (likewise; ends each stream to listen at once),
     `/crowded` (lists more tools than anyone can use), `/secret` (needs a header `X-Api-Key` or an access token of
-    `/token`), `/redirect?to=URL&status=N`, `/silent`, `/nonsense?kind=K`, `/flood`; `/_sandbox/...` controls it.
+    `/token`), `/leaky` (repeats the headers of requests in its list and its tool `leak`), `/redirect?to=URL&status=N`,
+    `/silent`, `/nonsense?kind=K`, `/flood`; `/_sandbox/...` controls it.
     """
 
     def __init__(self, state: McpState) -> None:

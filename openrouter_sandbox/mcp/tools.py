@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from mcp.server import Server
-from mcp.server.context import ServerRequestContext
 from mcp.server.subscriptions import ListenHandler, ToolsListChanged
 from mcp_types import (
     CallToolRequestParams,
@@ -19,9 +18,10 @@ from mcp_types import (
     Tool,
 )
 
+from openrouter_sandbox.mcp.leaks import Context, leak, leaking_tool
+from openrouter_sandbox.mcp.results import text_result
 from openrouter_sandbox.mcp.state import McpState
 
-Context = ServerRequestContext[Any]
 Run = Callable[[McpState, Context, Mapping[str, Any]], Awaitable[CallToolResult]]
 
 _PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -53,10 +53,13 @@ def build_server(state: McpState) -> Server[Any]:
     async def list_tools(context: Context, _: PaginatedRequestParams | None) -> ListToolsResult:
         state.sessions.add(context.session)
         learned = {name: SandboxTool("Was learned.", {}) for name in state.learned}
-        return ListToolsResult(tools=[tool.listed(name) for name, tool in {**TOOLS, **learned}.items()])
+        tools = [tool.listed(name) for name, tool in {**TOOLS, **learned}.items()]
+        return ListToolsResult(tools=[*tools, *leaking_tool(context)])
 
     async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
         state.calls[params.name] += 1
+        if params.name == "leak":
+            return await leak(context, params.arguments or {})
         tool = TOOLS.get(params.name)
         if tool is None and params.name in state.learned:
             return text_result(f"{params.name} was learned")
@@ -75,11 +78,6 @@ def build_server(state: McpState) -> Server[Any]:
         on_call_tool=call_tool,
         on_subscriptions_listen=ListenHandler(state.changes),
     )
-
-
-def text_result(text: str, *, is_error: bool = False) -> CallToolResult:
-    """Return a result of one text."""
-    return CallToolResult(content=[TextContent(type="text", text=text)], is_error=is_error)
 
 
 async def announce(state: McpState) -> None:

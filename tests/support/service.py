@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 from pymongo.database import Database
 
 from godoty_service.ledger.codec import call_from_document
@@ -125,6 +127,13 @@ class Service:
         """Return the sum of the session's lines on the invoice."""
         name = self.provider_session_id(session_id)
         return self.backends.ask(lambda: self.backends.sandbox.invoice.total(session=name))
+
+
+def stored_bytes(service: Service) -> bytes:
+    """Return all documents of the database, as they are stored: what is in clear can be found in them."""
+    options: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+    database: Database[RawBSONDocument] = service.database.with_options(options)  # type: ignore[arg-type] # of other documents
+    return b"".join(each.raw for name in database.list_collection_names() for each in database[name].find())
 
 
 def format_amount(amount: Decimal) -> str:

@@ -108,11 +108,7 @@ class McpConnection:
         """
         module = await client_module()
         tools = await self._request(module.list_tools)
-        link = self._link()
-        for each in tools[:MAX_TOOLS]:
-            each.description, each.title = link.mask(each.description or ""), link.mask(each.title or "")
-            each.input_schema = link.masked_json(each.input_schema)
-        return tools
+        return self._link().masked_tools(tools[:MAX_TOOLS])
 
     def mask(self, text: str) -> str:
         """Return a text of the server without its credentials."""

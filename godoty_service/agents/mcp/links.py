@@ -4,10 +4,11 @@ import asyncio
 import json
 import time
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mcp_types import DiscoverResult
+from mcp_types import DiscoverResult, Tool
+from pydantic_core import to_json
 
 from godoty_service.agents.mcp.errors import McpUnavailable
 from godoty_service.agents.mcp.oauth import AccessToken
@@ -70,8 +71,8 @@ class ServerLink:
         self.tasks: set[asyncio.Task[None]] = set()
         values = [value for _, value in credentials.headers]
         parts = [*values, *(value.rpartition(" ")[2] for value in values), credentials.client_secret]
-        escaped = [json.dumps(each)[1:-1] for each in parts]  # as they stand in JSON
-        self._secrets = tuple(dict.fromkeys(each for each in (*parts, *escaped) if len(each) >= _LEAST_SECRET))
+        parts += [json.dumps(each)[1:-1] for each in parts]  # as a text of JSON has it
+        self._secrets = tuple(dict.fromkeys(each for each in parts if len(each) >= _LEAST_SECRET))
         self._headers = [(name.encode(), value.encode()) for name, value in credentials.headers]
         self._token = (
             AccessToken(server.oauth, credentials.client_secret, self.pool) if server.oauth is not None else None
@@ -112,12 +113,22 @@ class ServerLink:
             text = text.replace(each, _MASK)
         return text
 
-    def masked_json(self, value: dict[str, typing.Any]) -> dict[str, typing.Any]:
-        """Return a JSON object of the server without the credentials that it was given; itself if it repeats none."""
-        text = json.dumps(value)
+    def masked_tools(self, tools: Sequence[Tool]) -> list[Tool]:
+        """Return the tools of the server without these credentials; one whose name has any is left out."""
+        named = [each for each in tools if self.mask(each.name) == each.name]
+        for each in named:
+            each.description = self.mask(each.description or "") or None
+            each.title = self.mask(each.title or "") or None
+            each.input_schema = self._masked_schema(each.input_schema)
+        return named
+
+    def _masked_schema(self, schema: dict[str, typing.Any]) -> dict[str, typing.Any]:
+        try:
+            text = to_json(schema).decode()
+        except ValueError:  # nested too deeply: it is neither used nor shown
+            return schema
         masked = self.mask(text)
-        found: dict[str, typing.Any] = value if masked == text else json.loads(masked)
-        return found
+        return schema if masked == text else typing.cast("dict[str, typing.Any]", json.loads(masked))
 
     def enter(self) -> None:
         """Count a client."""

@@ -34,8 +34,8 @@ def tool_result(
     Args:
         tool_use_id: The model's id of the call.
         result: The result.
+        mask: Returns a text without the server's credentials; it comes before a cut, which could leave a part of one.
         max_bytes: Bytes of UTF-8 after which it is cut; None: it is not cut here.
-        mask: Removes secrets from a text, before it is cut: part of a secret would not be found.
     """
     texts = _joined([_text(block) for block in result.content])
     texts = [mask(_clean(text)) for text in (*texts, *_structured(result.structured_content, texts)) if text]

@@ -47,7 +47,7 @@ def build_agent(
         offered: Its tools of MCP servers.
         listener: Receives its tool calls.
         state: Its state.
-        manager: Stores its messages; None: they are not stored.
+        manager: Stores its messages; None: they are not stored, as it is a sub-agent.
     """
     name = str(model.get_config()["model_id"])
     fixed = sum(len(json.dumps(tool.tool_spec)) for tool in tools) + len(profile.system_prompt.encode())
@@ -66,7 +66,23 @@ def build_agent(
         callback_handler=None,
         retry_strategy=None,
         trace_attributes=turn_attributes(tenant_id=turn.tenant_id, session_id=session.session_id, turn_id=turn.turn_id),
-        **history_management(profile, trimmer),
+        **history_management(profile, trimmer, sub_agent=manager is None),
     )
     offer(agent, offered)
     return agent, trimmer
+
+
+def release(agent: Agent, invocation: dict[str, Any]) -> None:
+    """Take an agent apart that has ended, so that its memory is freed at once.
+
+    Strands' agent, its hooks and its tools refer to one another, and so does its registry of tools to itself. Only a
+    full garbage collection would free them, and with them the turn's log and messages; with 250 streams that takes
+    0.2 s in which the process does nothing.
+
+    Args:
+        agent: The agent.
+        invocation: Its invocation state.
+    """
+    invocation.clear()
+    vars(agent.tool_registry).clear()
+    vars(agent).clear()

@@ -28,8 +28,8 @@ from godoty_service.metering.sub_agent_meter import SubAgentMeter
 from godoty_service.openrouter.call_limits import CallLimits, ModelCallsSpent
 from godoty_service.openrouter.model import LISTENER
 from godoty_service.sessions.session import Session
-from godoty_service.turns.agents.agent import build_agent
-from godoty_service.turns.agents.failures import wrapped_error
+from godoty_service.turns.agents.agent import build_agent, release
+from godoty_service.turns.agents.failures import release_frames, wrapped_error
 from godoty_service.turns.agents.listeners import CallAnnouncer, CallListener, SubAgentLog, ToolListener
 from godoty_service.turns.agents.models import AgentCalls, build_model, fallback_models
 from godoty_service.turns.agents.sub_agent_tool import TASK, SubAgentTool
@@ -169,6 +169,7 @@ class SubAgents:
                 text = f"The agent did not answer within {MAX_SECONDS:g} s."
             else:
                 text = self._explain(entry, failure)
+            release_frames(failure)
         return {"toolUseId": tool_use["toolUseId"], "status": status, "content": [{"text": text}]}  # type: ignore[typeddict-item] # a literal
 
     async def _answer(self, entry: SubAgent, caller: Caller, path: str, arguments: Any) -> str:
@@ -237,9 +238,7 @@ class SubAgents:
                 await model.aclose()
                 await parts.meter.end_calls(path)
             finally:
-                # As of the turn's own agent: its parts refer to one another, and are freed at once only if taken apart.
-                invocation.clear()
-                vars(agent).clear()
+                release(agent, invocation)
 
     def _count_call(self) -> None:
         """Count a call.
@@ -290,7 +289,7 @@ class SubAgents:
         """Return what the calling model sees of a failure; a fault is logged."""
         if isinstance(failure, CallNotPossible):
             return str(failure)
-        inner = failure.original_exception if isinstance(failure, EventLoopException) else failure
+        inner = _cause_of(failure)
         if isinstance(inner, ModelCallsSpent | MaxTokensReachedException):
             return f"The agent {entry.agent.name} gave no answer: {inner}"
         error = wrapped_error(failure)
@@ -316,11 +315,15 @@ async def _run(agent: Agent, task: str, invocation: dict[str, Any], listener: Ca
                 else:
                     listener.on_event(event)
     except (MaxTokensReachedException, EventLoopException) as failure:
-        inner = failure.original_exception if isinstance(failure, EventLoopException) else failure
-        if not isinstance(inner, MaxTokensReachedException) or not _last_text(agent):
+        if not isinstance(_cause_of(failure), MaxTokensReachedException) or not _last_text(agent):
             raise
         reason = "max_tokens"
     return "\n".join(filter(None, (_last_text(agent), _NOTES.get(reason)))) or "[The agent gave no text.]"
+
+
+def _cause_of(failure: Exception) -> Exception:
+    """Return the error that Strands wrapped, or the error itself."""
+    return failure.original_exception if isinstance(failure, EventLoopException) else failure
 
 
 def _last_text(agent: Agent) -> str:

@@ -34,6 +34,7 @@ class Tenant:
         keys: A key for each scope.
         mark: Is in each of its texts; no other tenant ever sends it.
         user: The end user of its sessions; equally unique.
+        secret: The secret of its MCP servers, which nobody may receive, also not the tenant itself.
         sessions: Ids of its existing sessions.
         made: Ids under which it created sessions, some of them other tenants'.
         ids: Its ids of turns, calls, keys and pages, in the order in which they arrived.
@@ -44,15 +45,26 @@ class Tenant:
     keys: dict[Scope, str]
     mark: str = field(default_factory=lambda: f"mark-{secrets.token_hex(8)}")
     user: str = field(default_factory=lambda: f"user-{secrets.token_hex(8)}")
+    secret: str = field(default_factory=lambda: f"secret-{secrets.token_hex(8)}")
     sessions: list[str] = field(default_factory=list)
     made: set[str] = field(default_factory=set)
     ids: dict[str, None] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
     @property
+    def agent(self) -> str:
+        """The name of an agent that no other tenant has; the operator sees it among the changes, unlike a text."""
+        return self.mark.replace("mark-", "agent-")
+
+    @property
+    def server(self) -> str:
+        """The name of an MCP server that no other tenant has; the operator sees it, too."""
+        return self.mark.replace("mark-", "server-")
+
+    @property
     def planted(self) -> Iterator[str]:
         """Return what no other tenant may receive."""
-        yield from (self.mark, self.user, self.tenant_id, *self.sessions, *self.ids)
+        yield from (self.mark, self.user, self.agent, self.server, self.tenant_id, *self.sessions, *self.ids)
         yield from (key.split("_")[1] for key in self.keys.values())
 
 
@@ -76,6 +88,11 @@ class IsolationCheck:
             "billing": billing_service_pb2_grpc.BillingServiceStub(channel),  # type: ignore[no-untyped-call] # generated
             "admin": admin_service_pb2_grpc.AdminServiceStub(channel),  # type: ignore[no-untyped-call] # generated
         }
+
+    @property
+    def everyone(self) -> tuple[Tenant, ...]:
+        """The tenants, and those that were deleted."""
+        return (*self.tenants, *self._deleted)
 
     def replace(self, deleted: Tenant, replacement: Tenant) -> None:
         """Continue with another tenant instead of a deleted one, whose data are still searched for."""
@@ -101,12 +118,13 @@ class IsolationCheck:
         return Answer(grpc.StatusCode.OK, messages)
 
     def _search(self, who: Tenant, body: bytes, service: str, scope: Scope) -> None:
-        """Search for data of other tenants that this one never sent itself.
+        """Search for secrets, and for data of other tenants that this one never sent itself.
 
         Raises:
             AssertionError: There are some.
         """
-        others = [each for each in (*self.tenants, *self._deleted) if each is not who]
+        assert not any(each.secret.encode() in body for each in self.everyone), "a secret was returned"
+        others = [each for each in self.everyone if each is not who]
         if scope is Scope.ADMIN and service != "agent":  # may read all tenants, but none of their texts
             planted = [each.mark for each in others]
         else:

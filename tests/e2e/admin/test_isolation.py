@@ -8,15 +8,16 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
-from godoty.v1 import agent_definition_service_pb2 as definitions_pb
 from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import billing_service_pb2 as billing_pb
-from godoty.v1 import mcp_server_pb2 as mcp_pb
 from godoty.v1 import tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 from hypothesis import HealthCheck, Phase, settings
@@ -26,9 +27,15 @@ from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 from godoty_service.bootstrap import open_components
 from godoty_service.rpc.validation import LENGTHS
 from godoty_service.tenancy.auth import Scope
-from tests.e2e.admin.changing_tenants import CHANGES, END, START, WHO, ChangingTenants
+from openrouter_sandbox.mcp.server import McpSandbox
+from tests.conftest import server_environment
+from tests.e2e.admin.changing_tenants import CHANGES, END, START, WHO
+from tests.e2e.admin.conftest import ENCRYPTION_KEY
+from tests.e2e.admin.defining_tenants import DefiningTenants
 from tests.e2e.admin.tenants import Answer, IsolationCheck, Tenant, converse
+from tests.faults.cluster import ServerProcess
 from tests.support.backends import Backends
+from tests.support.collectors import Received, http_collector
 
 OK, MISSING, DENIED = grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -44,12 +51,7 @@ ADMIN_METHODS = tuple(admin_pb.DESCRIPTOR.services_by_name["AdminService"].metho
 OF_TENANT = ("CreateApiKey", "GetApiKey", "ListApiKeys", "RevokeApiKey", "RotateApiKey", "EraseUser")
 
 
-def agent_of(who: Tenant) -> str:
-    """Return the name of an agent that no other tenant has; the operator sees it among the changes, unlike a text."""
-    return who.mark.replace("mark-", "agent-")
-
-
-class TenantIsolation(ChangingTenants):
+class TenantIsolation(DefiningTenants):
     """The tenants' moves. Each id in a move is drawn: its own, another's, guessed or invented."""
 
     channel: ClassVar[grpc.Channel]
@@ -260,50 +262,6 @@ class TenantIsolation(ChangingTenants):
         changes = admin_pb.ListAdminChangesRequest(tenant_id=other.tenant_id)
         assert ask(me, Scope.ADMIN, "admin", "ListAdminChanges", changes).code is OK
 
-    def definitions(self, who: Tenant, method: str, **fields: Any) -> Answer:
-        """Call AgentDefinitionService."""
-        messages: Any = definitions_pb if hasattr(definitions_pb, f"{method}Request") else mcp_pb
-        request = getattr(messages, f"{method}Request")(**fields)
-        return self.isolation.ask(who, Scope.AGENTS, "definitions", method, request)
-
-    @rule(who=WHO, others=WHO, name=st.sampled_from(["helper", None]))
-    def define_an_agent(self, who: int, others: int, name: str | None) -> None:
-        """An agent of a name that others use, too, is the tenant's own; another tenant's is not found."""
-        me, other = self.isolation.tenants[who], self.isolation.tenants[others]
-        named, unique = name or agent_of(me), agent_of(other)
-        definition = {"name": named, "description": me.mark, "system_prompt": me.mark}
-        assert self.definitions(me, "ApplyAgent", definition=definition).code is OK
-        for reference in (named, f"{named}@1"):
-            found = self.definitions(me, "GetAgent", agent=reference)
-            assert found.messages[0].agent_version.definition.system_prompt == me.mark
-        answer = self.isolation.ask(me, Scope.CONVERSE, "agent", "Converse", converse(me, "", agent=named))
-        assert answer.messages[0].event.turn_started.agent == named
-        for method, fields in {"ListAgentDefinitions": {}, "ListAgentVersions": {"agent": named}}.items():
-            assert self.definitions(me, method, **fields).code is OK
-        assert self.agent(me, "ListAgents").code is OK
-        if other is not me:
-            for method in ("GetAgent", "ListAgentVersions", "DeleteAgent"):
-                assert self.definitions(me, method, agent=unique).code is MISSING
-            assert self.definitions(me, "GetAgent", agent=f"{unique}@1").code is MISSING
-            assert self.agent(me, "Converse", text="hi", agent=unique).code is MISSING
-
-    @rule(who=WHO, others=WHO, name=st.sampled_from(["shared", None]))
-    def define_a_server(self, who: int, others: int, name: str | None) -> None:
-        """So is an MCP server of such a name; no agent can use another tenant's."""
-        me, other = self.isolation.tenants[who], self.isolation.tenants[others]
-        named = name or me.mark[:32]
-        server = {"name": named, "url": f"https://127.0.0.1:1/{me.mark}"}
-        assert self.definitions(me, "ApplyMcpServer", server=server).code is OK
-        found = self.definitions(me, "GetMcpServer", mcp_server=named)
-        assert found.messages[0].server.url == server["url"]
-        assert self.definitions(me, "ListMcpServers").code is OK
-        if other is not me:
-            theirs = other.mark[:32]
-            for method in ("GetMcpServer", "DeleteMcpServer", "CheckMcpServer"):
-                assert self.definitions(me, method, mcp_server=theirs).code is MISSING
-            definition = {"name": "thief", "tools": [{"mcp": {"mcp_server": theirs}}]}
-            assert self.definitions(me, "ApplyAgent", definition=definition).code is MISSING
-
     @rule(
         who=WHO, data=st.data(), scope=st.sampled_from([Scope.BILLING, Scope.AGENTS, Scope.ADMIN, Scope.TENANT_ADMIN])
     )
@@ -324,10 +282,62 @@ class TenantIsolation(ChangingTenants):
             assert self.isolation.ask(me, scope, "agent", method, request).code is DENIED
 
 
+@dataclass(frozen=True)
+class Deployment:
+    """A server that shows as much as it can be set to.
+
+    Attributes:
+        target: Its address.
+        database: Its database.
+        mcp: An MCP server that it reaches.
+        secrets: The secrets of all tenants' MCP servers.
+    """
+
+    target: str
+    database: str
+    mcp: McpSandbox
+    secrets: list[str]
+
+
+@pytest.fixture(scope="module")
+def deployment(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A server whose log and spans have all content; once it has stopped, they are searched for secrets."""
+    log, received = tmp_path_factory.mktemp("server") / "server.log", Received()
+    database, planted = backends.new_database(), list[str]()
+    stack = AsyncExitStack()
+    mcp = backends.run(stack.enter_async_context(McpSandbox()))
+    everything = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": backends.run(stack.enter_async_context(http_collector(received))),
+        "OTEL_BSP_SCHEDULE_DELAY": "100",
+        "GODOTY_TRACE_CONTENT": "true",
+        "GODOTY_LOG_CONTENT": "true",
+        "GODOTY_LOG_LEVEL": "DEBUG",
+        "GODOTY_ENCRYPTION_KEYS": ENCRYPTION_KEY,
+    }
+    process = ServerProcess(environment=server_environment(backends, database) | everything, log=log)
+    try:
+        backends.run(process.start())
+        yield Deployment(process.address, database, mcp, planted)
+    finally:
+        backends.run(process.stop())
+        backends.run(stack.aclose())
+    search(log, received, planted)
+
+
+def search(log: Path, received: Received, planted: list[str]) -> None:
+    """Search a log and spans for secrets."""
+    logged, spans = log.read_text(), [str(each) for each in received]
+    assert "turn_ended" in logged
+    assert any("invoke_agent" in each for each in spans)
+    for secret in planted:
+        assert secret not in logged
+        assert not any(secret in each for each in spans)
+
+
 @pytest.fixture
-def isolation_test(backends: Backends, shared_server: tuple[str, str]) -> Iterator[type[TenantIsolation]]:
-    """Return the state machine, on the shared server, with its tenants."""
-    target, database = shared_server
+def isolation_test(backends: Backends, deployment: Deployment) -> Iterator[type[TenantIsolation]]:
+    """Return the state machine, with its tenants."""
+    target, database = deployment.target, deployment.database
 
     async def some() -> list[Tenant]:
         async with open_components(backends.settings(database)) as components:
@@ -342,15 +352,17 @@ def isolation_test(backends: Backends, shared_server: tuple[str, str]) -> Iterat
                 }
                 return Tenant(tenant_id=tenant.tenant_id, keys=keys)
 
-            return list(await asyncio.gather(*(make() for _ in range(60))))
+            return list(await asyncio.gather(*(make() for _ in range(12 if not LONG else 60))))
 
     def endless() -> Iterator[Tenant]:
         while True:
-            yield from backends.run(some())
+            for tenant in backends.run(some()):
+                deployment.secrets.append(tenant.secret)
+                yield tenant
 
     with grpc.insecure_channel(target) as channel:
         TenantIsolation.channel, TenantIsolation.pool = channel, endless()
-        TenantIsolation.service = backends.service(target, database)
+        TenantIsolation.service, TenantIsolation.mcp = backends.service(target, database), deployment.mcp
         yield TenantIsolation
 
 

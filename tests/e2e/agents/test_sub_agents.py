@@ -1,61 +1,40 @@
-"""Turns of agents that call other agents: one tree, on one meter, under the limits of the turn."""
+"""Turns of agents that call other agents: one tree, on one meter, in one log."""
 
+import gc
 import json
-from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as service_pb
-from godoty.v1 import metering_pb2, session_pb2, turn_pb2
+from godoty.v1 import metering_pb2
 
 from godoty_service.agents.definitions import AgentDefinition, AgentReference, SubAgent
 from godoty_service.bootstrap import open_components
-from godoty_service.budgets.budget import Budget, BudgetWindow
-from godoty_service.ledger.entries import CallPurpose, ModelCall
-from godoty_service.ledger.states import CallState
-from tests.e2e.agents.conftest import INVALID, NOT_FOUND, Definer
-from tests.e2e.turns.streams import cancel
-from tests.support.caller import Caller, Turn, failure_of, read
-from tests.support.service import Service, soon
-
-CHEAP, OTHER = "openai/gpt-4o-mini", "openai/gpt-4o"
-
-
-def asks(agent: str, task: str, *, calls: int = 2, parallel: int = 1) -> str:
-    """Return a text by which the model asks a sub-agent, once in each of its answers but the last."""
-    arguments = json.dumps({"task": task}).replace("@", "\\u0040").replace("'", "\\u0027")
-    return f"@sandbox tool-loop calls={calls} parallel={parallel} tool=agent_{agent} input='{arguments}'"
-
-
-def tools(*agents: str) -> list[dict[str, Any]]:
-    """Return the tools by which an agent calls others."""
-    return [{"agent": {"agent": each, "description": f"Knows what {each} knows."}} for each in agents]
-
-
-async def tree(definer: Definer, *, model: str = CHEAP, **top: Any) -> None:
-    """Apply three agents, each of which calls the next one."""
-    await definer.apply("checker", system_prompt="You check.", tools=[{"builtin": "calculator"}])
-    await definer.apply("researcher", system_prompt="You research.", model=model, tools=tools("checker"))
-    await definer.apply("coordinator", system_prompt="You coordinate.", tools=tools("researcher"), **top)
-
-
-def paths(turn: Turn, kind: str) -> list[str]:
-    """Return the paths of a turn's events of a kind."""
-    return [each.agent_path for each in turn.responses if each.HasField(kind)]
-
-
-def results(turn: Turn, path: str = "") -> list[tuple[bool, str]]:
-    """Return whether each tool call of an agent succeeded, and its output."""
-    found = [each for each in turn.responses if each.HasField("tool_call_finished") and each.agent_path == path]
-    done = session_pb2.TOOL_CALL_STATUS_SUCCESS
-    return [(each.tool_call_finished.status == done, each.tool_call_finished.output) for each in found]
-
-
-def total(entries: Sequence[ModelCall]) -> Decimal:
-    """Return the sum of what entries cost."""
-    return sum((each.cost or Decimal(0) for each in entries), Decimal(0))
+from godoty_service.ledger.entries import CallPurpose
+from godoty_service.openrouter.model import OpenRouterModel
+from godoty_service.turns.agents.sub_agent_tool import SubAgentTool
+from godoty_service.turns.agents.sub_agents import SubAgents
+from godoty_service.turns.event_log.log import EventLog
+from tests.conftest import Start
+from tests.e2e.agents.conftest import Definer
+from tests.e2e.agents.trees import (
+    CHEAP,
+    OTHER,
+    asks,
+    chain,
+    paths,
+    reaching,
+    results,
+    settled,
+    stop_of,
+    summing,
+    tools,
+    total,
+    tree,
+)
+from tests.support.caller import Caller, read
+from tests.support.service import soon
 
 
 async def test_tree_of_three_levels_is_one_turn(definer: Definer, caller: Caller) -> None:
@@ -138,144 +117,6 @@ async def test_two_calls_of_one_sub_agent_run_side_by_side(definer: Definer, cal
     assert Decimal(turn.finished.turn_totals.cost_usd) == total(entries) == caller.service.invoiced("talk")
 
 
-def stop_of(turn: Turn) -> str:
-    """Return the name of the reason why a turn ended."""
-    return turn_pb2.StopReason.Name(turn.finished.stop_reason)
-
-
-async def settled(service: Service, calls: int) -> list[ModelCall]:
-    """Wait until all calls of the session have their cost; return the entries."""
-
-    def found() -> list[ModelCall]:
-        entries = service.entries("talk")
-        open_calls = [each for each in entries if each.state is CallState.PENDING]
-        return [] if open_calls or len(entries) < calls else entries
-
-    return await soon(found)
-
-
-async def test_cancel_reaches_all_agents(definer: Definer, caller: Caller) -> None:
-    """Two branches wait for their models, three deep; both connections are closed, and both are charged."""
-    await tree(definer)
-    waiting = "@sandbox plain tokens=50 hold_after=2 hold=never"
-    stream = caller.start(asks("researcher", asks("checker", waiting), parallel=2), agent="coordinator")
-    service = caller.service
-    await soon(lambda: [each for each in service.entries("talk") if each.agent == "checker" and each.generation_id][1:])
-    first = await anext(aiter(stream))
-    await cancel(caller, first.turn_id)
-    turn = await read(stream)
-
-    assert turn.failure is not None
-    assert turn.failure.reason == "TURN_CANCELLED"
-    connections = service.backends.sandbox.connections
-    waited = {each.generation_id for each in service.entries("talk") if each.agent == "checker"}
-
-    def closed() -> bool:
-        aborted = service.backends.ask(connections.as_dict)["aborted"]
-        return waited <= {each["generation_id"] for each in aborted}
-
-    await soon(closed)
-    entries = await settled(service, 5)
-    assert [each.number for each in entries] == [1, 2, 3, 4, 5]
-    assert total(entries) == service.invoiced("talk")
-    again = await caller.converse("and now?")
-    assert again.failure is None
-    assert Decimal(again.finished.session_totals.cost_usd) == service.invoiced("talk")
-
-
-@pytest.mark.parametrize("parallel", [1, 3])
-async def test_cost_limit_of_the_turn_holds_for_the_tree(definer: Definer, caller: Caller, parallel: int) -> None:
-    """Side by side, too: a call waits for what another one has reserved and does not use."""
-    await tree(definer)
-    limits = {"max_cost_usd": "0.002"}
-    task = asks("checker", "@sandbox plain tokens=150")
-    turn = await caller.converse(
-        asks("researcher", task, calls=3, parallel=parallel), agent="coordinator", limits=limits
-    )
-
-    service = caller.service
-    assert Decimal(turn.finished.turn_totals.cost_usd) == service.invoiced("talk") <= Decimal("0.002")
-    assert len({each.number for each in service.entries("talk")}) == len(service.entries("talk"))
-    assert [each for each in service.entries("talk") if each.agent == "checker"][parallel - 1 :]
-    for call in service.entries("talk"):  # what was spent or reserved before it, and what it may cost, are within it
-        before = [each for each in service.entries("talk") if each.number < call.number]
-        held = [
-            each.cost if each.settle_time is not None and each.settle_time <= call.start_time else each.upper_bound
-            for each in before
-        ]
-        assert sum((each or Decimal(0) for each in [*held, call.upper_bound]), Decimal(0)) <= Decimal("0.002")
-
-
-async def test_hard_budget_holds_for_the_tree(restricted: Any, define: Any) -> None:
-    """The model sees that a sub-agent has nothing left; the turn ends at the budget, and no cent above it."""
-    limit = Decimal("0.002")
-    caller: Caller = await restricted(budgets=(Budget(window=BudgetWindow.DAY, limit=limit, hard=True),))
-    definer: Definer = define(caller)
-    await tree(definer)
-    await definer.apply("researcher", system_prompt="Read. " * 1000, tools=tools("checker"))  # the dearest calls
-    task = asks("checker", "@sandbox plain tokens=150")
-    turn = await caller.converse(asks("researcher", task, calls=9, parallel=2), agent="coordinator")
-
-    entries = caller.service.entries("talk")
-    assert stop_of(turn) == "STOP_REASON_BUDGET"
-    assert total(entries) == caller.service.invoiced("talk") <= limit
-    assert {each.agent for each in entries} == {"coordinator", "researcher", "checker"}
-    shown = [output for path in {"", *paths(turn, "tool_call_finished")} for _, output in results(turn, path)]
-    assert any("budget" in each for each in shown), shown
-
-
-async def test_model_calls_of_the_turn_are_those_of_all_agents(definer: Definer, caller: Caller) -> None:
-    """The fourth call is the checker's; the researcher gets no call to answer, and neither does the coordinator."""
-    await tree(definer)
-    deepest = "@sandbox tool-loop calls=2 tool=calculator"
-    turn = await caller.converse(
-        asks("researcher", asks("checker", deepest)), agent="coordinator", limits={"max_model_calls": 4}
-    )
-
-    assert stop_of(turn) == "STOP_REASON_MAX_MODEL_CALLS"
-    agents = [each.agent for each in caller.service.entries("talk")]
-    assert agents == ["coordinator", "researcher", "checker", "checker"]
-    assert results(turn) == [(False, "The agent researcher gave no answer: The turn has no model calls left.")]
-    assert [each.role for each in await caller.messages()][-1] == session_pb2.ROLE_ASSISTANT
-
-
-async def test_output_tokens_of_the_turn_are_those_of_all_agents(definer: Definer, caller: Caller) -> None:
-    """Two researchers side by side share what is left: one waits for the other."""
-    await tree(definer)
-    turn = await caller.converse(
-        asks("researcher", "@sandbox plain tokens=30", parallel=2),
-        agent="coordinator",
-        limits={"max_output_tokens": 120},
-    )
-
-    entries = caller.service.entries("talk")
-    outputs = [each.usage.output_tokens or 0 for each in entries if each.usage is not None]
-    assert sum(outputs) <= 120
-    assert [each.agent for each in entries][:3] == ["coordinator", "researcher", "researcher"]
-    assert [succeeded for succeeded, _ in results(turn)] == [True, True]
-
-
-async def test_limits_of_a_sub_agent_hold_for_each_of_its_calls(definer: Definer, caller: Caller) -> None:
-    """With the agents that it calls; the turn goes on."""
-    await definer.apply("checker", limits={"max_cost_usd": "0.00000001"})
-    await definer.apply("researcher", tools=tools("checker"), limits={"max_model_calls": 1})
-    await definer.apply("coordinator", tools=tools("researcher", "checker"))
-    turn = await caller.converse(asks("checker", "@sandbox plain"), agent="coordinator")
-
-    ((succeeded, output),) = results(turn)
-    assert not succeeded
-    assert "max_cost_usd" in output
-    assert stop_of(turn) == "STOP_REASON_END_TURN"
-    turn = await caller.converse(asks("researcher", asks("checker", "@sandbox plain")), agent="coordinator")
-    ((_, output),) = results(turn)
-    assert "the limit of model calls was reached" in output
-    assert [each.agent for each in caller.service.entries("talk")] == ["coordinator"] * 2 + [
-        "coordinator",
-        "researcher",
-        "coordinator",
-    ]
-
-
 @pytest.mark.parametrize(
     "fault", ["@sandbox error-before status=400", "@sandbox error-mid n=3 code=502", "@sandbox reset n=900"]
 )
@@ -319,99 +160,6 @@ async def test_agent_that_is_gone_or_would_call_itself_is_an_error_at_the_turn(
     assert stop_of(turn) == "STOP_REASON_END_TURN"
 
 
-async def test_definition_that_calls_itself_is_refused(definer: Definer) -> None:
-    """Through others, too, and with any version."""
-    failure = await failure_of(definer.apply("loop", tools=tools("loop")))
-    assert failure.code == NOT_FOUND  # it is not there yet
-    await definer.apply("loop")
-    await definer.apply("middle", tools=tools("loop"))
-    for named in ("loop", "loop@1", "middle", "middle@1"):
-        failure = await failure_of(definer.apply("loop", tools=tools(named)))
-        assert failure.code == INVALID
-        assert list(failure.fields) == ["definition.tools[0].agent.agent"]
-        assert "would call itself: loop -> " in failure.text
-
-
-async def test_definition_that_is_too_deep_is_refused(definer: Definer) -> None:
-    """Three agents below the turn's are possible, a fourth is not."""
-    await definer.apply("a0")
-    for number in range(1, 4):
-        await definer.apply(f"a{number}", tools=tools(f"a{number - 1}"))
-    failure = await failure_of(definer.apply("a4", tools=tools("a3")))
-    assert failure.code == INVALID
-    assert "at most 3 deep" in failure.text
-
-
-@pytest.mark.parametrize(
-    ("tool", "field"),
-    [
-        ({"agent": "No name", "description": "x"}, "agent"),
-        ({"agent": "a" * 59, "description": "x"}, "agent"),
-        ({"agent": "checker@x", "description": "x"}, "agent"),
-        ({"agent": "checker"}, "description"),
-        ({"agent": "checker", "description": "a\nb"}, "description"),
-        ({"agent": "checker", "description": "x" * 1001}, "description"),
-    ],
-)
-async def test_tool_that_can_be_no_agent_is_refused(definer: Definer, tool: dict[str, str], field: str) -> None:
-    """The violation names the field."""
-    failure = await failure_of(definer.apply(tools=[{"agent": tool}]))
-    assert failure.code == INVALID
-    assert [each.rpartition(".")[2] for each in failure.fields] == [field]
-
-
-async def test_agent_is_there_once(definer: Definer) -> None:
-    """Two versions of an agent would be two tools of one name."""
-    await definer.apply("checker")
-    failure = await failure_of(definer.apply(tools=tools("checker", "checker@1")))
-    assert list(failure.fields) == ["definition.tools[1]"]
-
-
-async def test_agent_of_another_tenant_is_not_found(
-    definer: Definer, define: Callable[[Caller], Definer], connect: Callable[[Service], Caller]
-) -> None:
-    """Like an agent that no tenant has."""
-    await define(connect(definer.service.another_tenant())).apply("theirs")
-    failure = await failure_of(definer.apply(tools=tools("theirs")))
-    assert (failure.code, failure.reason, failure.metadata) == (NOT_FOUND, "AGENT_NOT_FOUND", {"agent": "theirs"})
-
-
-async def test_policy_holds_for_sub_agents(restricted: Any, define: Any) -> None:
-    """As a tool it is allowed by `agent:NAME`; the agent itself must be allowed, too."""
-    caller: Caller = await restricted(allowed_tools=("agent:re*",), allowed_agents=("coordinator",))
-    definer: Definer = define(caller)
-    for name in ("researcher", "sales"):
-        await definer.apply(name)
-    failure = await failure_of(definer.apply(tools=tools("sales")))
-    assert (failure.code, failure.metadata["tool"]) == (grpc.StatusCode.PERMISSION_DENIED, "agent:sales")
-    await definer.apply("coordinator", tools=tools("researcher"))
-
-    turn = await caller.converse(asks("researcher", "Hi."), agent="coordinator")
-    text = "The agent researcher failed: The tenant's policy does not allow the agent researcher."
-    assert results(turn) == [(False, text)]
-
-
-async def test_turn_takes_one_version_of_a_sub_agent(definer: Definer, caller: Caller) -> None:
-    """A version that is applied between two calls of it is for the next turn; a pinned one for no turn."""
-    await definer.apply("researcher", system_prompt="First.")
-    await definer.apply("coordinator", tools=tools("researcher"))
-    await definer.apply("pinned", tools=tools("researcher@1"))
-    task = "@sandbox plain tokens=3 hold_after=1 hold=version"
-    stream = caller.start(asks("researcher", task, calls=3), agent="coordinator")
-    await soon(lambda: [each for each in caller.service.entries("talk") if each.generation_id][1:])
-    await definer.apply("researcher", system_prompt="Second.")
-    caller.service.backends.allow("version")
-    await read(stream)
-
-    def versions(session_id: str) -> list[int | None]:
-        return [each.agent_version for each in caller.service.entries(session_id) if each.agent == "researcher"]
-
-    assert versions("talk") == [1, 1]
-    await caller.converse(asks("researcher", "Hi."), agent="pinned", session_id="pinned")
-    await caller.converse(asks("researcher", "Hi."), agent="coordinator", session_id="next")
-    assert (versions("pinned"), versions("next")) == ([1], [2])
-
-
 async def test_sub_agent_knows_what_the_session_has_cost(definer: Definer, caller: Caller) -> None:
     """`session_cost` counts the calls of the whole tree until then."""
     await definer.apply("clerk", tools=[{"builtin": "session_cost"}])
@@ -422,3 +170,23 @@ async def test_sub_agent_knows_what_the_session_has_cost(definer: Definer, calle
     assert succeeded
     known = sorted(caller.service.entries("talk"), key=lambda each: each.number)[:2]  # the coordinator's, the clerk's
     assert Decimal(json.loads(report)["total_cost"]) == total(known) > 0
+
+
+@pytest.mark.parametrize("deepest", [summing(calls=2), "@sandbox error-before status=400", "@sandbox reset"])
+async def test_conversations_of_sub_agents_are_freed_without_garbage_collection(
+    serve: Start, connect: Any, define: Any, deepest: str
+) -> None:
+    """Once their turn has ended, also if they failed, at once or after retries: no agent refers to itself."""
+    caller: Caller = connect(await serve())
+    await chain(define(caller))
+    gc.collect()
+    gc.disable()
+    kinds = (EventLog, OpenRouterModel, SubAgents, SubAgentTool)
+    try:
+        stream = caller.start(reaching(3, deepest), agent="coordinator")
+        await anext(aiter(stream))
+        assert any(isinstance(each, OpenRouterModel) for each in gc.get_objects())
+        assert (await read(stream)).failure is None
+        await soon(lambda: not any(isinstance(each, kinds) for each in gc.get_objects()))
+    finally:
+        gc.enable()

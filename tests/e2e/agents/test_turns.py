@@ -1,25 +1,18 @@
-"""Turns of a tenant's agents: which version they take, what the model gets of it, and what says so afterwards."""
+"""Turns of a tenant's agents: what the model gets of a definition, and what a request may set in place of it."""
 
-import asyncio
 import json
-from decimal import Decimal
 from typing import Any
 
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
-from godoty.v1 import billing_service_pb2, billing_service_pb2_grpc
 from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.bootstrap import open_components
-from godoty_service.ids import new_id
-from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import Policy
 from tests.conftest import Start
 from tests.e2e.agents.conftest import INVALID, NOT_FOUND, Definer, prompt_of, refused
-from tests.e2e.turns.streams import until_text
-from tests.support.caller import Caller, Turn, read
-from tests.support.service import Service, soon
+from tests.support.caller import Caller
 
 MODEL, OTHER = "openai/gpt-4o-mini", "openai/gpt-4o"
 
@@ -89,30 +82,6 @@ async def test_turn_without_an_agent_takes_the_default(definer: Definer, caller:
     assert prompt_of(caller.service.requests("second")[0]) == "Ours."
 
 
-async def test_changed_agent_acts_as_before_in_the_running_turn(definer: Definer, caller: Caller) -> None:
-    """Anew in the next turn, and as it is pinned where it is pinned; entries say which."""
-    await definer.apply(system_prompt="first", tools=[{"builtin": "calculator"}])
-    await caller.converse("hello", session_id="pinned", agent="support@1")
-    hold = new_id("hold")
-    running = caller.start(f"@sandbox tool-loop calls=2 hold_after=2 hold={hold}", agent="support")
-    await soon(lambda: len(caller.service.requests("talk")) == 1)
-    await definer.apply(system_prompt="second")
-    caller.service.backends.allow(hold)
-    turn = await read(running)
-    assert turn.failure is None, turn.failure
-    await caller.converse("and now?")
-    await caller.converse("and now?", session_id="pinned", agent="support")
-    await caller.converse("this one", agent="support@1")
-    await caller.converse("this one", session_id="pinned", agent="support@2")
-    await caller.converse("and the last")
-
-    prompts = [prompt_of(each) for each in caller.service.requests("talk")]
-    assert prompts == ["first", "first", "second", "first", "second"]
-    assert [prompt_of(each) for each in caller.service.requests("pinned")] == ["first", "first", "second"]
-    assert [each.agent_version for each in caller.service.entries("talk")] == [1, 1, 2, 1, 2]
-    assert [each.agent_version for each in caller.service.entries("pinned")] == [1, 1, 2]
-
-
 async def test_session_keeps_its_agent(definer: Definer, caller: Caller) -> None:
     """Another one is refused and changes nothing; one whose session began without naming it, too."""
     await definer.apply()
@@ -142,26 +111,6 @@ async def test_unknown_agent_begins_no_session(definer: Definer, caller: Caller,
     assert caller.service.session("talk") is None
     assert caller.service.entries("talk") == []
     assert (await caller.converse("hello", request_id="one")).failure is None
-
-
-async def test_session_of_a_deleted_agent_goes_on(serve: Start, connect: Any, define: Any) -> None:
-    """With its last version, and as it is pinned; no new session begins with it."""
-    caller = connect(await serve())
-    definer = define(caller)
-    await definer.apply(system_prompt="first")
-    await definer.apply(system_prompt="second")
-    await caller.converse("hello", agent="support")
-    await caller.converse("hello", session_id="pinned", agent="support@1")
-    await definer.call("DeleteAgent", agent="support")
-
-    for fields in ({}, {"agent": "support"}, {"agent": "support@1"}):
-        assert (await caller.converse("and now?", **fields)).failure is None
-    assert (await caller.converse("and now?", session_id="pinned")).failure is None
-    assert [prompt_of(each) for each in caller.service.requests("talk")] == ["second"] * 3 + ["first"]
-    assert [prompt_of(each) for each in caller.service.requests("pinned")] == ["first"] * 2
-    for agent in ("support", "support@1"):
-        assert refused(await caller.converse("hello", session_id="new", agent=agent)).reason == "AGENT_NOT_FOUND"
-    assert caller.service.session("new") is None
 
 
 async def test_variables_replace_the_placeholders(definer: Definer, caller: Caller) -> None:
@@ -328,75 +277,6 @@ async def test_history_is_the_definitions(definer: Definer, caller: Caller) -> N
     assert ["stop" in each for each in requests] == [purpose == "agent" for purpose in purposes]
 
 
-async def test_metrics_have_the_totals_by_agent(definer: Definer, caller: Caller) -> None:
-    """One agent has the session's totals; in GetUsage each version has a row of its own."""
-    await definer.apply(tools=[{"builtin": "calculator"}])
-    await caller.converse("@sandbox tool-loop calls=2", agent="support")
-    await definer.apply(description="two")
-    await caller.converse("hello")
-    await soon(lambda: all(each.cost is not None for each in caller.service.entries("talk")))
-    metrics = await caller.metrics()
-
-    (by_agent,) = metrics.by_agent
-    assert (by_agent.agent, by_agent.totals) == ("support", metrics.totals)
-    assert metrics.totals.turns == 2
-    rows = await usage_rows(caller.service, "USAGE_GROUP_AGENT_VERSION", "USAGE_GROUP_AGENT")
-    entries = caller.service.entries("talk")
-    expected = {
-        f"support@{version}": sum(
-            (each.cost or Decimal(0) for each in entries if each.agent_version == version), Decimal(0)
-        )
-        for version in (1, 2)
-    }
-    assert {keys[0].agent_version: Decimal(totals.cost_usd) for keys, totals in rows} == expected
-    assert {keys[1].agent for keys, _ in rows} == {"support"}
-
-
-async def usage_rows(service: Service, *groups: str) -> list[tuple[Any, Any]]:
-    """Return the rows of the tenant's usage by some groups."""
-    key = service.backends.issue_key(service.database.name, service.tenant_id, scopes=frozenset({Scope.BILLING}))
-    start = min(each.start_time for each in service.entries("talk"))
-    request = billing_service_pb2.GetUsageRequest(group_by=groups)
-    request.start_time.FromDatetime(start.replace(minute=0, second=0, microsecond=0))
-    request.end_time.seconds = request.start_time.seconds + 7200
-    async with grpc.aio.insecure_channel(service.target) as channel:
-        stub: Any = billing_service_pb2_grpc.BillingServiceStub(channel)  # type: ignore[no-untyped-call] # generated
-        found = await stub.GetUsage(request, metadata=(("authorization", f"Bearer {key}"),))
-    return [(row.keys, row.totals) for row in found.rows]
-
-
-async def test_change_reaches_another_server_within_seconds(serve: Start, connect: Any, define: Any) -> None:
-    """Its next turn takes the version once its cache has expired."""
-    first = await serve()
-    other = await serve(database=first.database.name)
-    caller, elsewhere = connect(first), connect(first.at(other.target))
-    definer = define(caller)
-    await definer.apply(description="one")
-    assert (await elsewhere.converse("hello", agent="support")).started.agent_version == 1
-    await definer.apply(description="two")
-    assert (await caller.converse("hello", session_id="s", agent="support")).started.agent_version == 2
-
-    async def takes_it() -> bool:
-        return bool((await elsewhere.converse("hello")).started.agent_version == 2)
-
-    async with asyncio.timeout(10):
-        while not await takes_it():
-            pass
-
-
-async def test_replay_of_another_server_has_the_agent(serve: Start, connect: Any, define: Any) -> None:
-    """The stored log says which version answered."""
-    first = await serve()
-    caller = connect(first)
-    await define(caller).apply()
-    turn = await caller.converse("hello", agent="support")
-    other = await serve(database=first.database.name)
-    elsewhere: Caller = connect(first.at(other.target))
-    replayed: Turn = await read(elsewhere.resume(turn.responses[0].turn_id))
-
-    assert (replayed.started.agent, replayed.started.agent_version) == ("support", 1)
-
-
 async def test_agent_is_part_of_a_requests_identity(definer: Definer, caller: Caller) -> None:
     """The same id with another agent, variable or parameter is another request."""
     await definer.apply()
@@ -409,19 +289,3 @@ async def test_agent_is_part_of_a_requests_identity(definer: Definer, caller: Ca
         failure = (await caller.converse("hello", request_id="one", **{**fields, **other})).failure
         assert failure is not None
         assert failure.reason == "REQUEST_ID_REUSED"
-
-
-async def test_waiting_turn_takes_the_version_of_its_start(definer: Definer, caller: Caller) -> None:
-    """One that was applied while it waited for its session is newer than its request."""
-    await definer.apply(description="one")
-    hold = new_id("hold")
-    running = caller.start(f"@sandbox plain tokens=9 hold_after=3 hold={hold}", agent="support")
-    await until_text(running, "t2 ")
-    waiting = caller.start("and now?", on_busy="ON_BUSY_WAIT")
-    waiter = asyncio.create_task(read(waiting))
-    await soon(lambda: caller.service.database["turns"].count_documents({"tenant_id": caller.service.tenant_id}) == 2)
-    await definer.apply(description="two")
-    caller.service.backends.allow(hold)
-    await read(running)
-
-    assert (await waiter).started.agent_version == 2

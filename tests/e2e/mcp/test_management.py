@@ -6,18 +6,15 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from bson import json_util
 from godoty.v1 import mcp_server_pb2 as pb
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from godoty_service.bootstrap import open_components
 from godoty_service.erasure_bootstrap import tenant_erasure
 from openrouter_sandbox.mcp.app import CLIENT, SECRET
-from tests.conftest import Start
 from tests.e2e.mcp.conftest import SETTINGS, Become, Mcp, Tenant, output
 from tests.support.backends import ME
 from tests.support.caller import failure_of
-from tests.support.service import Service, soon
+from tests.support.service import Service
 
 HEADERS = [{"name": "X-Api-Key", "secret": SECRET}]
 
@@ -135,33 +132,6 @@ async def test_changes_are_recorded_without_secrets(tenant: Tenant, mcp: Mcp) ->
     assert json.loads(changes[1]["old"])["deny"] == []
     assert json.loads(changes[1]["details"])["deny"] == ["x"]
     assert SECRET not in str(found)
-
-
-async def test_no_secret_of_a_server_is_anywhere(
-    serve: Start, become: Become, mcp: Mcp, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Neither in a log line, a span, an answer, the database, nor in what the model or another server gets."""
-    spans = InMemorySpanExporter()
-    tenant = become(
-        await serve(span_exporter=spans, log_level="DEBUG", trace_content=True, log_content=True, **SETTINGS)
-    )
-    shown: list[Any] = []
-    for name, path in (("crm", "/secret"), ("a", f"/redirect?to={mcp.url('/legacy')}"), ("b", "/nothing")):
-        shown.append(await tenant.serve(mcp.url(path), name=name, headers=HEADERS, prefix="crm"))
-        shown.append(await tenant.call("CheckMcpServer", mcp_server=name))
-        await tenant.agent(name)
-        for tool in ("echo", "nonsense", "die"):
-            arguments = '{"text": "a"}' if tool == "echo" else '{"kind": "broken"}'
-            shown += (await tenant.use(tool, arguments, session_id=f"{name}-{tool}")).responses
-    service = tenant.caller.service
-    shown.append(await failure_of(tenant.serve("https://evil.example/", headers=[{"name": "X-Api-Key"}])))
-    shown += [service.requests(f"{name}-{tool}") for name in ("crm", "a", "b") for tool in ("echo", "nonsense", "die")]
-    stored = [json_util.dumps(list(service.database[each].find())) for each in service.database.list_collection_names()]
-    await soon(lambda: any("execute_tool" in span.name for span in spans.get_finished_spans()))  # in batches
-    exported = [span.to_json() for span in spans.get_finished_spans()]
-
-    for texts in (shown, stored, exported, capfd.readouterr()):
-        assert SECRET not in str(texts)
 
 
 async def test_erased_tenant_leaves_no_server(tenant: Tenant, mcp: Mcp, issue: Callable[..., str]) -> None:

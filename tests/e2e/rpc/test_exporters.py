@@ -1,14 +1,10 @@
 """Spans are exported by the protocol that the standard OTLP variables select."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
-from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as pb
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from godoty_service.telemetry.exporters import open_exporter
@@ -16,49 +12,10 @@ from tests.conftest import StartProcess, server_environment
 from tests.faults.cluster import ServerProcess
 from tests.support.backends import Backends
 from tests.support.caller import Caller
+from tests.support.collectors import Received, grpc_collector, http_collector
 from tests.support.service import Service, soon
 
 Connect = Callable[[Service], Caller]
-Received = list[pb.ExportTraceServiceRequest]
-_EXPORT = "opentelemetry.proto.collector.trace.v1.TraceService"
-
-
-@asynccontextmanager
-async def grpc_collector(received: Received) -> AsyncIterator[str]:
-    """Collect by OTLP over gRPC."""
-
-    async def export(request: pb.ExportTraceServiceRequest, _: Any) -> pb.ExportTraceServiceResponse:
-        received.append(request)
-        return pb.ExportTraceServiceResponse()
-
-    handler = grpc.unary_unary_rpc_method_handler(
-        export,
-        request_deserializer=pb.ExportTraceServiceRequest.FromString,
-        response_serializer=pb.ExportTraceServiceResponse.SerializeToString,
-    )
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_EXPORT, {"Export": handler}),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    yield f"http://127.0.0.1:{port}"
-    await server.stop(None)
-
-
-@asynccontextmanager
-async def http_collector(received: Received) -> AsyncIterator[str]:
-    """Collect by OTLP over HTTP, uncompressed."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
-        assert head.startswith("post /v1/traces ")
-        length = next(line for line in head.split("\r\n") if line.startswith("content-length:"))
-        received.append(pb.ExportTraceServiceRequest.FromString(await reader.readexactly(int(length[15:]))))
-        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-        await writer.drain()
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 def _costs(received: Received) -> list[str]:

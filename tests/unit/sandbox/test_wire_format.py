@@ -116,6 +116,19 @@ async def test_tool_loop_has_configured_number_of_calls(ask: Ask, sandbox: Sandb
     assert len(sandbox.invoice.lines()) == 3
 
 
+async def test_tool_loop_ends_once_the_assistant_has_said_a_word(ask: Ask) -> None:
+    """In any of its messages, such as a summary of the results that are left out; what others say does not count."""
+    user = {"role": "user", "content": "@sandbox tool-loop calls=9 until=Summarized text=done"}
+    answers = []
+    for said in ("on it", "[Summarized: 4 messages]"):
+        messages = [user, {"role": "assistant", "content": said}, {"role": "user", "content": user["content"]}]
+        body = (await ask("", messages=messages, stream=False, tools=[CALCULATOR])).json()
+        answers.append(body["choices"][0]["message"])
+
+    assert answers[0]["tool_calls"]
+    assert answers[1]["content"] == "done"
+
+
 async def test_streamed_tool_arguments_form_valid_json(ask: Ask, chunks: Chunks) -> None:
     """A streamed tool call has its id and tool name first; its arguments follow in parts."""
     parsed = chunks(await ask("@sandbox tool-loop calls=2", tools=[CALCULATOR]))
