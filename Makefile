@@ -44,7 +44,7 @@ faults: .venv/ready ## Run the long forms: the fault load of 400 turns and 36 ki
 	GODOTY_TEST_LONG=1 $(BIN)/python -m pytest tests/faults tests/e2e/turns tests/e2e/fuzz tests/e2e/answers tests/e2e/admin \
 		tests/integration/budgets
 
-bench: .venv/ready ## Measure Godoty beside its peers, and what it promises: 20 minutes (ONLY=peers,startup,metrics,profile for parts).
+bench: .venv/ready ## Measure Godoty beside its peers, and what it promises: 25 minutes (ONLY=peers,startup,metrics,tools,profile for parts).
 	$(BIN)/python -m bench $(if $(ONLY),--only $(ONLY))
 
 lint: .venv/ready check-gen check-docs check-words ## Check style, types, imports, words, and that generated files are current.

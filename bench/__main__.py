@@ -1,6 +1,6 @@
 """Runs the benches and writes docs/benchmarks: `python -m bench [--only PARTS]`, which `make bench` calls.
 
-Parts: peers, startup, metrics; only when they are named: profile, which writes, too, and those that only print:
+Parts: peers, startup, metrics, tools; only when they are named: profile, which writes, too, and those that only print:
 write_ahead, long_session, usage, flood, cancel, hostile (ten minutes).
 """
 
@@ -8,7 +8,7 @@ import argparse
 import subprocess
 import sys
 
-USUAL = ("peers", "startup", "metrics")
+USUAL = ("peers", "startup", "metrics", "tools")
 WRITING = (*USUAL, "profile")
 PRINTING = ("write_ahead", "long_session", "usage", "flood", "cancel", "hostile")
 

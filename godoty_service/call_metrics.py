@@ -1,10 +1,11 @@
-"""Records metrics of model calls from their ledger entries, and of budgets, the clock and the ledger."""
+"""Records metrics of model calls from their ledger entries, and of tools, budgets, the clock and the ledger."""
 
 from contextlib import AbstractContextManager
 from datetime import timedelta
 
 import structlog
 
+from godoty_service.agents.tools.outcomes import ToolKind, ToolOutcome
 from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.errors import ProviderAccountRefused, ProviderError
 from godoty_service.ledger.entries import ModelCall, is_above_bound
@@ -63,6 +64,10 @@ class CallMetrics:
     def cycle_ended(self, provider: str | None, duration: timedelta) -> None:
         """Record the duration of a cycle of the agent's loop."""
         self._metrics.agent_cycle(provider, duration.total_seconds())
+
+    def tool_called(self, kind: ToolKind, outcome: ToolOutcome, duration: timedelta) -> None:
+        """Record a tool call that has ended."""
+        self._metrics.tool_call(kind.value, outcome.value, duration.total_seconds())
 
     def _above_bound(self, call: ModelCall) -> None:
         """Report that the bound that budgets rely on was too low for a call."""

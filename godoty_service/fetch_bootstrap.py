@@ -23,7 +23,9 @@ async def open_fetcher(settings: Settings) -> AsyncIterator[Fetcher | None]:
         certificates=httpx2.create_ssl_context(),
         connect_timeout=settings.connect_timeout,
     )
-    limits = FetchLimits(seconds=settings.fetch_timeout, max_bytes=settings.fetch_bytes)
+    limits = FetchLimits(
+        seconds=settings.fetch_timeout, max_bytes=settings.fetch_bytes, connections=settings.fetch_connections
+    )
     fetcher = Fetcher(network, hosts, limits)
     try:
         yield fetcher

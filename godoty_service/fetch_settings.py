@@ -23,13 +23,21 @@ class FetchSettings(McpSettings):
         64 * 1024,
         ge=1024,
         le=1024 * 1024,
-        description="Largest document of `http_fetch`, in bytes; of a larger one the model gets the beginning.",
+        description="Largest document of `http_fetch`, in bytes; of a larger one the model gets the beginning. Of an"
+        " HTML document its text counts.",
     )
     fetch_timeout: float = Field(
         20.0,
         ge=0.05,
         le=300,
         description="Seconds that a call of `http_fetch` may take, redirects included; then the model gets an error.",
+    )
+    fetch_connections: int = Field(
+        16,
+        ge=1,
+        le=256,
+        description="Requests of `http_fetch` that one tenant has at the same time on a server process; a further one"
+        " waits. All tenants together have 256 for each of HTTP and HTTPS.",
     )
 
     @property

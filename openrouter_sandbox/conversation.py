@@ -33,6 +33,12 @@ class Conversation:
         self.tools: list[dict[str, Any]] = body.get("tools") or []
         self._last_user = max((n for n, m in enumerate(messages) if m.get("role") == "user"), default=-1)
 
+    def without(self, parameters: frozenset[str]) -> "Conversation":
+        """Return the request as a provider gets it that ignores some parameters."""
+        if parameters.isdisjoint(self.body):
+            return self
+        return Conversation({name: value for name, value in self.body.items() if name not in parameters})
+
     @property
     def candidates(self) -> list[str]:
         """The requested models in order of preference: `model`, then `models[]`."""

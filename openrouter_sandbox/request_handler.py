@@ -59,6 +59,7 @@ class RequestHandler:
             await self._replay(conversation, scenario)
             return
         model, endpoint = route(self._state.catalogue, conversation, scenario)
+        conversation = conversation.without(endpoint.ignored)
         self._check_context(conversation, model)
         check_strictly(conversation, self._state.billing.settings.strict)
         if await self._answered_with_error(scenario, endpoint):

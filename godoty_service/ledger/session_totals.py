@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 from typing import Any, Protocol
 
+from godoty_service.ledger.cache_savings import CacheSavings
 from godoty_service.ledger.codec import usage_from_document, usage_to_document
 from godoty_service.ledger.entries import FIRST_AGENT
 from godoty_service.ledger.ledger import Ledger
@@ -84,6 +85,7 @@ def session_totals_to_document(totals: SessionTotals) -> Document:
             ("turn", "model", "time", "cost"), [run._replace(cost=_text(run.cost)) for run in totals.runs]
         ),
         "timings": _columns(("provider", "time_to_first_token", "duration"), totals.timings),
+        "cache_savings": _savings_document(totals.cache_savings),
     }
 
 
@@ -102,6 +104,7 @@ def session_totals_from_document(document: Document | None) -> SessionTotals:
         by_model=tuple((each["model"], totals_from_document(each)) for each in document["by_model"]),
         runs=_runs(document["runs"]),
         timings=_timings(document["timings"]),
+        cache_savings=_savings(document.get("cache_savings")),  # totals that an earlier build has written have none
     )
 
 
@@ -129,6 +132,20 @@ def totals_from_document(document: Document) -> Totals:
         unresolved_bound=money.from_decimal128(document["unresolved_bound"]),
         unbounded_calls=document["unbounded_calls"],
     )
+
+
+def _savings_document(savings: CacheSavings | None) -> Document | None:
+    if savings is None:
+        return None
+    saved = money.to_decimal128(savings.saved)
+    return {"saved": saved, "calls": savings.calls, "unknown_calls": savings.unknown_calls}
+
+
+def _savings(document: Document | None) -> CacheSavings | None:
+    if document is None:
+        return None
+    saved = money.from_decimal128(document["saved"])
+    return CacheSavings(saved=saved, calls=document["calls"], unknown_calls=document["unknown_calls"])
 
 
 def _by_agent(document: Document, totals: Totals) -> tuple[tuple[str, Totals], ...]:

@@ -7,6 +7,7 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from godoty_service.ledger.cache_savings import NO_SAVINGS, CacheSavings
 from godoty_service.ledger.entries import FIRST_AGENT, Adjustment, Entry, ModelCall
 from godoty_service.pricing import money
 from godoty_service.pricing.token_usage import TokenUsage
@@ -93,6 +94,8 @@ class SessionTotals:
         by_agent: The same by agent; each turn is counted for the agent that made its first call.
         runs: The newest runs, the newest last, and older ones with an open call.
         timings: The newest timings, the newest last.
+        cache_savings: What prompt caches saved in the closed calls; None: a server of an earlier build, which does not
+            count it, has added some of them.
     """
 
     last_number: int = 0
@@ -104,6 +107,7 @@ class SessionTotals:
     by_agent: tuple[tuple[str, Totals], ...] = ()
     runs: tuple[Run, ...] = ()
     timings: tuple[Timing, ...] = ()
+    cache_savings: CacheSavings | None = NO_SAVINGS
 
     def apply(self, entries: list[Entry]) -> "SessionTotals":
         """Return the totals with entries after `last_number` and closed ones of `open` added; others change nothing.
@@ -253,6 +257,7 @@ def _close(before: SessionTotals, call: ModelCall) -> SessionTotals:
             _with_run(before.runs, call.turn_id, call.model, call.start_time, call.counted_cost), before.open_turns
         ),
         timings=before.timings if call.duration is None else _with_timing(before.timings, call, call.duration),
+        cache_savings=before.cache_savings.plus(call) if before.cache_savings is not None else None,
     )
 
 

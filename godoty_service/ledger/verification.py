@@ -133,6 +133,8 @@ def _differences_in_totals(shown: SessionTotals, entries: list[Entry]) -> Iterat
     yield from _differences("", shown.current(), recomputed.current())
     if set(shown.open) != set(recomputed.open):
         yield f"open calls: stored {sorted(shown.open)}, by the entries {sorted(recomputed.open)}"
+    if shown.cache_savings not in (None, recomputed.cache_savings):
+        yield f"cache_savings: stored {shown.cache_savings}, by the entries {recomputed.cache_savings}"
     for name, stored, summed in (
         ("", dict(shown.by_model), dict(recomputed.by_model)),
         ("agent ", dict(shown.by_agent), dict(recomputed.by_agent)),

@@ -9,7 +9,7 @@ from decimal import Decimal, DecimalException
 from typing import Any
 
 from pydantic_core import from_json
-from strands.types.event_loop import StopReason
+from strands.types.event_loop import StopReason, Usage
 
 from godoty_service.errors import ProviderUnavailable
 from godoty_service.openrouter import decimal_json
@@ -18,6 +18,7 @@ Document = dict[str, Any]
 
 DONE = (b"[DONE]", b"DONE")
 _MAX_COUNT = 10**12  # a larger counter is an error of the provider
+_MAX_TOKENS = 10**9  # of one call, for Strands' limits
 _MAX_AMOUNT = 10**6  # USD; the same
 _MAX_USAGE_FIELDS = 64
 _MAX_USAGE_DEPTH = 4
@@ -236,3 +237,28 @@ def _finish_reason(body: Document, message: Document) -> str | None:
     if body.get("status") != "completed":
         return None
     return "tool_calls" if message["tool_calls"] else "stop"
+
+
+def strands_usage(usage: Document) -> Usage:
+    """Return the tokens of a reported usage as Strands counts them, for its limits; their cost is in the ledger."""
+    inputs = _whole_count(usage, "prompt_tokens", "input_tokens") or 0
+    outputs = _whole_count(usage, "completion_tokens", "output_tokens") or 0
+    counted = Usage(inputTokens=inputs, outputTokens=outputs, totalTokens=inputs + outputs)
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    if (read := _whole_count(details, "cached_tokens")) is not None:
+        counted["cacheReadInputTokens"] = read
+    if (written := _whole_count(details, "cache_write_tokens")) is not None:
+        counted["cacheWriteInputTokens"] = written
+    return counted
+
+
+def _whole_count(usage: Document, *names: str) -> int | None:
+    """Return the first known counter; one that is not a whole number, or is absurdly large, is unknown."""
+    for name in names:
+        value = usage.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+            continue
+        if 0 <= value <= _MAX_TOKENS and value == int(value):
+            return int(value)
+    return None

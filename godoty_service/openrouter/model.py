@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from decimal import Decimal
 from math import ceil
 from typing import Any, NoReturn, cast
 
@@ -15,7 +14,7 @@ import openai
 from pydantic_core import to_json
 from strands.models.openai import OpenAIModel
 from strands.types.content import Message, Messages, SystemContentBlock
-from strands.types.event_loop import Metrics, Usage
+from strands.types.event_loop import Metrics
 from strands.types.exceptions import ContextWindowOverflowException
 from strands.types.streaming import StreamEvent
 from strands.types.tools import ToolChoice, ToolSpec
@@ -25,17 +24,17 @@ from godoty_service.ledger.entries import CallPurpose
 from godoty_service.openrouter import errors
 from godoty_service.openrouter.call_limits import CallLimits, Reservation
 from godoty_service.openrouter.call_recorder import Meter, OpenCall
-from godoty_service.openrouter.chunk import AnswerLimits
+from godoty_service.openrouter.chunk import AnswerLimits, strands_usage
 from godoty_service.openrouter.client import OpenRouterClient
 from godoty_service.openrouter.message_normalizer import BLANK_TEXT, MAKER, MessageNormalizer
 from godoty_service.openrouter.reasoning_details import details_of, maker_of
 from godoty_service.openrouter.response_reader import ResponseReader
 from godoty_service.openrouter.stream_decoder import Listener, StreamDecoder
+from godoty_service.pricing.parameter_support import ParameterSupport
 
 LISTENER = "listener"  # in the invocation state: receives the answers to the agent's own calls, not to a summary's
 MAX_ATTEMPTS = 3
 _CUT: StreamEvent = {"messageStop": {"stopReason": "max_tokens"}}
-_MAX_TOKENS = 10**9  # of one call
 _MAX_WAIT = 20.0  # seconds; no retry follows a longer `Retry-After`
 
 
@@ -80,6 +79,7 @@ class OpenRouterModel(OpenAIModel):
         context_window: int | None = None,
         maker: Callable[[str | None], str] | None = None,
         provider: dict[str, Any] | None = None,
+        supported_parameters: frozenset[str] = frozenset(),
         limits: AnswerLimits | None = None,
     ) -> None:
         """Build the model.
@@ -100,6 +100,7 @@ class OpenRouterModel(OpenAIModel):
             context_window: Largest number of input and output tokens of the model.
             maker: Returns which of the models served, by the model name in the answer; None: the first.
             provider: Routing preferences, in OpenRouter's form.
+            supported_parameters: The parameters that providers may be required to support (`ParameterSupport`).
             limits: Bounds of what is retained of an answer.
         """
         super().__init__(client=client.openai, model_id=model, context_window_limit=context_window)
@@ -114,6 +115,7 @@ class OpenRouterModel(OpenAIModel):
         self._parameters = dict(parameters or {})
         self._call_terms = call_terms
         self._provider = provider
+        self._support = ParameterSupport(supported_parameters)
         self._limits = limits or AnswerLimits()
         self._extra = {
             **({"models": [model, *fallback_models]} if fallback_models else {}),
@@ -163,12 +165,27 @@ class OpenRouterModel(OpenAIModel):
                     self._call_limits.return_call()
                 raise ContextWindowOverflowException(error.text) from error
             except ProviderError as error:
+                if attempt < MAX_ATTEMPTS and self._support.give_up(request, error):
+                    continue
                 wait = _wait(error, attempt)
                 if decoder.has_output or not error.retryable or wait is None:
                     raise
                 await asyncio.sleep(wait)
             else:
                 return
+
+    async def count_tokens(
+        self,
+        messages: Messages,
+        tool_specs: list[ToolSpec] | None = None,  # noqa: ARG002 - Strands' signature
+        system_prompt: str | None = None,
+        system_prompt_content: list[SystemContentBlock] | None = None,
+    ) -> int:
+        """Estimate the tokens of a prompt as Strands does before each call, without its tools: nothing here reads them.
+
+        Strands encodes each tool as JSON for it, which takes 2 ms for 100 tools.
+        """
+        return await super().count_tokens(messages, None, system_prompt, system_prompt_content)
 
     async def structured_output(self, *_: Any, **__: Any) -> NoReturn:  # type: ignore[override] # it never yields
         """Refuse: this method bypasses `stream`, and so the ledger. `structured_output_model=` does not.
@@ -207,9 +224,11 @@ class OpenRouterModel(OpenAIModel):
         )
         if reserved is not None:
             reserved.lower(call.output_limit)
-        limits = {"max_tokens": call.output_limit, "provider": terms.provider or self._provider}
-        request.update({name: value for name, value in limits.items() if value})
+        request |= {"max_tokens": call.output_limit} if call.output_limit else {}
         _fit_reasoning(request)
+        routing = self._support.routing(request, terms.provider or self._provider or {})
+        request.pop("provider", None)
+        request |= {"provider": routing} if routing else {}
         return call
 
     async def _attempt(
@@ -265,7 +284,7 @@ class OpenRouterModel(OpenAIModel):
                 raise error
             finally:
                 error = None  # else the error and this frame, which its traceback has, wait for a garbage collection
-        usage = _strands_usage(decoder)
+        usage = strands_usage(decoder.usage or {})
         if reserved is not None:
             self.cut_by_budget |= call.clamped and _CUT in closing
             reserved.release(used=usage["outputTokens"])
@@ -365,29 +384,3 @@ def _metrics(start_time: float, *, first_time: float | None, end_time: float) ->
     if first_time is not None:
         metrics["timeToFirstByteMs"] = ceil((first_time - start_time) * 1000)
     return metrics
-
-
-def _strands_usage(decoder: StreamDecoder) -> Usage:
-    """Return the tokens as Strands counts them, for its limits; their cost is in the ledger."""
-    usage = decoder.usage or {}
-    inputs = _count(usage, "prompt_tokens", "input_tokens") or 0
-    outputs = _count(usage, "completion_tokens", "output_tokens") or 0
-    counted = Usage(inputTokens=inputs, outputTokens=outputs, totalTokens=inputs + outputs)
-    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-    details = details if isinstance(details, dict) else {}
-    if (read := _count(details, "cached_tokens")) is not None:
-        counted["cacheReadInputTokens"] = read
-    if (written := _count(details, "cache_write_tokens")) is not None:
-        counted["cacheWriteInputTokens"] = written
-    return counted
-
-
-def _count(usage: dict[str, Any], *names: str) -> int | None:
-    """Return the first known counter; one that is not a whole number, or is absurdly large, is unknown."""
-    for name in names:
-        value = usage.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
-            continue
-        if 0 <= value <= _MAX_TOKENS and value == int(value):
-            return int(value)
-    return None

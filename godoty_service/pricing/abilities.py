@@ -2,8 +2,12 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
+# The fields of a request that OpenRouter counts as parameters, as far as the service sends them.
+REQUEST_PARAMETERS: Final = frozenset(
+    {"temperature", "top_p", "seed", "stop", "reasoning", "max_tokens", "tools", "tool_choice"}
+)
 _MAX_NAME = 200  # characters
 _MAX_MODALITIES = 16
 _MAX_MODALITY = 32  # characters
@@ -19,6 +23,7 @@ class Abilities:
         outputs: What an answer may contain.
         tools: It can call tools.
         structured_output: It can answer by a JSON schema.
+        parameters: Those of `REQUEST_PARAMETERS` that one of its providers or another supports.
     """
 
     name: str = ""
@@ -26,6 +31,7 @@ class Abilities:
     outputs: tuple[str, ...] = ()
     tools: bool | None = None
     structured_output: bool | None = None
+    parameters: frozenset[str] | None = None
 
     @classmethod
     def parse(cls, entry: Mapping[str, Any]) -> "Abilities":
@@ -39,7 +45,12 @@ class Abilities:
             outputs=_modalities(architecture.get("output_modalities")),
             tools="tools" in parameters if isinstance(parameters, list) else None,
             structured_output="structured_outputs" in parameters if isinstance(parameters, list) else None,
+            parameters=_supported(parameters),
         )
+
+
+def _supported(value: Any) -> frozenset[str] | None:
+    return frozenset(each for each in REQUEST_PARAMETERS if each in value) if isinstance(value, list) else None
 
 
 def _modalities(value: Any) -> tuple[str, ...]:

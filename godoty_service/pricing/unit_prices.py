@@ -182,6 +182,24 @@ def price(usage: TokenUsage, prices: UnitPrices, *, at: datetime) -> Decimal | N
     return _sum([*_input_lines(usage, rates), *_output_lines(usage, rates), *_fee_lines(usage, rates)])
 
 
+def cache_savings(usage: TokenUsage, prices: UnitPrices, *, at: datetime) -> Decimal | None:
+    """Return what a prompt would have cost without a cache, less its cost, in US dollars; None: it cannot be known.
+
+    That is the tokens read, each at the difference to the price of a prompt token, less what writing cost in addition.
+
+    Args:
+        usage: The counters of one call.
+        prices: The prices at which the call was charged.
+        at: When it was served, with a time zone.
+    """
+    if usage.input_tokens is None:
+        return None
+    rates = prices.effective(at=at, prompt_tokens=usage.input_tokens)
+    uncached = replace(usage, cache_read_tokens=0, cache_write_tokens=0, audio_cache_read_tokens=0)
+    full, paid = _sum(_input_lines(uncached, rates)), _sum(_input_lines(usage, rates))
+    return None if full is None or paid is None else money.subtract(full, paid)
+
+
 def _input_lines(usage: TokenUsage, rates: UnitPrices) -> list[Line]:
     tokens, read, write = usage.input_tokens or 0, usage.cache_read_tokens or 0, usage.cache_write_tokens or 0
     audio, audio_read = usage.audio_input_tokens or 0, usage.audio_cache_read_tokens or 0

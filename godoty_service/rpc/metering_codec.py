@@ -7,6 +7,7 @@ from godoty.v1 import metering_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from godoty_service.ledger.cache_savings import CacheSavings, saved_by
 from godoty_service.ledger.entries import CallPurpose, CostSource, ModelCall
 from godoty_service.ledger.latency import LatencySummary, ProviderLatency
 from godoty_service.ledger.states import CallState
@@ -58,6 +59,7 @@ def call_message(call: ModelCall) -> pb.ModelCall:
         finish_reason=call.finish_reason or "",
         error=call.error or "",
         error_message=call.error_message or "",
+        cache_savings_usd=format_usd(saved_by(call)),
     )
     if call.cost_source is not None:
         message.cost_source = _SOURCES[call.cost_source]  # type: ignore[assignment] # a number at run time
@@ -93,6 +95,14 @@ def totals_message(totals: Totals) -> pb.Totals:
         pending_calls=totals.pending_calls,
         unresolved_calls=totals.unresolved_calls,
         unresolved_bound_usd=None if totals.unbounded_calls else format_usd(totals.unresolved_bound),
+    )
+
+
+def cache_savings_message(savings: CacheSavings) -> pb.CacheSavings:
+    """Convert savings; if none is known, the sum is unknown, not zero."""
+    saved = None if savings.unknown_calls and not savings.calls else savings.saved
+    return pb.CacheSavings(
+        saved_usd=format_usd(saved), model_calls=savings.calls, unknown_model_calls=savings.unknown_calls
     )
 
 

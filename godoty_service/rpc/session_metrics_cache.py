@@ -8,7 +8,13 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty_service.aio.caching import TtlCache
 from godoty_service.ledger.latency import by_provider
 from godoty_service.ledger.totals import NEWEST_RUNS, SessionTotals, Totals
-from godoty_service.rpc.metering_codec import latency_messages, run_message, timestamp, totals_message
+from godoty_service.rpc.metering_codec import (
+    cache_savings_message,
+    latency_messages,
+    run_message,
+    timestamp,
+    totals_message,
+)
 from godoty_service.sessions.batched_reads import Version
 from godoty_service.sessions.session import Session
 
@@ -60,6 +66,8 @@ def metrics_message(session: Session, session_totals: SessionTotals) -> pb.GetSe
         create_time=timestamp(session.create_time),
         update_time=timestamp(session.update_time),
     )
+    if session_totals.cache_savings is not None:
+        response.cache_savings.CopyFrom(cache_savings_message(session_totals.cache_savings))
     for model, totals in _by_cost(session_totals.by_model):
         response.by_model.add(model=model, totals=totals_message(totals))
     for agent, totals in _by_cost(session_totals.by_agent):

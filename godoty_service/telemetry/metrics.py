@@ -145,6 +145,21 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._tool_calls = Counter(
+            "godoty_tool_calls",
+            "Tool calls that ended, by whose tool it is (built_in, mcp, agent; unknown: there is none of the name) and"
+            " outcome (ok, error, timeout, refused). Those that ended with a cancelled turn are not counted.",
+            ["kind", "outcome"],
+            registry=self.registry,
+        )
+        self._tool_call_seconds = Histogram(
+            "godoty_tool_call_duration_seconds",
+            "Duration of a tool call that ended.",
+            ["kind"],
+            buckets=_CALL_SECONDS,
+            registry=self.registry,
+        )
+
     def _define_ledger(self) -> None:
         self._cost = Counter(
             "godoty_cost_usd",
@@ -247,6 +262,11 @@ class Metrics:
     def agent_cycle(self, provider: str | None, seconds: float) -> None:
         """Record the duration of a cycle of the agent's loop, by the provider of its last model call."""
         self._agent_cycle_seconds.labels(self._providers.admit(provider or UNKNOWN)).observe(seconds)
+
+    def tool_call(self, kind: str, outcome: str, seconds: float) -> None:
+        """Record a tool call, by its kind ("built_in", "mcp") and its outcome ("ok", "timeout")."""
+        self._tool_calls.labels(kind, outcome).inc()
+        self._tool_call_seconds.labels(kind).observe(seconds)
 
     def tokens(
         self,

@@ -11,6 +11,7 @@ from strands.types.tools import AgentTool
 from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.agents.profile import AgentDefaults
 from godoty_service.agents.store import Agents
+from godoty_service.agents.tools.outcomes import ToolKind, ToolOutcome
 from godoty_service.budgets.service import BudgetService
 from godoty_service.clock import Clock, utc_now
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
@@ -49,6 +50,9 @@ class TurnObserver(Protocol):
 
     def cycle_ended(self, provider: str | None, duration: timedelta) -> None:
         """Measure a cycle of the agent's loop, whose model call this provider served."""
+
+    def tool_called(self, kind: ToolKind, outcome: ToolOutcome, duration: timedelta) -> None:
+        """Measure a tool call that has ended."""
 
     def provider_failed(self, error: ProviderError, *, provider_key_id: str) -> None:
         """Count a failure of the provider for a request with this key."""

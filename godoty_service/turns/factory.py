@@ -9,6 +9,7 @@ from strands import Agent
 from strands.types.agent import Limits
 
 from godoty_service.agents.mcp.tools import MCP, OfferedTools, TurnConnections
+from godoty_service.agents.tools.http_fetch import TENANT
 from godoty_service.agents.tools.session_cost import SESSION_TOTALS, SessionTotalsReader
 from godoty_service.budgets.turn_budget import TurnBudget
 from godoty_service.errors import SessionLost
@@ -97,13 +98,13 @@ class TurnFactory:
         manager = self._session_manager(turn, claim, history)
         answer = AnswerListener(turn.log, on_request=on_request, on_first_output=manager.write_pending)
         connections = self._dependencies.mcp.connections()
-        invocation: dict[str, Any] = {LISTENER: answer, MCP: connections}
+        invocation: dict[str, Any] = {LISTENER: answer, MCP: connections, TENANT: turn.tenant_id}
         spans = CallSpans(invocation)
         meter = self._meter(turn, claim, spans, last_number=totals.last_number)
         session_totals = invocation[SESSION_TOTALS] = self._totals_reader(claim, totals, meter)
         calls = self._calls(turn, claim, meter)
         model = build_model(self._dependencies, turn, claim.session, turn.agent, calls)
-        tools = ToolListener(turn.log)
+        tools = ToolListener(turn.log, observe=self._dependencies.observer.tool_called)
         listener = CallListener(turn.log, meter=meter, answer=answer, announcer=CallAnnouncer(turn.log, meter))
         metrics = state_metrics(totals)
         sub_agents = SubAgents(

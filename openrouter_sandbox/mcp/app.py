@@ -126,6 +126,9 @@ class McpApp:
             case "/_sandbox/learn":
                 self._state.learned.append(query["name"])
                 await announce(self._state)
+            case "/_sandbox/records":
+                self._state.records = int(query["tools"])
+                await announce(self._state)
             case "/_sandbox/calls":
                 return JSONResponse({"calls": self._state.calls, "cancelled": self._state.cancelled})
             case _:

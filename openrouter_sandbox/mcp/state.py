@@ -17,6 +17,7 @@ class McpState:
         cancelled: The number of calls that the client cancelled, by tool.
         requests: The newest requests: path, method and headers.
         learned: The names of tools that were added while it runs.
+        records: The number of tools `record_000`, `record_001` …, with schemas as large as those of real servers.
         holds: Events by name, for which tools wait.
         changes: Notifies clients that the list of tools has changed.
         sessions: The sessions of clients of older versions of the protocol, to notify them as well.
@@ -26,6 +27,7 @@ class McpState:
     cancelled: Counter[str] = field(default_factory=Counter)
     requests: list[dict[str, Any]] = field(default_factory=list)
     learned: list[str] = field(default_factory=list)
+    records: int = 0
     holds: dict[str, asyncio.Event] = field(default_factory=dict)
     changes: InMemorySubscriptionBus = field(default_factory=InMemorySubscriptionBus)
     sessions: set[Any] = field(default_factory=set)

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from mcp.server import Server
@@ -53,14 +54,14 @@ def build_server(state: McpState) -> Server[Any]:
     async def list_tools(context: Context, _: PaginatedRequestParams | None) -> ListToolsResult:
         state.sessions.add(context.session)
         learned = {name: SandboxTool("Was learned.", {}) for name in state.learned}
-        tools = [tool.listed(name) for name, tool in {**TOOLS, **learned}.items()]
-        return ListToolsResult(tools=[*tools, *leaking_tool(context)])
+        tools = {**TOOLS, **learned, **records(state.records)}
+        return ListToolsResult(tools=[*(tool.listed(name) for name, tool in tools.items()), *leaking_tool(context)])
 
     async def call_tool(context: Context, params: CallToolRequestParams) -> CallToolResult:
         state.calls[params.name] += 1
         if params.name == "leak":
             return await leak(context, params.arguments or {})
-        tool = TOOLS.get(params.name)
+        tool = TOOLS.get(params.name) or records(state.records).get(params.name)
         if tool is None and params.name in state.learned:
             return text_result(f"{params.name} was learned")
         if tool is None or tool.run is None:
@@ -78,6 +79,12 @@ def build_server(state: McpState) -> Server[Any]:
         on_call_tool=call_tool,
         on_subscriptions_listen=ListenHandler(state.changes),
     )
+
+
+@lru_cache(maxsize=4)
+def records(number: int) -> Mapping[str, SandboxTool]:
+    """Return tools as large as those of real servers: some 700 bytes of description and schema each."""
+    return {f"record_{each:03}": SandboxTool(_RECORD, _RECORD_FIELDS, _echo) for each in range(number)}
 
 
 async def announce(state: McpState) -> None:
@@ -136,6 +143,18 @@ async def _learn(state: McpState, _: Context, arguments: Mapping[str, Any]) -> C
     return text_result("learned")
 
 
+_RECORD = "Find records by what they are about, newest first, and return them as text with their ids and their times."
+_RECORD_FIELDS: Mapping[str, Any] = {
+    "text": {"type": "string", "description": "What the records are about: words, or a phrase in quotes."},
+    "status": {"type": "string", "enum": ["open", "waiting", "closed"], "description": "The state of the records."},
+    "limit": {"type": "integer", "minimum": 1, "maximum": 50, "description": "How many records are returned."},
+    "tags": {"type": "array", "items": {"type": "string"}, "minItems": 0, "description": "Tags that all of them have."},
+    "range": {
+        "type": "object",
+        "properties": {"from": {"type": "string", "format": "date"}, "to": {"type": "string", "format": "date"}},
+        "description": "The days on which they were changed.",
+    },
+}
 _TEXT: Mapping[str, Any] = {"type": "string"}
 _NUMBER: Mapping[str, Any] = {"type": "number"}
 TOOLS: Mapping[str, SandboxTool] = {

@@ -26,6 +26,7 @@ class Model:
         pricing: List prices in USD, decimal strings as listed.
         context_length: Limit of prompt and completion tokens together.
         online: Whether the request used the `:online` variant, which adds a web search.
+        parameters: The parameters that the listing has.
     """
 
     id: str
@@ -34,14 +35,24 @@ class Model:
     pricing: Mapping[str, Any]
     context_length: int
     online: bool = False
+    parameters: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A provider that serves a model, with its prices in USD as decimal strings."""
+    """A provider that serves a model.
+
+    Attributes:
+        provider: The provider.
+        pricing: Its prices in USD, decimal strings.
+        parameters: The parameters that it supports.
+        ignored: Those of the model's listing that it does not.
+    """
 
     provider: str
     pricing: Mapping[str, Any]
+    parameters: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
 
 
 class Catalogue:
@@ -92,15 +103,13 @@ class Catalogue:
             entry["pricing"],
             entry["context_length"],
             online,
+            frozenset(entry["supported_parameters"]),
         )
 
     def endpoints(self, model: Model) -> tuple[Endpoint, ...]:
         """Return the providers that serve a model, top provider first."""
         author = model.id.split("/")[0]
-        return tuple(
-            Endpoint(provider, _scaled(model.pricing, providers.price_factor(model.id, provider)))
-            for provider in providers.serving(author)
-        )
+        return tuple(_endpoint(model, provider) for provider in providers.serving(author))
 
     def endpoints_body(self, name: str) -> dict[str, Any] | None:
         """Return the body of `GET /models/{author}/{slug}/endpoints`; None if the model is unknown."""
@@ -125,10 +134,16 @@ class Catalogue:
             "tag": providers.tag(endpoint.provider),
             "quantization": "unknown",
             "status": 0,
-            "supported_parameters": entry["supported_parameters"],
+            "supported_parameters": [each for each in entry["supported_parameters"] if each not in endpoint.ignored],
             "supports_implicit_caching": False,
             "uptime_last_30m": 100,
         }
+
+
+def _endpoint(model: Model, provider: str) -> Endpoint:
+    pricing = _scaled(model.pricing, providers.price_factor(model.id, provider))
+    ignored = providers.ignored_parameters(model.id, provider)
+    return Endpoint(provider, pricing, model.parameters - ignored, ignored)
 
 
 def _scaled(pricing: Mapping[str, Any], factor: Decimal) -> dict[str, Any]:

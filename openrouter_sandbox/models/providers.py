@@ -32,6 +32,13 @@ _FACTORS = {
     ("anthropic/claude-haiku-4.5", "Amazon Bedrock"): Decimal("1.1"),
 }
 
+# Invented: parameters of a model that a provider ignores, although the listing has them.
+_IGNORED = {
+    ("mistralai/mistral-large-2512", "Mistral"): frozenset({"tools", "tool_choice"}),
+    ("mistralai/codestral-2508", "Mistral"): frozenset({"tools", "tool_choice"}),
+    ("mistralai/codestral-2508", "Together"): frozenset({"seed"}),
+}
+
 _TAGS = {"google": "google-vertex"}
 
 
@@ -43,6 +50,11 @@ def serving(author: str) -> tuple[str, ...]:
 def price_factor(model_id: str, provider: str) -> Decimal:
     """Return a provider's price for a model as a factor of the list price."""
     return _FACTORS.get((model_id, provider), Decimal(1))
+
+
+def ignored_parameters(model_id: str, provider: str) -> frozenset[str]:
+    """Return the listed parameters of a model that a provider ignores."""
+    return _IGNORED.get((model_id, provider), frozenset())
 
 
 def tag(provider: str) -> str:

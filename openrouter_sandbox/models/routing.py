@@ -10,6 +10,13 @@ from openrouter_sandbox.models.catalogue import Catalogue, Endpoint, Model
 from openrouter_sandbox.scenarios.scenario import Scenario
 
 _PER_MILLION = 6
+# The fields of a request that count as parameters (the schema `Parameter` of OpenRouter's OpenAPI file).
+_PARAMETERS = frozenset(
+    {"temperature", "top_p", "top_k", "min_p", "top_a", "frequency_penalty", "presence_penalty", "repetition_penalty"}
+    | {"max_tokens", "max_completion_tokens", "logit_bias", "logprobs", "top_logprobs", "prediction", "seed"}
+    | {"response_format", "structured_outputs", "stop", "tools", "tool_choice", "parallel_tool_calls", "verbosity"}
+    | {"include_reasoning", "reasoning", "reasoning_effort", "web_search_options"}
+)
 
 
 def route(catalogue: Catalogue, conversation: Conversation, scenario: Scenario) -> tuple[Model, Endpoint]:
@@ -23,7 +30,7 @@ def route(catalogue: Catalogue, conversation: Conversation, scenario: Scenario) 
         raise RequestError(400, "No models provided")
     models = [_find_model(catalogue, name) for name in names]
     for model in models[min(scenario.number("skip"), len(models) - 1) :]:
-        endpoints = _allowed_endpoints(catalogue.endpoints(model), conversation.body.get("provider") or {})
+        endpoints = _allowed_endpoints(catalogue.endpoints(model), conversation)
         if scenario.has("provider"):
             endpoints = [_scenario_endpoint(catalogue, model, scenario.text("provider"))]
         if endpoints:
@@ -48,8 +55,15 @@ def _scenario_endpoint(catalogue: Catalogue, model: Model, name: str) -> Endpoin
     return Endpoint(provider, model.pricing)
 
 
-def _allowed_endpoints(endpoints: tuple[Endpoint, ...], preference: Mapping[str, Any]) -> list[Endpoint]:
-    """Return the endpoints that satisfy `provider {only, ignore, order, allow_fallbacks, max_price}`, best first."""
+def _allowed_endpoints(endpoints: tuple[Endpoint, ...], conversation: Conversation) -> list[Endpoint]:
+    """Return the endpoints that satisfy a request's preferences, best first.
+
+    These are `provider {only, ignore, order, allow_fallbacks, max_price, require_parameters}`.
+    """
+    preference: Mapping[str, Any] = conversation.body.get("provider") or {}
+    if preference.get("require_parameters"):
+        carried = _PARAMETERS & conversation.body.keys()
+        endpoints = tuple(each for each in endpoints if carried <= each.parameters)
     allowed = [endpoint for endpoint in endpoints if _within_max_price(endpoint, preference.get("max_price") or {})]
     if preference.get("only"):
         allowed = [endpoint for endpoint in allowed if _named(endpoint, preference["only"])]

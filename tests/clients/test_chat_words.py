@@ -7,10 +7,10 @@ import grpc
 import pytest
 from godoty import FieldViolation, GodotyError
 from godoty.chat.advice import BY_REASON, advise
-from godoty.chat.formatting import format_totals, printable, short
+from godoty.chat.formatting import format_cache_savings, format_totals, printable, short
 from godoty.chat.settings import dial_address, read_env_file
 from godoty.v1.errors_pb2 import ErrorReason
-from godoty.v1.metering_pb2 import TokenUsage, Totals
+from godoty.v1.metering_pb2 import CacheSavings, TokenUsage, Totals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +30,15 @@ def test_open_calls_are_shown_beside_the_total() -> None:
     assert format_totals(totals) == ("$1, 3 turns, tokens unknown, 1 call pending, 2 calls unresolved (no upper bound)")
     totals.unresolved_bound_usd = "0.5"
     assert format_totals(totals).endswith("2 calls unresolved (at most $0.5)")
+
+
+def test_savings_are_shown_if_there_are_any() -> None:
+    """What is not known is not zero."""
+    assert format_cache_savings(CacheSavings(saved_usd="0")) == ""
+    known = CacheSavings(saved_usd="-0.5", model_calls=2)
+    assert format_cache_savings(known) == "saved by prompt caches: $-0.5"
+    unknown = CacheSavings(unknown_model_calls=1)
+    assert format_cache_savings(unknown) == "saved by prompt caches: unknown (not known of 1 call)"
 
 
 def test_nothing_yet_costs_nothing() -> None:

@@ -88,6 +88,15 @@ def test_cost_and_drift_are_summed_by_model(metrics: Metrics) -> None:
     assert sample(metrics, "godoty_price_drift_usd_total", model="m", direction="under") == 0.125
 
 
+def test_tool_calls_are_counted_by_kind_and_outcome(metrics: Metrics) -> None:
+    """Their durations by kind alone."""
+    metrics.tool_call("mcp", "ok", 0.5)
+    metrics.tool_call("mcp", "timeout", 2.0)
+
+    assert sample(metrics, "godoty_tool_calls_total", kind="mcp", outcome="timeout") == 1
+    assert sample(metrics, "godoty_tool_call_duration_seconds_sum", kind="mcp") == 2.5
+
+
 def test_running_turns_go_up_and_down(metrics: Metrics) -> None:
     """A turn counts while it runs, also if it fails."""
     during = []
@@ -148,9 +157,10 @@ def test_no_label_names_a_tenant_session_or_user(metrics: Metrics) -> None:
     """No label identifies a caller."""
     metrics.request_finished(METHOD, "OK", 1)
     metrics.tokens("m", input_tokens=1)
+    metrics.tool_call("mcp", "ok", 1)
 
     labels = {label for family in metrics.registry.collect() for s in family.samples for label in s.labels}
-    assert labels <= {"method", "code", "le", "model", "kind", "provider", "source", "direction"}
+    assert labels <= {"method", "code", "le", "model", "kind", "provider", "source", "direction", "outcome"}
 
 
 async def test_page_is_served_over_http_until_closed(metrics: Metrics) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from strands import Agent
 from strands.types._events import ToolResultEvent, ToolStreamEvent
-from strands.types.tools import AgentTool, ToolGenerator, ToolResult, ToolSpec, ToolUse
+from strands.types.tools import AgentTool, ToolGenerator, ToolSpec, ToolUse
 
 from godoty_service.agents.mcp.connection import McpConnection
 from godoty_service.agents.mcp.errors import McpFailure, cut
@@ -18,6 +18,7 @@ from godoty_service.agents.mcp.links import ServerLinks
 from godoty_service.agents.mcp.results import error_result, tool_result
 from godoty_service.agents.mcp.server import McpServer
 from godoty_service.agents.mcp.tool_list import ListedTool
+from godoty_service.agents.tools.outcomes import ToolRefused, ToolTimedOut
 
 MCP: Final = "mcp"  # in the invocation state: the turn's connections
 MAX_OFFERED = 512  # tools of all servers of an agent
@@ -72,7 +73,7 @@ class McpTool(AgentTool):
         try:
             while (report := await call.next_report()) is not None:
                 yield ToolStreamEvent(tool_use, report)
-            yield ToolResultEvent(call.result())
+            yield call.result()
         finally:
             call.cancel()
 
@@ -106,29 +107,33 @@ class _Call:
                 waiting.cancel()
         return self._reports.popleft()
 
-    def result(self) -> ToolResult:
+    def result(self) -> ToolResultEvent:
         """Return the result of the call, or why there is none."""
         if self._task.cancelled():
-            return error_result(self._id, "The call was cancelled.")
+            return ToolResultEvent(error_result(self._id, "The call was cancelled."))
         if self._task.done():
             return self._task.result()
         limit = self._tool.server.timeout.total_seconds()
-        return error_result(self._id, f"The tool did not answer within {limit:g} s; the call was cancelled.")
+        text = f"The tool did not answer within {limit:g} s; the call was cancelled."
+        return ToolResultEvent(error_result(self._id, text), exception=ToolTimedOut(text))
 
     def cancel(self) -> None:
         """Cancel the call, unless it has ended. The server is notified in the background."""
         self._task.cancel()
 
-    async def _run(self, turn: "TurnConnections", arguments: Any) -> ToolResult:
+    async def _run(self, turn: "TurnConnections", arguments: Any) -> ToolResultEvent:
         if not isinstance(arguments, dict):
-            return error_result(self._id, "The input of this tool must be a JSON object.")
+            text = "The input of this tool must be a JSON object."
+            return ToolResultEvent(error_result(self._id, text), exception=ToolRefused(text))
         try:
             connection = turn.connection(self._tool.server)
             report = partial(self._report, connection)
             result = await connection.call(self._tool.listed.name, arguments, report)
         except McpFailure as failure:
-            return error_result(self._id, str(failure))
-        return tool_result(self._id, result, max_bytes=self._tool.server.output_bytes, mask=connection.mask)
+            return ToolResultEvent(error_result(self._id, str(failure)))
+        return ToolResultEvent(
+            tool_result(self._id, result, max_bytes=self._tool.server.output_bytes, mask=connection.mask)
+        )
 
     async def _report(
         self, connection: McpConnection, progress: float, total: float | None, message: str | None
@@ -215,8 +220,8 @@ NO_TOOLS: Final = OfferedTools(tools={}, specs=(), spec_bytes=0)
 def offer(agent: Agent, offered: OfferedTools) -> None:
     """Give an agent that was just built its MCP tools, beside those that it was built with.
 
-    Strands' registry would change their schemas (it gives an `enum` of numbers the type string), copy all of them for
-    each model call and each tool call, and compare each name with all others.
+    Strands' registry would change their schemas (it gives an `enum` of numbers the type string), copy and check all of
+    them for each model call, each tool call and twice for the turn's span, and compare each name with all others.
     """
     if not offered.tools:
         return
@@ -226,7 +231,9 @@ def offer(agent: Agent, offered: OfferedTools) -> None:
     added = {name: tool for name, tool in offered.tools.items() if name.replace("-", "_") not in taken}
     registry.registry.update(added)
     specs = SharedSpecs([*own, *(spec for spec in offered.specs if spec["name"] in added)])
+    by_name = {spec["name"]: spec for spec in specs}
     registry.get_all_tool_specs = lambda: specs  # type: ignore[method-assign] # it is read by name
+    registry.get_all_tools_config = lambda: by_name  # type: ignore[method-assign] # the same
 
 
 def combine(parts: Iterable[OfferedTools]) -> OfferedTools:

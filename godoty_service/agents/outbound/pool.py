@@ -27,6 +27,14 @@ class RequestFailed(Exception):
     """A request has no usable answer. The text is for the model and the tenant: bounded, and without secrets."""
 
 
+class RequestRefused(RequestFailed):
+    """A request may not be sent: its URL, its host or the host's address is not permitted."""
+
+
+class RequestTimedOut(RequestFailed):
+    """A request has no answer in time."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """What the connections of several pools have in common.
@@ -79,7 +87,7 @@ class HttpPool:
         try:
             return await self._pool(url.scheme.decode()).handle_async_request(request)
         except FAILURES as error:
-            raise RequestFailed(failure_text(error)) from error
+            raise _failure(error) from error
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -106,6 +114,14 @@ class HttpPool:
                 network_backend=backend,
             )
         return self._pools[scheme]
+
+
+def _failure(error: Exception) -> RequestFailed:
+    """Return what an error of the network means for a request."""
+    text = failure_text(error)
+    if isinstance(error, AddressRefused):
+        return RequestRefused(text)
+    return RequestTimedOut(text) if isinstance(error, httpcore2.TimeoutException) else RequestFailed(text)
 
 
 def failure_text(error: Exception) -> str:
@@ -138,7 +154,7 @@ async def read_bounded(response: httpcore2.Response, *, max_bytes: int) -> bytes
             if len(body) >= max_bytes:
                 break
     except FAILURES as error:
-        raise RequestFailed(failure_text(error)) from error
+        raise _failure(error) from error
     finally:
         await response.aclose()
     return bytes(body[:max_bytes])

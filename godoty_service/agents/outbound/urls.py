@@ -7,7 +7,7 @@ from urllib.parse import urljoin, urlsplit
 
 import httpcore2
 
-from godoty_service.agents.outbound.pool import RequestFailed
+from godoty_service.agents.outbound.pool import RequestFailed, RequestRefused
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
@@ -40,17 +40,17 @@ def split_url(url: str) -> UrlParts:
     """Return the parts of a URL.
 
     Raises:
-        RequestFailed: It is not one of HTTP, or has a user or a password.
+        RequestRefused: It is not one of HTTP, or has a user or a password.
     """
     try:
         parts = urlsplit(url)
         scheme, host, port = origin(url)
     except ValueError:
-        raise RequestFailed("The URL is not valid.") from None
+        raise RequestRefused("The URL is not valid.") from None
     if scheme not in _DEFAULT_PORTS or not _HOST.fullmatch(host) or parts.port == 0:
-        raise RequestFailed("The URL must be an absolute one of https (or http), with a host.")
+        raise RequestRefused("The URL must be an absolute one of https (or http), with a host.")
     if "@" in parts.netloc:
-        raise RequestFailed("The URL must have no user or password.")
+        raise RequestRefused("The URL must have no user or password.")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     return UrlParts(scheme=scheme, host=host, port=port, target=target)
 

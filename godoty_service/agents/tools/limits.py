@@ -8,6 +8,8 @@ from typing import Any, Final
 from strands.types._events import ToolResultEvent
 from strands.types.tools import AgentTool, ToolGenerator, ToolResult, ToolSpec, ToolUse
 
+from godoty_service.agents.tools.outcomes import ToolTimedOut
+
 SECONDS: Final = 5.0  # for a tool that requests nothing from another host
 OUTPUT_BYTES: Final = 64 * 1024  # of its result
 
@@ -52,7 +54,8 @@ class LimitedTool(AgentTool):
             if not limit.expired():
                 raise
             text = f"The tool did not end within {self._seconds:g} s; the call was cancelled."
-            yield ToolResultEvent({"toolUseId": tool_use["toolUseId"], "status": "error", "content": [{"text": text}]})
+            result: ToolResult = {"toolUseId": tool_use["toolUseId"], "status": "error", "content": [{"text": text}]}
+            yield ToolResultEvent(result, exception=ToolTimedOut(text))
             return
         yield event
 

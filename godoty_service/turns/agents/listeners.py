@@ -1,13 +1,15 @@
 """Listeners of an agent's loop and tools: they append model calls and tool calls to the turn's event log."""
 
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Protocol
 
 from strands.hooks import AfterToolCallEvent, BeforeToolCallEvent, HookProvider, HookRegistry
-from strands.types.tools import ToolUse
+from strands.types.tools import AgentTool, ToolUse
 
-from godoty_service.agents.mcp.tools import ProgressReport
+from godoty_service.agents.mcp.tools import McpTool, ProgressReport
+from godoty_service.agents.tools.outcomes import ToolKind, ToolOutcome, outcome_of
 from godoty_service.metering.meter import TurnMeter
 from godoty_service.sessions.messages import tool_result_text
 from godoty_service.turns.agents.sub_agent_tool import SubAgentTool
@@ -21,6 +23,8 @@ from godoty_service.turns.event_log.events import (
     ToolProgress,
     ToolSummary,
 )
+
+ObserveToolCall = Callable[[ToolKind, ToolOutcome, timedelta], None]
 
 
 class EventSink(Protocol):
@@ -114,14 +118,16 @@ class CallListener:
 class ToolListener(HookProvider):
     """Appends the start and the end of each tool call, and sums the calls by tool."""
 
-    def __init__(self, log: EventSink, *, turn: "ToolListener | None" = None) -> None:
+    def __init__(self, log: EventSink, *, observe: ObserveToolCall, turn: "ToolListener | None" = None) -> None:
         """Initialize the listener.
 
         Args:
             log: Gets the events.
+            observe: Measures each call.
             turn: The listener of the turn's own agent, with which the calls of a sub-agent are summed; None: it is it.
         """
         self._log = log
+        self._observe = observe
         self._summaries: dict[str, ToolSummary] = turn._summaries if turn is not None else {}  # noqa: SLF001 - its own class
 
     def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
@@ -163,3 +169,15 @@ class ToolListener(HookProvider):
                 duration=duration,
             )
         )
+        cancelled = event.cancel_message is not None
+        tool = event.selected_tool or event.agent.tool_registry.registry.get(name)
+        outcome = outcome_of(succeeded=succeeded, error=event.exception, cancelled=cancelled or tool is None)
+        self._observe(_kind_of(tool), outcome, duration)
+
+
+def _kind_of(tool: AgentTool | None) -> ToolKind:
+    if tool is None:
+        return ToolKind.UNKNOWN
+    if isinstance(tool, McpTool):
+        return ToolKind.MCP
+    return ToolKind.AGENT if isinstance(tool, SubAgentTool) else ToolKind.BUILT_IN

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from godoty_service.agents.definitions import ModelParameters
 from godoty_service.agents.profile import AgentProfile
@@ -18,6 +18,9 @@ from godoty_service.sessions.session import Session
 from godoty_service.tenancy.policies import Policy
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.turn import Turn
+
+# Preferences by which a tenant or the operator says itself what a provider must support, or which ones may serve.
+_CHOOSES_PROVIDERS: Final = frozenset({"require_parameters", "only", "order"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +68,7 @@ def build_model(
         parameters=request_parameters(parameters, prompt_caching=profile.definition.prompt_caching),
         call_terms=_call_terms(oracle, calls, routing, tenant_id=turn.tenant_id),
         provider=routing or None,
+        supported_parameters=_supported_parameters(catalogue, models, routing),
         user=pseudonym(session.tenant_id, session.user_reference) if session.user_reference else None,
         session_key=pseudonym(session.tenant_id, session.uid),
         maker=lambda served: _requested_model(catalogue, models, served),
@@ -118,6 +122,22 @@ def provider_routing(policy: Policy, parameters: ModelParameters) -> dict[str, A
     if policy.zero_data_retention:
         routing["zdr"] = True
     return routing
+
+
+def _supported_parameters(
+    catalogue: Catalogue | None, models: tuple[str, ...], routing: Mapping[str, Any]
+) -> frozenset[str]:
+    """Return the parameters that providers can be required to support; none if routing preferences choose already.
+
+    These are the parameters that all of the models support with one provider or another: no request goes unanswered
+    because a provider would have ignored a parameter.
+    """
+    if catalogue is None or not routing.keys().isdisjoint(_CHOOSES_PROVIDERS):
+        return frozenset()
+    found = [catalogue.find(model) for model in models]
+    abilities = [catalogue.abilities.get(each.id) if each is not None else None for each in found]
+    known = [(each.parameters if each is not None else None) or frozenset() for each in abilities]
+    return frozenset.intersection(*known)
 
 
 def request_parameters(parameters: ModelParameters, *, prompt_caching: bool = False) -> dict[str, Any]:

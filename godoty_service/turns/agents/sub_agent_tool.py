@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from strands.types._events import ToolResultEvent
-from strands.types.tools import AgentTool, ToolGenerator, ToolResult, ToolSpec, ToolUse
+from strands.types.tools import AgentTool, ToolGenerator, ToolSpec, ToolUse
 
 from godoty_service.agents.definitions import SubAgent
 
@@ -19,7 +19,7 @@ class SubAgentTool(AgentTool):
         entry: SubAgent,
         *,
         path_of: Callable[[str], str],
-        call: Callable[[SubAgent, ToolUse], Awaitable[ToolResult]],
+        call: Callable[[SubAgent, ToolUse], Awaitable[ToolResultEvent]],
     ) -> None:
         """Create the tool.
 
@@ -56,4 +56,4 @@ class SubAgentTool(AgentTool):
 
     async def stream(self, tool_use: ToolUse, invocation_state: dict[str, Any], **_: Any) -> ToolGenerator:  # noqa: ARG002 - Strands' signature
         """Run the sub-agent; yield its result."""
-        yield ToolResultEvent(await self._call(self._entry, tool_use))
+        yield await self._call(self._entry, tool_use)

@@ -12,22 +12,27 @@ from typing import Any
 
 import structlog
 from strands import Agent
+from strands.types._events import ToolResultEvent
 from strands.types.agent import Limits
 from strands.types.exceptions import EventLoopException, MaxTokensReachedException
-from strands.types.tools import ToolResult, ToolUse
+from strands.types.tools import ToolUse
 
 from godoty_service.agents.call_graph import MAX_CALLS, MAX_SECONDS, CallNotPossible, called_version, check_call
 from godoty_service.agents.definitions import AgentVersion, McpTools, SubAgent
+from godoty_service.agents.errors import AgentNotFound
 from godoty_service.agents.mcp.tools import MCP, TurnConnections
 from godoty_service.agents.profile import AgentInput, AgentProfile, agent_profile
+from godoty_service.agents.tools.http_fetch import TENANT
+from godoty_service.agents.tools.outcomes import ToolRefused, ToolTimedOut
 from godoty_service.agents.tools.session_cost import SESSION_TOTALS, SessionTotalsReader
 from godoty_service.budgets.turn_budget import SubAgentLimit
-from godoty_service.errors import ProviderError
+from godoty_service.errors import InvalidRequest, ModelNotAllowed, ProviderError
 from godoty_service.metering.meter import CallingAgent, TurnMeter
 from godoty_service.metering.sub_agent_meter import SubAgentMeter
 from godoty_service.openrouter.call_limits import CallLimits, ModelCallsSpent
 from godoty_service.openrouter.model import LISTENER
 from godoty_service.sessions.session import Session
+from godoty_service.tenancy.errors import AgentNotAllowed, ToolNotAllowed
 from godoty_service.turns.agents.agent import build_agent, release
 from godoty_service.turns.agents.failures import release_frames, wrapped_error
 from godoty_service.turns.agents.listeners import CallAnnouncer, CallListener, SubAgentLog, ToolListener
@@ -40,6 +45,7 @@ from godoty_service.turns.turn import Turn
 
 log = structlog.get_logger(__name__)
 
+_NOT_CALLED = (CallNotPossible, AgentNotFound, AgentNotAllowed, ToolNotAllowed, ModelNotAllowed, InvalidRequest)
 _NOTES = {
     "max_tokens": "[The answer ended here: the limit of output tokens was reached.]",
     "limit_output_tokens": "[The answer ended here: the limit of output tokens was reached.]",
@@ -145,16 +151,17 @@ class SubAgents:
                 paths[tool_call_id] = f"{before}{entry.agent.name}#{self._numbered}"
             return paths[tool_call_id]
 
-        async def call(entry: SubAgent, tool_use: ToolUse) -> ToolResult:
+        async def call(entry: SubAgent, tool_use: ToolUse) -> ToolResultEvent:
             path = path_of(tool_use["toolUseId"])
             del paths[tool_use["toolUseId"]]  # a later answer may have the same id
             return await self._result(entry, caller, path, tool_use)
 
         return SubAgentTool(entry, path_of=path_of, call=call)
 
-    async def _result(self, entry: SubAgent, caller: Caller, path: str, tool_use: ToolUse) -> ToolResult:
+    async def _result(self, entry: SubAgent, caller: Caller, path: str, tool_use: ToolUse) -> ToolResultEvent:
         """Run a sub-agent; return its last text, or the error that the calling model sees."""
         status, text = "error", ""
+        error: Exception | None = None
         try:
             async with asyncio.timeout(MAX_SECONDS) as limit:
                 text = await self._answer(entry, caller, path, tool_use["input"])
@@ -167,10 +174,15 @@ class SubAgents:
         except Exception as failure:  # noqa: BLE001 - logged if it is a fault
             if isinstance(failure, TimeoutError) and limit.expired():
                 text = f"The agent did not answer within {MAX_SECONDS:g} s."
+                error = ToolTimedOut(text)
             else:
                 text = self._explain(entry, failure)
+                error = ToolRefused(text) if isinstance(failure, _NOT_CALLED) else None
             release_frames(failure)
-        return {"toolUseId": tool_use["toolUseId"], "status": status, "content": [{"text": text}]}  # type: ignore[typeddict-item] # a literal
+        return ToolResultEvent(
+            {"toolUseId": tool_use["toolUseId"], "status": status, "content": [{"text": text}]},  # type: ignore[typeddict-item] # a literal
+            exception=error,
+        )
 
     async def _answer(self, entry: SubAgent, caller: Caller, path: str, arguments: Any) -> str:
         """Run a sub-agent on its task; return its last text.
@@ -219,7 +231,7 @@ class SubAgents:
             model=model,
             tools=[*profile.tools, *self.tools(profile, callee)],
             offered=offered,
-            listener=ToolListener(part_of_log, turn=parts.tools),
+            listener=ToolListener(part_of_log, observe=self._dependencies.observer.tool_called, turn=parts.tools),
             state={METRICS_KEY: parts.metrics},
         )
         unheard = _Unheard()
@@ -227,6 +239,7 @@ class SubAgents:
             LISTENER: unheard,
             MCP: parts.connections,
             SESSION_TOTALS: parts.session_totals,
+            TENANT: parts.turn.tenant_id,
         }
         listener = CallListener(part_of_log, meter=parts.meter, answer=unheard, announcer=parts.announcer)
         parts.spans.add_sub_agent(path, invocation)

@@ -140,8 +140,10 @@ async def test_price_limit_of_a_tenant_never_raises_that_of_a_hard_budget(
     await admin.set_policy(caller.service.tenant_id, policy)
     turn = await caller.converse("hi", model="openai/gpt-4o-mini")
 
-    (request,) = caller.service.requests("talk")
-    sent: dict[str, Any] = request["provider"]["max_price"]
+    # Where no provider is that cheap, the request is sent again without what the service has added to it.
+    sent: dict[str, Any]
+    sent, *again = [each["provider"]["max_price"] for each in caller.service.requests("talk")]
+    assert again == ([sent] if stays else [])
     assert (sent["completion"] == own) is stays
     assert float(sent["completion"]) < 100
     assert turn.responses

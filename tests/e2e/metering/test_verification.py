@@ -60,6 +60,11 @@ def change_totals_of_a_model(caller: Caller) -> None:
     _sessions(caller).update_one(_own(caller), {"$inc": {"totals.by_model.0.usage.output_tokens": 1}})
 
 
+def change_savings(caller: Caller) -> None:
+    """Count a saving that no entry has."""
+    _sessions(caller).update_one(_own(caller), {"$inc": {"totals.cache_savings.calls": 1}})
+
+
 def adjust_twice(caller: Caller) -> None:
     """Insert the adjustment again, under an id and a number of its own."""
     copy = _ledger(caller).find_one(_own(caller, kind="adjustment"))
@@ -118,6 +123,7 @@ TAMPERED: list[tuple[Tamper, str]] = [
     (lower_a_bound, "USD, above its upper bound of 0.0000000001 USD"),
     (repeat_a_generation, "which another entry has as well"),
     (change_totals_of_a_model, "openai/gpt-4o-mini: usage: stored "),
+    (change_savings, "cache_savings: stored "),
     (adjust_twice, "is resolved twice"),
     (shrink_a_bound, "subtracts another bound than that of call"),
     (remove_a_cost, "is settled without a cost"),

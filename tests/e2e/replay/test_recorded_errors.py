@@ -25,7 +25,7 @@ ERRORS = {
     "err_400_provider-raw.json": (REJECTED, "400", 1),
     "err_401.json": (REFUSED, "401", 1),
     "err_403_region.json": (REFUSED, "403", 1),
-    "err_404_no-endpoints.json": (NO_MODEL, "404", 1),
+    "err_404_no-endpoints.json": (NO_MODEL, "404", 2),  # again, without a requirement that may have left no provider
     "err_429_upstream.json": (THROTTLED, "429", 3),
 }
 MID_STREAM = "sse_2025-11_midstream-error_with-usage.sse"

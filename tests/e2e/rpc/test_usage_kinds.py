@@ -39,6 +39,36 @@ async def test_cached_tokens_are_counted_and_priced(caller: Caller, directive: s
     assert turn.finished.session_totals.usage.cache_read_tokens == call.usage.cache_read_tokens
 
 
+async def test_savings_of_prompt_caches_are_in_the_metrics(caller: Caller) -> None:
+    """By call, and summed for the session; a call whose charge is not its list's is counted apart from the sum."""
+    model = "anthropic/claude-haiku-4.5"
+    plain = await caller.converse("hello", model=model)
+    none = (await caller.metrics()).cache_savings
+    turn = await caller.converse("@sandbox plain cached_tokens=40 write_tokens=16", model=model)
+    odd = await caller.converse("@sandbox cached fee=0.001", model=model)
+    savings = (await caller.metrics()).cache_savings
+
+    (call,), prices = turn.calls, turn.calls[0].unit_prices
+    saved = 40 * (Decimal(prices.input_usd) - Decimal(prices.cache_read_usd))
+    surcharge = 16 * (Decimal(prices.cache_write_usd) - Decimal(prices.input_usd))
+    assert Decimal(call.cache_savings_usd) == saved - surcharge > 0
+    assert not any(each.HasField("cache_savings_usd") for each in (*plain.calls, *odd.calls))
+    assert (none.saved_usd, none.model_calls, none.unknown_model_calls) == ("0", 0, 0)
+    assert (savings.saved_usd, savings.model_calls, savings.unknown_model_calls) == (call.cache_savings_usd, 1, 1)
+
+
+async def test_savings_are_unset_after_an_earlier_build_has_counted_calls(caller: Caller) -> None:
+    """It writes totals without them: the sum would lack the savings of its calls."""
+    await caller.converse("@sandbox cached", model="anthropic/claude-haiku-4.5")
+    own = {"tenant_id": caller.service.tenant_id, "session_id": "talk"}
+    caller.service.database["sessions"].update_one(
+        own, {"$unset": {"totals.cache_savings": ""}, "$inc": {"totals_revision": 1}}
+    )
+    await caller.converse("@sandbox cached", model="anthropic/claude-haiku-4.5")
+
+    assert not (await caller.metrics()).HasField("cache_savings")
+
+
 @pytest.mark.parametrize(("tokens", "price"), [(32_000, "0.00000003"), (32_001, "0.0000001")])
 async def test_long_prompt_has_the_price_above_the_threshold(caller: Caller, tokens: int, price: str) -> None:
     """Above the model's threshold all its tokens cost more: charge, catalogue and unit prices agree."""

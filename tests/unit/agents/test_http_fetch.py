@@ -11,12 +11,14 @@ import pytest
 from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.agents.outbound.hosts import HostPattern, read_hosts
 from godoty_service.agents.outbound.pool import Network
-from godoty_service.agents.tools.http_fetch import Fetcher, FetchLimits, http_fetch
+from godoty_service.agents.tools.http_fetch import TENANT, Fetcher, FetchLimits, http_fetch
+from godoty_service.agents.tools.outcomes import ToolRefused, ToolTimedOut
 from tests.support.service import soon
 from tests.support.web import Web, page, redirect
 
 _CERTIFICATES = httpx2.create_ssl_context()
 _LIMIT = 1000  # bytes
+_SHARE = 2  # requests of a tenant at the same time
 
 
 @pytest.fixture
@@ -32,14 +34,17 @@ class Tool:
     def __init__(self, hosts: str, *, networks: tuple[str, ...] = ("127.0.0.1/32",), seconds: float = 30.0) -> None:
         rules = AddressRules([ipaddress.ip_network(each) for each in networks])
         network = Network(rules=rules, certificates=_CERTIFICATES)
-        limits = FetchLimits(seconds=seconds, max_bytes=_LIMIT)
+        limits = FetchLimits(seconds=seconds, max_bytes=_LIMIT, connections=_SHARE)
         self.fetcher = Fetcher(network, read_hosts(hosts), limits)
         self._tool = http_fetch(self.fetcher)
+        self.error: BaseException | None = None  # of the last call
 
-    async def get(self, url: str) -> tuple[bool, str]:
+    async def get(self, url: str, *, tenant_id: str = "tnt") -> tuple[bool, str]:
         """Return whether a call succeeded, and what the model sees."""
         use = {"toolUseId": "1", "name": "http_fetch", "input": {"url": url}}
-        (event,) = [each async for each in self._tool.stream(use, {})]  # type: ignore[arg-type] # a tool use
+        state = {"agent": None, TENANT: tenant_id}
+        (event,) = [each async for each in self._tool.stream(use, state)]  # type: ignore[arg-type] # a tool use
+        self.error = event.exception
         (content,) = event["tool_result"]["content"]
         return event["tool_result"]["status"] == "success", content["text"]
 
@@ -140,6 +145,7 @@ async def test_other_urls_are_refused(tool: Tool, web: Web, url: str) -> None:
     succeeded, shown = await tool.get(url.replace("PORT", str(web.port)))
 
     assert not succeeded
+    assert isinstance(tool.error, ToolRefused)
     assert len(shown) < 500
     assert web.requests == []
 
@@ -175,6 +181,7 @@ async def test_address_is_checked_for_each_redirect(web: Web, host: str) -> None
         succeeded, shown = await tool.get(url)
 
         assert not succeeded
+        assert isinstance(tool.error, ToolRefused)
         assert "address is not permitted" in shown
     assert web.paths == ["/"]
     await tool.fetcher.aclose()
@@ -209,6 +216,44 @@ async def test_large_document_is_cut(tool: Tool, web: Web) -> None:
     assert text == "a" + "é" * 499 + f"\n[The document is cut: only its first {_LIMIT:,} bytes are shown.]"
 
 
+async def test_html_is_reduced_to_its_text(tool: Tool, web: Web) -> None:
+    """The model pays for no markup; the document may state its encoding itself."""
+    head = b"<html><head><meta charset=iso-8859-1><style>p {}</style></head>"
+    web.answers["/"] = page(head + b"<p>caf\xe9 <a href='/b'>next</a>", content_type="text/html")
+
+    assert await tool.get(web.url("/")) == (True, f"{web.url('/')} (text of text/html)\n\ncafé [next](/b)")
+
+
+async def test_markup_does_not_take_the_place_of_text(tool: Tool, web: Web) -> None:
+    """Of an HTML document the text is cut at the limit; the document itself at eight times as much."""
+    web.answers["/script"] = page(b"<script>" + b"a" * 5000 + b"</script><p>text", content_type="text/html")
+    web.answers["/long"] = page(b"<p>" + "é".encode() * 600, content_type="text/html")
+    web.answers["/huge"] = page(b"<p>text" + b"<script>" + b"a" * 10_000, content_type="application/xhtml+xml")
+    note = "\n[The document is cut: only the beginning of its text is shown.]"
+
+    shown = [(await tool.get(web.url(each)))[1].partition("\n\n")[2] for each in ("/script", "/long", "/huge")]
+
+    assert shown == ["text", "é" * 500 + note, "text" + note]
+
+
+async def test_tenant_has_a_share_of_the_connections(tool: Tool, web: Web) -> None:
+    """A further request waits for one of the tenant's own, and takes nothing from another tenant."""
+    web.answers["/"] = web.hang
+    web.answers["/fast"] = page(b"there")
+    slow = [asyncio.create_task(tool.get(web.url("/"))) for _ in range(_SHARE)]
+    await soon(lambda: web.waiting == _SHARE)
+    waiting = asyncio.create_task(tool.get(web.url("/fast")))
+
+    assert (await tool.get(web.url("/fast"), tenant_id="other"))[0]
+    assert not waiting.done()
+    slow[0].cancel()
+    assert (await waiting)[0]
+
+    for each in slow:
+        each.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+
+
 async def test_document_of_the_largest_size_is_whole(tool: Tool, web: Web) -> None:
     """One byte less than what is cut."""
     web.answers["/"] = page(b"a" * _LIMIT)
@@ -237,6 +282,7 @@ async def test_slow_answer_is_an_error_and_its_connection_closed(web: Web, drips
 
     assert not succeeded
     assert "within 0.3 s" in shown or "in time" in shown
+    assert isinstance(tool.error, ToolTimedOut)
     await soon(lambda: closed.is_set() or not web.requests)  # on a busy machine the time may end before it is sent
     await tool.fetcher.aclose()
 

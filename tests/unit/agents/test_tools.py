@@ -13,6 +13,7 @@ from strands.agent.state import AgentState
 
 from godoty_service.agents.tools.limits import LimitedTool
 from godoty_service.agents.tools.notebook import MAX_BYTES, MAX_NOTES, MAX_TEXT, STATE_KEY, notebook
+from godoty_service.agents.tools.outcomes import ToolOutcome, ToolRefused, ToolTimedOut, outcome_of
 from godoty_service.agents.tools.registry import built_in_tools
 from godoty_service.agents.tools.session_cost import cost_report
 from godoty_service.clock import utc_now
@@ -163,6 +164,27 @@ async def test_call_that_takes_too_long_is_cancelled() -> None:
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+
+
+@pytest.mark.parametrize(
+    ("succeeded", "error", "cancelled", "outcome"),
+    [
+        (True, None, False, ToolOutcome.OK),
+        (False, None, False, ToolOutcome.ERROR),
+        (False, ValueError(), False, ToolOutcome.ERROR),
+        (False, ToolTimedOut(), False, ToolOutcome.TIMEOUT),
+        (False, ToolRefused(), False, ToolOutcome.REFUSED),
+        (False, None, True, ToolOutcome.REFUSED),
+    ],
+)
+def test_outcomes_of_calls(
+    succeeded: bool,  # noqa: FBT001 - a case
+    error: BaseException | None,
+    cancelled: bool,  # noqa: FBT001 - a case
+    outcome: ToolOutcome,
+) -> None:
+    """By the result, and by the exception that comes with it."""
+    assert outcome_of(succeeded=succeeded, error=error, cancelled=cancelled) is outcome
 
 
 async def test_error_of_a_tool_is_a_result() -> None:

@@ -368,7 +368,9 @@ type ModelParameters struct {
 	// Texts at which an answer ends: at most 4, each of 1 to 256 characters.
 	Stop []string `protobuf:"bytes,6,rep,name=stop,proto3" json:"stop,omitempty"`
 	// OpenRouter's provider routing preferences: the JSON object of its request field `provider`, at most 8192
-	// characters. The preferences of the tenant's policy hold over them. Empty: none.
+	// characters. The preferences of the tenant's policy hold over them. If neither has `require_parameters`, `only` or
+	// `order`, requests with tools or `stop` texts have `require_parameters`, where the listing has all of their parameters
+	// for the model. Empty: none.
 	ProviderJson  string `protobuf:"bytes,7,opt,name=provider_json,json=providerJson,proto3" json:"provider_json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -711,7 +711,10 @@ type GetSessionMetricsResponse struct {
 	// The time of last use.
 	UpdateTime *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
 	// The totals by agent, highest cost first.
-	ByAgent       []*AgentTotals `protobuf:"bytes,7,rep,name=by_agent,json=byAgent,proto3" json:"by_agent,omitempty"`
+	ByAgent []*AgentTotals `protobuf:"bytes,7,rep,name=by_agent,json=byAgent,proto3" json:"by_agent,omitempty"`
+	// What prompt caches have saved in the calls that are not pending. Unset: not known of the whole session, as a server
+	// of an earlier build has counted some of its calls; the entries of the ledger have it by call.
+	CacheSavings  *CacheSavings `protobuf:"bytes,20,opt,name=cache_savings,json=cacheSavings,proto3" json:"cache_savings,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -791,6 +794,13 @@ func (x *GetSessionMetricsResponse) GetUpdateTime() *timestamppb.Timestamp {
 func (x *GetSessionMetricsResponse) GetByAgent() []*AgentTotals {
 	if x != nil {
 		return x.ByAgent
+	}
+	return nil
+}
+
+func (x *GetSessionMetricsResponse) GetCacheSavings() *CacheSavings {
+	if x != nil {
+		return x.CacheSavings
 	}
 	return nil
 }
@@ -1621,7 +1631,7 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"9\n" +
 	"\x18GetSessionMetricsRequest\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x01 \x01(\tR\tsessionId\"\x8d\x03\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\"\xcb\x03\n" +
 	"\x19GetSessionMetricsResponse\x12)\n" +
 	"\x06totals\x18\x01 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\x121\n" +
 	"\bby_model\x18\x02 \x03(\v2\x16.godoty.v1.ModelTotalsR\abyModel\x12/\n" +
@@ -1632,7 +1642,8 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x121\n" +
-	"\bby_agent\x18\a \x03(\v2\x16.godoty.v1.AgentTotalsR\abyAgent\"2\n" +
+	"\bby_agent\x18\a \x03(\v2\x16.godoty.v1.AgentTotalsR\abyAgent\x12<\n" +
+	"\rcache_savings\x18\x14 \x01(\v2\x17.godoty.v1.CacheSavingsR\fcacheSavings\"2\n" +
 	"\x11GetSessionRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"B\n" +
@@ -1760,12 +1771,13 @@ var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(*ProviderLatency)(nil),           // 38: godoty.v1.ProviderLatency
 	(*timestamppb.Timestamp)(nil),     // 39: google.protobuf.Timestamp
 	(*AgentTotals)(nil),               // 40: godoty.v1.AgentTotals
-	(*Session)(nil),                   // 41: godoty.v1.Session
-	(*Message)(nil),                   // 42: godoty.v1.Message
-	(*ContentBlock)(nil),              // 43: godoty.v1.ContentBlock
-	(*AgentSummary)(nil),              // 44: godoty.v1.AgentSummary
-	(*Model)(nil),                     // 45: godoty.v1.Model
-	(CatalogueState)(0),               // 46: godoty.v1.CatalogueState
+	(*CacheSavings)(nil),              // 41: godoty.v1.CacheSavings
+	(*Session)(nil),                   // 42: godoty.v1.Session
+	(*Message)(nil),                   // 43: godoty.v1.Message
+	(*ContentBlock)(nil),              // 44: godoty.v1.ContentBlock
+	(*AgentSummary)(nil),              // 45: godoty.v1.AgentSummary
+	(*Model)(nil),                     // 46: godoty.v1.Model
+	(CatalogueState)(0),               // 47: godoty.v1.CatalogueState
 }
 var file_godoty_v1_agent_service_proto_depIdxs = []int32{
 	27, // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
@@ -1786,46 +1798,47 @@ var file_godoty_v1_agent_service_proto_depIdxs = []int32{
 	39, // 15: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
 	39, // 16: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
 	40, // 17: godoty.v1.GetSessionMetricsResponse.by_agent:type_name -> godoty.v1.AgentTotals
-	41, // 18: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
-	41, // 19: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
-	42, // 20: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
-	42, // 21: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
-	43, // 22: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
-	44, // 23: godoty.v1.ListAgentsResponse.agents:type_name -> godoty.v1.AgentSummary
-	45, // 24: godoty.v1.ListModelsResponse.models:type_name -> godoty.v1.Model
-	46, // 25: godoty.v1.ListModelsResponse.catalogue_state:type_name -> godoty.v1.CatalogueState
-	39, // 26: godoty.v1.ListModelsResponse.catalogue_time:type_name -> google.protobuf.Timestamp
-	0,  // 27: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
-	2,  // 28: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
-	4,  // 29: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
-	6,  // 30: godoty.v1.AgentService.GetTurn:input_type -> godoty.v1.GetTurnRequest
-	8,  // 31: godoty.v1.AgentService.ListTurns:input_type -> godoty.v1.ListTurnsRequest
-	10, // 32: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
-	12, // 33: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
-	14, // 34: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
-	16, // 35: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
-	18, // 36: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
-	20, // 37: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
-	22, // 38: godoty.v1.AgentService.ListAgents:input_type -> godoty.v1.ListAgentsRequest
-	24, // 39: godoty.v1.AgentService.ListModels:input_type -> godoty.v1.ListModelsRequest
-	1,  // 40: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
-	3,  // 41: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
-	5,  // 42: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
-	7,  // 43: godoty.v1.AgentService.GetTurn:output_type -> godoty.v1.GetTurnResponse
-	9,  // 44: godoty.v1.AgentService.ListTurns:output_type -> godoty.v1.ListTurnsResponse
-	11, // 45: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
-	13, // 46: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
-	15, // 47: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
-	17, // 48: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
-	19, // 49: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
-	21, // 50: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
-	23, // 51: godoty.v1.AgentService.ListAgents:output_type -> godoty.v1.ListAgentsResponse
-	25, // 52: godoty.v1.AgentService.ListModels:output_type -> godoty.v1.ListModelsResponse
-	40, // [40:53] is the sub-list for method output_type
-	27, // [27:40] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	41, // 18: godoty.v1.GetSessionMetricsResponse.cache_savings:type_name -> godoty.v1.CacheSavings
+	42, // 19: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
+	42, // 20: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
+	43, // 21: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
+	43, // 22: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
+	44, // 23: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
+	45, // 24: godoty.v1.ListAgentsResponse.agents:type_name -> godoty.v1.AgentSummary
+	46, // 25: godoty.v1.ListModelsResponse.models:type_name -> godoty.v1.Model
+	47, // 26: godoty.v1.ListModelsResponse.catalogue_state:type_name -> godoty.v1.CatalogueState
+	39, // 27: godoty.v1.ListModelsResponse.catalogue_time:type_name -> google.protobuf.Timestamp
+	0,  // 28: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
+	2,  // 29: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
+	4,  // 30: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
+	6,  // 31: godoty.v1.AgentService.GetTurn:input_type -> godoty.v1.GetTurnRequest
+	8,  // 32: godoty.v1.AgentService.ListTurns:input_type -> godoty.v1.ListTurnsRequest
+	10, // 33: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
+	12, // 34: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
+	14, // 35: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
+	16, // 36: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
+	18, // 37: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
+	20, // 38: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
+	22, // 39: godoty.v1.AgentService.ListAgents:input_type -> godoty.v1.ListAgentsRequest
+	24, // 40: godoty.v1.AgentService.ListModels:input_type -> godoty.v1.ListModelsRequest
+	1,  // 41: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
+	3,  // 42: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
+	5,  // 43: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
+	7,  // 44: godoty.v1.AgentService.GetTurn:output_type -> godoty.v1.GetTurnResponse
+	9,  // 45: godoty.v1.AgentService.ListTurns:output_type -> godoty.v1.ListTurnsResponse
+	11, // 46: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
+	13, // 47: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
+	15, // 48: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
+	17, // 49: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
+	19, // 50: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
+	21, // 51: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
+	23, // 52: godoty.v1.AgentService.ListAgents:output_type -> godoty.v1.ListAgentsResponse
+	25, // 53: godoty.v1.AgentService.ListModels:output_type -> godoty.v1.ListModelsResponse
+	41, // [41:54] is the sub-list for method output_type
+	28, // [28:41] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_service_proto_init() }

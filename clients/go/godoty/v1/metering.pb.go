@@ -597,9 +597,14 @@ type ModelCall struct {
 	AgentVersion *int32 `protobuf:"varint,31,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
 	// The sub-agent that made the call, also for its summaries, as in `TurnEvent.agent_path`. Empty: the turn's own agent
 	// did.
-	AgentPath     string `protobuf:"bytes,32,opt,name=agent_path,json=agentPath,proto3" json:"agent_path,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	AgentPath string `protobuf:"bytes,32,opt,name=agent_path,json=agentPath,proto3" json:"agent_path,omitempty"`
+	// What prompt caches saved in this call: the tokens read, each at the difference between the prices of a prompt token
+	// and of one read from the cache, less what writing cost beyond the price of prompt tokens. Negative: writing cost
+	// more than reading saved. Unset: the call used no cache as far as is known, its cost is not known, or it is not
+	// exactly what `unit_prices` make of its usage, so that these need not be the prices at which it was charged.
+	CacheSavingsUsd *string `protobuf:"bytes,40,opt,name=cache_savings_usd,json=cacheSavingsUsd,proto3,oneof" json:"cache_savings_usd,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *ModelCall) Reset() {
@@ -856,6 +861,13 @@ func (x *ModelCall) GetAgentPath() string {
 	return ""
 }
 
+func (x *ModelCall) GetCacheSavingsUsd() string {
+	if x != nil && x.CacheSavingsUsd != nil {
+		return *x.CacheSavingsUsd
+	}
+	return ""
+}
+
 // A sum of ledger entries.
 type Totals struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -956,6 +968,71 @@ func (x *Totals) GetUnresolvedBoundUsd() string {
 	return ""
 }
 
+// What prompt caches have saved, by the prices at which each call was charged.
+type CacheSavings struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The sum of `ModelCall.cache_savings_usd` over the calls that have it. Unset: calls have used a cache, and of none of
+	// them it is known what was saved.
+	SavedUsd *string `protobuf:"bytes,1,opt,name=saved_usd,json=savedUsd,proto3,oneof" json:"saved_usd,omitempty"`
+	// The calls that have it.
+	ModelCalls int64 `protobuf:"varint,2,opt,name=model_calls,json=modelCalls,proto3" json:"model_calls,omitempty"`
+	// Calls that read from a prompt cache or wrote to one without having it: they are not in the sum.
+	UnknownModelCalls int64 `protobuf:"varint,3,opt,name=unknown_model_calls,json=unknownModelCalls,proto3" json:"unknown_model_calls,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
+}
+
+func (x *CacheSavings) Reset() {
+	*x = CacheSavings{}
+	mi := &file_godoty_v1_metering_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CacheSavings) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CacheSavings) ProtoMessage() {}
+
+func (x *CacheSavings) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_metering_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CacheSavings.ProtoReflect.Descriptor instead.
+func (*CacheSavings) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *CacheSavings) GetSavedUsd() string {
+	if x != nil && x.SavedUsd != nil {
+		return *x.SavedUsd
+	}
+	return ""
+}
+
+func (x *CacheSavings) GetModelCalls() int64 {
+	if x != nil {
+		return x.ModelCalls
+	}
+	return 0
+}
+
+func (x *CacheSavings) GetUnknownModelCalls() int64 {
+	if x != nil {
+		return x.UnknownModelCalls
+	}
+	return 0
+}
+
 // A sum of ledger entries of one model.
 type ModelTotals struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -969,7 +1046,7 @@ type ModelTotals struct {
 
 func (x *ModelTotals) Reset() {
 	*x = ModelTotals{}
-	mi := &file_godoty_v1_metering_proto_msgTypes[4]
+	mi := &file_godoty_v1_metering_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -981,7 +1058,7 @@ func (x *ModelTotals) String() string {
 func (*ModelTotals) ProtoMessage() {}
 
 func (x *ModelTotals) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_metering_proto_msgTypes[4]
+	mi := &file_godoty_v1_metering_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -994,7 +1071,7 @@ func (x *ModelTotals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelTotals.ProtoReflect.Descriptor instead.
 func (*ModelTotals) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{4}
+	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ModelTotals) GetModel() string {
@@ -1024,7 +1101,7 @@ type AgentTotals struct {
 
 func (x *AgentTotals) Reset() {
 	*x = AgentTotals{}
-	mi := &file_godoty_v1_metering_proto_msgTypes[5]
+	mi := &file_godoty_v1_metering_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1036,7 +1113,7 @@ func (x *AgentTotals) String() string {
 func (*AgentTotals) ProtoMessage() {}
 
 func (x *AgentTotals) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_metering_proto_msgTypes[5]
+	mi := &file_godoty_v1_metering_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1049,7 +1126,7 @@ func (x *AgentTotals) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentTotals.ProtoReflect.Descriptor instead.
 func (*AgentTotals) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AgentTotals) GetAgent() string {
@@ -1083,7 +1160,7 @@ type Run struct {
 
 func (x *Run) Reset() {
 	*x = Run{}
-	mi := &file_godoty_v1_metering_proto_msgTypes[6]
+	mi := &file_godoty_v1_metering_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +1172,7 @@ func (x *Run) String() string {
 func (*Run) ProtoMessage() {}
 
 func (x *Run) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_metering_proto_msgTypes[6]
+	mi := &file_godoty_v1_metering_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +1185,7 @@ func (x *Run) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Run.ProtoReflect.Descriptor instead.
 func (*Run) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Run) GetTime() *timestamppb.Timestamp {
@@ -1154,7 +1231,7 @@ type LatencySummary struct {
 
 func (x *LatencySummary) Reset() {
 	*x = LatencySummary{}
-	mi := &file_godoty_v1_metering_proto_msgTypes[7]
+	mi := &file_godoty_v1_metering_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1243,7 @@ func (x *LatencySummary) String() string {
 func (*LatencySummary) ProtoMessage() {}
 
 func (x *LatencySummary) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_metering_proto_msgTypes[7]
+	mi := &file_godoty_v1_metering_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1256,7 @@ func (x *LatencySummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LatencySummary.ProtoReflect.Descriptor instead.
 func (*LatencySummary) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *LatencySummary) GetMedian() *durationpb.Duration {
@@ -1220,7 +1297,7 @@ type ProviderLatency struct {
 
 func (x *ProviderLatency) Reset() {
 	*x = ProviderLatency{}
-	mi := &file_godoty_v1_metering_proto_msgTypes[8]
+	mi := &file_godoty_v1_metering_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1232,7 +1309,7 @@ func (x *ProviderLatency) String() string {
 func (*ProviderLatency) ProtoMessage() {}
 
 func (x *ProviderLatency) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_metering_proto_msgTypes[8]
+	mi := &file_godoty_v1_metering_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1245,7 +1322,7 @@ func (x *ProviderLatency) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProviderLatency.ProtoReflect.Descriptor instead.
 func (*ProviderLatency) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_metering_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ProviderLatency) GetProvider() string {
@@ -1340,8 +1417,7 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x11_audio_output_usdB\x13\n" +
 	"\x11_image_output_usdB\x0e\n" +
 	"\f_request_usdB\x11\n" +
-	"\x0f_web_search_usd\"\xe8\n" +
-	"\n" +
+	"\x0f_web_search_usd\"\xaf\v\n" +
 	"\tModelCall\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1d\n" +
 	"\n" +
@@ -1383,13 +1459,15 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\rerror_message\x18\x1e \x01(\tR\ferrorMessage\x12(\n" +
 	"\ragent_version\x18\x1f \x01(\x05H\x05R\fagentVersion\x88\x01\x01\x12\x1d\n" +
 	"\n" +
-	"agent_path\x18  \x01(\tR\tagentPathB\v\n" +
+	"agent_path\x18  \x01(\tR\tagentPath\x12/\n" +
+	"\x11cache_savings_usd\x18( \x01(\tH\x06R\x0fcacheSavingsUsd\x88\x01\x01B\v\n" +
 	"\t_cost_usdB\x15\n" +
 	"\x13_catalogue_cost_usdB\x12\n" +
 	"\x10_upper_bound_usdB\x14\n" +
 	"\x12_upstream_cost_usdB\a\n" +
 	"\x05_byokB\x10\n" +
-	"\x0e_agent_version\"\xb9\x02\n" +
+	"\x0e_agent_versionB\x14\n" +
+	"\x12_cache_savings_usd\"\xb9\x02\n" +
 	"\x06Totals\x12\x1e\n" +
 	"\bcost_usd\x18\x01 \x01(\tH\x00R\acostUsd\x88\x01\x01\x12+\n" +
 	"\x05usage\x18\x02 \x01(\v2\x15.godoty.v1.TokenUsageR\x05usage\x12\x1f\n" +
@@ -1400,7 +1478,14 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x10unresolved_calls\x18\x06 \x01(\x03R\x0funresolvedCalls\x125\n" +
 	"\x14unresolved_bound_usd\x18\a \x01(\tH\x01R\x12unresolvedBoundUsd\x88\x01\x01B\v\n" +
 	"\t_cost_usdB\x17\n" +
-	"\x15_unresolved_bound_usd\"N\n" +
+	"\x15_unresolved_bound_usd\"\x8f\x01\n" +
+	"\fCacheSavings\x12 \n" +
+	"\tsaved_usd\x18\x01 \x01(\tH\x00R\bsavedUsd\x88\x01\x01\x12\x1f\n" +
+	"\vmodel_calls\x18\x02 \x01(\x03R\n" +
+	"modelCalls\x12.\n" +
+	"\x13unknown_model_calls\x18\x03 \x01(\x03R\x11unknownModelCallsB\f\n" +
+	"\n" +
+	"_saved_usd\"N\n" +
 	"\vModelTotals\x12\x14\n" +
 	"\x05model\x18\x01 \x01(\tR\x05model\x12)\n" +
 	"\x06totals\x18\x02 \x01(\v2\x11.godoty.v1.TotalsR\x06totals\"N\n" +
@@ -1455,7 +1540,7 @@ func file_godoty_v1_metering_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_metering_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_godoty_v1_metering_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_godoty_v1_metering_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_godoty_v1_metering_proto_goTypes = []any{
 	(CostSource)(0),               // 0: godoty.v1.CostSource
 	(CallState)(0),                // 1: godoty.v1.CallState
@@ -1464,35 +1549,36 @@ var file_godoty_v1_metering_proto_goTypes = []any{
 	(*UnitPrices)(nil),            // 4: godoty.v1.UnitPrices
 	(*ModelCall)(nil),             // 5: godoty.v1.ModelCall
 	(*Totals)(nil),                // 6: godoty.v1.Totals
-	(*ModelTotals)(nil),           // 7: godoty.v1.ModelTotals
-	(*AgentTotals)(nil),           // 8: godoty.v1.AgentTotals
-	(*Run)(nil),                   // 9: godoty.v1.Run
-	(*LatencySummary)(nil),        // 10: godoty.v1.LatencySummary
-	(*ProviderLatency)(nil),       // 11: godoty.v1.ProviderLatency
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(*CacheSavings)(nil),          // 7: godoty.v1.CacheSavings
+	(*ModelTotals)(nil),           // 8: godoty.v1.ModelTotals
+	(*AgentTotals)(nil),           // 9: godoty.v1.AgentTotals
+	(*Run)(nil),                   // 10: godoty.v1.Run
+	(*LatencySummary)(nil),        // 11: godoty.v1.LatencySummary
+	(*ProviderLatency)(nil),       // 12: godoty.v1.ProviderLatency
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
 }
 var file_godoty_v1_metering_proto_depIdxs = []int32{
-	12, // 0: godoty.v1.UnitPrices.catalogue_time:type_name -> google.protobuf.Timestamp
-	12, // 1: godoty.v1.UnitPrices.provider_prices_time:type_name -> google.protobuf.Timestamp
+	13, // 0: godoty.v1.UnitPrices.catalogue_time:type_name -> google.protobuf.Timestamp
+	13, // 1: godoty.v1.UnitPrices.provider_prices_time:type_name -> google.protobuf.Timestamp
 	1,  // 2: godoty.v1.ModelCall.state:type_name -> godoty.v1.CallState
 	2,  // 3: godoty.v1.ModelCall.purpose:type_name -> godoty.v1.CallPurpose
 	3,  // 4: godoty.v1.ModelCall.usage:type_name -> godoty.v1.TokenUsage
 	0,  // 5: godoty.v1.ModelCall.cost_source:type_name -> godoty.v1.CostSource
 	4,  // 6: godoty.v1.ModelCall.unit_prices:type_name -> godoty.v1.UnitPrices
-	12, // 7: godoty.v1.ModelCall.start_time:type_name -> google.protobuf.Timestamp
-	12, // 8: godoty.v1.ModelCall.settle_time:type_name -> google.protobuf.Timestamp
-	13, // 9: godoty.v1.ModelCall.time_to_first_token:type_name -> google.protobuf.Duration
-	13, // 10: godoty.v1.ModelCall.duration:type_name -> google.protobuf.Duration
+	13, // 7: godoty.v1.ModelCall.start_time:type_name -> google.protobuf.Timestamp
+	13, // 8: godoty.v1.ModelCall.settle_time:type_name -> google.protobuf.Timestamp
+	14, // 9: godoty.v1.ModelCall.time_to_first_token:type_name -> google.protobuf.Duration
+	14, // 10: godoty.v1.ModelCall.duration:type_name -> google.protobuf.Duration
 	3,  // 11: godoty.v1.Totals.usage:type_name -> godoty.v1.TokenUsage
 	6,  // 12: godoty.v1.ModelTotals.totals:type_name -> godoty.v1.Totals
 	6,  // 13: godoty.v1.AgentTotals.totals:type_name -> godoty.v1.Totals
-	12, // 14: godoty.v1.Run.time:type_name -> google.protobuf.Timestamp
-	13, // 15: godoty.v1.LatencySummary.median:type_name -> google.protobuf.Duration
-	13, // 16: godoty.v1.LatencySummary.p95:type_name -> google.protobuf.Duration
-	13, // 17: godoty.v1.LatencySummary.last:type_name -> google.protobuf.Duration
-	10, // 18: godoty.v1.ProviderLatency.time_to_first_token:type_name -> godoty.v1.LatencySummary
-	10, // 19: godoty.v1.ProviderLatency.duration:type_name -> godoty.v1.LatencySummary
+	13, // 14: godoty.v1.Run.time:type_name -> google.protobuf.Timestamp
+	14, // 15: godoty.v1.LatencySummary.median:type_name -> google.protobuf.Duration
+	14, // 16: godoty.v1.LatencySummary.p95:type_name -> google.protobuf.Duration
+	14, // 17: godoty.v1.LatencySummary.last:type_name -> google.protobuf.Duration
+	11, // 18: godoty.v1.ProviderLatency.time_to_first_token:type_name -> godoty.v1.LatencySummary
+	11, // 19: godoty.v1.ProviderLatency.duration:type_name -> godoty.v1.LatencySummary
 	20, // [20:20] is the sub-list for method output_type
 	20, // [20:20] is the sub-list for method input_type
 	20, // [20:20] is the sub-list for extension type_name
@@ -1509,14 +1595,15 @@ func file_godoty_v1_metering_proto_init() {
 	file_godoty_v1_metering_proto_msgTypes[1].OneofWrappers = []any{}
 	file_godoty_v1_metering_proto_msgTypes[2].OneofWrappers = []any{}
 	file_godoty_v1_metering_proto_msgTypes[3].OneofWrappers = []any{}
-	file_godoty_v1_metering_proto_msgTypes[6].OneofWrappers = []any{}
+	file_godoty_v1_metering_proto_msgTypes[4].OneofWrappers = []any{}
+	file_godoty_v1_metering_proto_msgTypes[7].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_metering_proto_rawDesc), len(file_godoty_v1_metering_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

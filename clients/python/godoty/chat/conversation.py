@@ -6,7 +6,14 @@ from collections import deque
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from godoty.chat.formatting import count_of, format_cost, format_duration, format_tokens, format_totals
+from godoty.chat.formatting import (
+    count_of,
+    format_cache_savings,
+    format_cost,
+    format_duration,
+    format_tokens,
+    format_totals,
+)
 from godoty.chat.turn import TurnView
 from godoty.errors import GodotyError
 from godoty.v1 import session_pb2 as session_pb
@@ -108,6 +115,8 @@ class Conversation:
             return
         metrics = await self._client.session_metrics(self.session_id)
         self._screen.line(f"{self.session_id}: {format_totals(metrics.totals)}", style="green")
+        if savings := format_cache_savings(metrics.cache_savings):
+            self._screen.line(savings)
         self._screen.table(
             "By model",
             ("model", "cost", "calls", "tokens"),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
-    from godoty.v1.metering_pb2 import TokenUsage, Totals
+    from godoty.v1.metering_pb2 import CacheSavings, TokenUsage, Totals
 
 
 def printable(text: str) -> str:
@@ -59,6 +59,15 @@ def format_totals(totals: Totals, *, turns: bool = True) -> str:
     no_tokens_yet = not totals.model_calls and not totals.usage.HasField("total_tokens")
     parts.append("0 tokens" if no_tokens_yet else format_tokens(totals.usage))
     return ", ".join(parts + open_calls(totals))
+
+
+def format_cache_savings(savings: CacheSavings) -> str:
+    """Format what prompt caches have saved; empty if no call has used one as far as is known."""
+    if not savings.model_calls and not savings.unknown_model_calls:
+        return ""
+    unknown = count_of(savings.unknown_model_calls, "call")
+    note = f" (not known of {unknown})" if savings.unknown_model_calls else ""
+    return f"saved by prompt caches: {format_cost(savings.saved_usd)}{note}"
 
 
 def format_duration(duration: Duration) -> str:

@@ -122,7 +122,7 @@ class GetSessionMetricsRequest(_message.Message):
     def __init__(self, session_id: _Optional[str] = ...) -> None: ...
 
 class GetSessionMetricsResponse(_message.Message):
-    __slots__ = ("totals", "by_model", "recent_runs", "latency", "create_time", "update_time", "by_agent")
+    __slots__ = ("totals", "by_model", "recent_runs", "latency", "create_time", "update_time", "by_agent", "cache_savings")
     TOTALS_FIELD_NUMBER: _ClassVar[int]
     BY_MODEL_FIELD_NUMBER: _ClassVar[int]
     RECENT_RUNS_FIELD_NUMBER: _ClassVar[int]
@@ -130,6 +130,7 @@ class GetSessionMetricsResponse(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     BY_AGENT_FIELD_NUMBER: _ClassVar[int]
+    CACHE_SAVINGS_FIELD_NUMBER: _ClassVar[int]
     totals: _metering_pb2.Totals
     by_model: _containers.RepeatedCompositeFieldContainer[_metering_pb2.ModelTotals]
     recent_runs: _containers.RepeatedCompositeFieldContainer[_metering_pb2.Run]
@@ -137,7 +138,8 @@ class GetSessionMetricsResponse(_message.Message):
     create_time: _timestamp_pb2.Timestamp
     update_time: _timestamp_pb2.Timestamp
     by_agent: _containers.RepeatedCompositeFieldContainer[_metering_pb2.AgentTotals]
-    def __init__(self, totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., by_model: _Optional[_Iterable[_Union[_metering_pb2.ModelTotals, _Mapping]]] = ..., recent_runs: _Optional[_Iterable[_Union[_metering_pb2.Run, _Mapping]]] = ..., latency: _Optional[_Iterable[_Union[_metering_pb2.ProviderLatency, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., by_agent: _Optional[_Iterable[_Union[_metering_pb2.AgentTotals, _Mapping]]] = ...) -> None: ...
+    cache_savings: _metering_pb2.CacheSavings
+    def __init__(self, totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., by_model: _Optional[_Iterable[_Union[_metering_pb2.ModelTotals, _Mapping]]] = ..., recent_runs: _Optional[_Iterable[_Union[_metering_pb2.Run, _Mapping]]] = ..., latency: _Optional[_Iterable[_Union[_metering_pb2.ProviderLatency, _Mapping]]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., by_agent: _Optional[_Iterable[_Union[_metering_pb2.AgentTotals, _Mapping]]] = ..., cache_savings: _Optional[_Union[_metering_pb2.CacheSavings, _Mapping]] = ...) -> None: ...
 
 class GetSessionRequest(_message.Message):
     __slots__ = ("session_id",)

@@ -109,7 +109,7 @@ class UnitPrices(_message.Message):
     def __init__(self, input_usd: _Optional[str] = ..., output_usd: _Optional[str] = ..., cache_read_usd: _Optional[str] = ..., cache_write_usd: _Optional[str] = ..., audio_input_usd: _Optional[str] = ..., audio_cache_read_usd: _Optional[str] = ..., audio_output_usd: _Optional[str] = ..., image_output_usd: _Optional[str] = ..., request_usd: _Optional[str] = ..., web_search_usd: _Optional[str] = ..., catalogue_hash: _Optional[str] = ..., catalogue_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., provider_prices_hash: _Optional[str] = ..., provider_prices_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class ModelCall(_message.Message):
-    __slots__ = ("call_id", "session_id", "turn_id", "number", "state", "purpose", "agent", "api_key_id", "requested_model", "served_model", "served_slug", "provider", "generation_id", "usage", "cost_usd", "cost_source", "catalogue_cost_usd", "upper_bound_usd", "upstream_cost_usd", "byok", "provider_key_id", "unit_prices", "start_time", "settle_time", "time_to_first_token", "duration", "attempt", "finish_reason", "error", "error_message", "agent_version", "agent_path")
+    __slots__ = ("call_id", "session_id", "turn_id", "number", "state", "purpose", "agent", "api_key_id", "requested_model", "served_model", "served_slug", "provider", "generation_id", "usage", "cost_usd", "cost_source", "catalogue_cost_usd", "upper_bound_usd", "upstream_cost_usd", "byok", "provider_key_id", "unit_prices", "start_time", "settle_time", "time_to_first_token", "duration", "attempt", "finish_reason", "error", "error_message", "agent_version", "agent_path", "cache_savings_usd")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -142,6 +142,7 @@ class ModelCall(_message.Message):
     ERROR_MESSAGE_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
     AGENT_PATH_FIELD_NUMBER: _ClassVar[int]
+    CACHE_SAVINGS_USD_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     session_id: str
     turn_id: str
@@ -174,7 +175,8 @@ class ModelCall(_message.Message):
     error_message: str
     agent_version: int
     agent_path: str
-    def __init__(self, call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[CallState, str]] = ..., purpose: _Optional[_Union[CallPurpose, str]] = ..., agent: _Optional[str] = ..., api_key_id: _Optional[str] = ..., requested_model: _Optional[str] = ..., served_model: _Optional[str] = ..., served_slug: _Optional[str] = ..., provider: _Optional[str] = ..., generation_id: _Optional[str] = ..., usage: _Optional[_Union[TokenUsage, _Mapping]] = ..., cost_usd: _Optional[str] = ..., cost_source: _Optional[_Union[CostSource, str]] = ..., catalogue_cost_usd: _Optional[str] = ..., upper_bound_usd: _Optional[str] = ..., upstream_cost_usd: _Optional[str] = ..., byok: _Optional[bool] = ..., provider_key_id: _Optional[str] = ..., unit_prices: _Optional[_Union[UnitPrices, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., settle_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., attempt: _Optional[int] = ..., finish_reason: _Optional[str] = ..., error: _Optional[str] = ..., error_message: _Optional[str] = ..., agent_version: _Optional[int] = ..., agent_path: _Optional[str] = ...) -> None: ...
+    cache_savings_usd: str
+    def __init__(self, call_id: _Optional[str] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., number: _Optional[int] = ..., state: _Optional[_Union[CallState, str]] = ..., purpose: _Optional[_Union[CallPurpose, str]] = ..., agent: _Optional[str] = ..., api_key_id: _Optional[str] = ..., requested_model: _Optional[str] = ..., served_model: _Optional[str] = ..., served_slug: _Optional[str] = ..., provider: _Optional[str] = ..., generation_id: _Optional[str] = ..., usage: _Optional[_Union[TokenUsage, _Mapping]] = ..., cost_usd: _Optional[str] = ..., cost_source: _Optional[_Union[CostSource, str]] = ..., catalogue_cost_usd: _Optional[str] = ..., upper_bound_usd: _Optional[str] = ..., upstream_cost_usd: _Optional[str] = ..., byok: _Optional[bool] = ..., provider_key_id: _Optional[str] = ..., unit_prices: _Optional[_Union[UnitPrices, _Mapping]] = ..., start_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., settle_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., time_to_first_token: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., duration: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., attempt: _Optional[int] = ..., finish_reason: _Optional[str] = ..., error: _Optional[str] = ..., error_message: _Optional[str] = ..., agent_version: _Optional[int] = ..., agent_path: _Optional[str] = ..., cache_savings_usd: _Optional[str] = ...) -> None: ...
 
 class Totals(_message.Message):
     __slots__ = ("cost_usd", "usage", "model_calls", "turns", "pending_calls", "unresolved_calls", "unresolved_bound_usd")
@@ -193,6 +195,16 @@ class Totals(_message.Message):
     unresolved_calls: int
     unresolved_bound_usd: str
     def __init__(self, cost_usd: _Optional[str] = ..., usage: _Optional[_Union[TokenUsage, _Mapping]] = ..., model_calls: _Optional[int] = ..., turns: _Optional[int] = ..., pending_calls: _Optional[int] = ..., unresolved_calls: _Optional[int] = ..., unresolved_bound_usd: _Optional[str] = ...) -> None: ...
+
+class CacheSavings(_message.Message):
+    __slots__ = ("saved_usd", "model_calls", "unknown_model_calls")
+    SAVED_USD_FIELD_NUMBER: _ClassVar[int]
+    MODEL_CALLS_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_MODEL_CALLS_FIELD_NUMBER: _ClassVar[int]
+    saved_usd: str
+    model_calls: int
+    unknown_model_calls: int
+    def __init__(self, saved_usd: _Optional[str] = ..., model_calls: _Optional[int] = ..., unknown_model_calls: _Optional[int] = ...) -> None: ...
 
 class ModelTotals(_message.Message):
     __slots__ = ("model", "totals")

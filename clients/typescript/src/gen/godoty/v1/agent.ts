@@ -260,7 +260,9 @@ export interface ModelParameters {
   stop: string[];
   /**
    * OpenRouter's provider routing preferences: the JSON object of its request field `provider`, at most 8192
-   * characters. The preferences of the tenant's policy hold over them. Empty: none.
+   * characters. The preferences of the tenant's policy hold over them. If neither has `require_parameters`, `only` or
+   * `order`, requests with tools or `stop` texts have `require_parameters`, where the listing has all of their parameters
+   * for the model. Empty: none.
    */
   providerJson: string;
 }

@@ -20,7 +20,7 @@ import {
 import { Duration } from "../../google/protobuf/duration.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { AgentSummary, ModelParameters } from "./agent.js";
-import { AgentTotals, ModelTotals, ProviderLatency, Run, Totals } from "./metering.js";
+import { AgentTotals, CacheSavings, ModelTotals, ProviderLatency, Run, Totals } from "./metering.js";
 import { CatalogueState, catalogueStateFromJSON, catalogueStateToJSON, Model } from "./model.js";
 import { ContentBlock, Message, Session } from "./session.js";
 import {
@@ -209,6 +209,11 @@ export interface GetSessionMetricsResponse {
     | undefined;
   /** The totals by agent, highest cost first. */
   byAgent: AgentTotals[];
+  /**
+   * What prompt caches have saved in the calls that are not pending. Unset: not known of the whole session, as a server
+   * of an earlier build has counted some of its calls; the entries of the ledger have it by call.
+   */
+  cacheSavings: CacheSavings | undefined;
 }
 
 /** The session to return. */
@@ -1559,6 +1564,7 @@ function createBaseGetSessionMetricsResponse(): GetSessionMetricsResponse {
     createTime: undefined,
     updateTime: undefined,
     byAgent: [],
+    cacheSavings: undefined,
   };
 }
 
@@ -1584,6 +1590,9 @@ export const GetSessionMetricsResponse: MessageFns<GetSessionMetricsResponse> = 
     }
     for (const v of message.byAgent) {
       AgentTotals.encode(v!, writer.uint32(58).fork()).join();
+    }
+    if (message.cacheSavings !== undefined) {
+      CacheSavings.encode(message.cacheSavings, writer.uint32(162).fork()).join();
     }
     return writer;
   },
@@ -1657,6 +1666,14 @@ export const GetSessionMetricsResponse: MessageFns<GetSessionMetricsResponse> = 
             message.byAgent.push(AgentTotals.decode(reader, reader.uint32()));
             continue;
           }
+          case 20: {
+            if (tag !== 162) {
+              break;
+            }
+
+            message.cacheSavings = CacheSavings.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1700,6 +1717,11 @@ export const GetSessionMetricsResponse: MessageFns<GetSessionMetricsResponse> = 
         : globalThis.Array.isArray(object?.by_agent)
         ? object.by_agent.map((e: any) => AgentTotals.fromJSON(e))
         : [],
+      cacheSavings: isSet(object.cacheSavings)
+        ? CacheSavings.fromJSON(object.cacheSavings)
+        : isSet(object.cache_savings)
+        ? CacheSavings.fromJSON(object.cache_savings)
+        : undefined,
     };
   },
 
@@ -1726,6 +1748,9 @@ export const GetSessionMetricsResponse: MessageFns<GetSessionMetricsResponse> = 
     if (message.byAgent?.length) {
       obj.byAgent = message.byAgent.map((e) => AgentTotals.toJSON(e));
     }
+    if (message.cacheSavings !== undefined) {
+      obj.cacheSavings = CacheSavings.toJSON(message.cacheSavings);
+    }
     return obj;
   },
 
@@ -1743,6 +1768,9 @@ export const GetSessionMetricsResponse: MessageFns<GetSessionMetricsResponse> = 
     message.createTime = object.createTime ?? undefined;
     message.updateTime = object.updateTime ?? undefined;
     message.byAgent = object.byAgent?.map((e) => AgentTotals.fromPartial(e)) || [];
+    message.cacheSavings = (object.cacheSavings !== undefined && object.cacheSavings !== null)
+      ? CacheSavings.fromPartial(object.cacheSavings)
+      : undefined;
     return message;
   },
 };

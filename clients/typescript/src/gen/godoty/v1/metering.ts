@@ -399,6 +399,13 @@ export interface ModelCall {
    * did.
    */
   agentPath: string;
+  /**
+   * What prompt caches saved in this call: the tokens read, each at the difference between the prices of a prompt token
+   * and of one read from the cache, less what writing cost beyond the price of prompt tokens. Negative: writing cost
+   * more than reading saved. Unset: the call used no cache as far as is known, its cost is not known, or it is not
+   * exactly what `unit_prices` make of its usage, so that these need not be the prices at which it was charged.
+   */
+  cacheSavingsUsd?: string | undefined;
 }
 
 /** A sum of ledger entries. */
@@ -421,6 +428,21 @@ export interface Totals {
   unresolvedCalls: bigint;
   /** The sum of the unresolved calls' upper bounds. Unset: one of them has no finite bound. */
   unresolvedBoundUsd?: string | undefined;
+}
+
+/** What prompt caches have saved, by the prices at which each call was charged. */
+export interface CacheSavings {
+  /**
+   * The sum of `ModelCall.cache_savings_usd` over the calls that have it. Unset: calls have used a cache, and of none of
+   * them it is known what was saved.
+   */
+  savedUsd?:
+    | string
+    | undefined;
+  /** The calls that have it. */
+  modelCalls: bigint;
+  /** Calls that read from a prompt cache or wrote to one without having it: they are not in the sum. */
+  unknownModelCalls: bigint;
 }
 
 /** A sum of ledger entries of one model. */
@@ -1257,6 +1279,7 @@ function createBaseModelCall(): ModelCall {
     errorMessage: "",
     agentVersion: undefined,
     agentPath: "",
+    cacheSavingsUsd: undefined,
   };
 }
 
@@ -1360,6 +1383,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     }
     if (message.agentPath !== "") {
       writer.uint32(258).string(message.agentPath);
+    }
+    if (message.cacheSavingsUsd !== undefined) {
+      writer.uint32(322).string(message.cacheSavingsUsd);
     }
     return writer;
   },
@@ -1633,6 +1659,14 @@ export const ModelCall: MessageFns<ModelCall> = {
             message.agentPath = reader.string();
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.cacheSavingsUsd = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1767,6 +1801,11 @@ export const ModelCall: MessageFns<ModelCall> = {
         : isSet(object.agent_path)
         ? globalThis.String(object.agent_path)
         : "",
+      cacheSavingsUsd: isSet(object.cacheSavingsUsd)
+        ? globalThis.String(object.cacheSavingsUsd)
+        : isSet(object.cache_savings_usd)
+        ? globalThis.String(object.cache_savings_usd)
+        : undefined,
     };
   },
 
@@ -1868,6 +1907,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     if (message.agentPath !== "") {
       obj.agentPath = message.agentPath;
     }
+    if (message.cacheSavingsUsd !== undefined) {
+      obj.cacheSavingsUsd = message.cacheSavingsUsd;
+    }
     return obj;
   },
 
@@ -1916,6 +1958,7 @@ export const ModelCall: MessageFns<ModelCall> = {
     message.errorMessage = object.errorMessage ?? "";
     message.agentVersion = object.agentVersion ?? undefined;
     message.agentPath = object.agentPath ?? "";
+    message.cacheSavingsUsd = object.cacheSavingsUsd ?? undefined;
     return message;
   },
 };
@@ -2129,6 +2172,129 @@ export const Totals: MessageFns<Totals> = {
       ? BigInt(object.unresolvedCalls)
       : 0n;
     message.unresolvedBoundUsd = object.unresolvedBoundUsd ?? undefined;
+    return message;
+  },
+};
+
+function createBaseCacheSavings(): CacheSavings {
+  return { savedUsd: undefined, modelCalls: 0n, unknownModelCalls: 0n };
+}
+
+export const CacheSavings: MessageFns<CacheSavings> = {
+  encode(message: CacheSavings, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.savedUsd !== undefined) {
+      writer.uint32(10).string(message.savedUsd);
+    }
+    if (message.modelCalls !== 0n) {
+      if (BigInt.asIntN(64, message.modelCalls) !== message.modelCalls) {
+        throw new globalThis.Error("value provided for field message.modelCalls of type int64 too large");
+      }
+      writer.uint32(16).int64(message.modelCalls);
+    }
+    if (message.unknownModelCalls !== 0n) {
+      if (BigInt.asIntN(64, message.unknownModelCalls) !== message.unknownModelCalls) {
+        throw new globalThis.Error("value provided for field message.unknownModelCalls of type int64 too large");
+      }
+      writer.uint32(24).int64(message.unknownModelCalls);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): CacheSavings {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCacheSavings();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.savedUsd = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.modelCalls = reader.int64() as bigint;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.unknownModelCalls = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): CacheSavings {
+    return {
+      savedUsd: isSet(object.savedUsd)
+        ? globalThis.String(object.savedUsd)
+        : isSet(object.saved_usd)
+        ? globalThis.String(object.saved_usd)
+        : undefined,
+      modelCalls: isSet(object.modelCalls)
+        ? BigInt(object.modelCalls)
+        : isSet(object.model_calls)
+        ? BigInt(object.model_calls)
+        : 0n,
+      unknownModelCalls: isSet(object.unknownModelCalls)
+        ? BigInt(object.unknownModelCalls)
+        : isSet(object.unknown_model_calls)
+        ? BigInt(object.unknown_model_calls)
+        : 0n,
+    };
+  },
+
+  toJSON(message: CacheSavings): unknown {
+    const obj: any = {};
+    if (message.savedUsd !== undefined) {
+      obj.savedUsd = message.savedUsd;
+    }
+    if (message.modelCalls !== 0n) {
+      obj.modelCalls = message.modelCalls.toString();
+    }
+    if (message.unknownModelCalls !== 0n) {
+      obj.unknownModelCalls = message.unknownModelCalls.toString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<CacheSavings>, I>>(base?: I): CacheSavings {
+    return CacheSavings.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<CacheSavings>, I>>(object: I): CacheSavings {
+    const message = createBaseCacheSavings();
+    message.savedUsd = object.savedUsd ?? undefined;
+    message.modelCalls = (object.modelCalls !== undefined && object.modelCalls !== null)
+      ? BigInt(object.modelCalls)
+      : 0n;
+    message.unknownModelCalls = (object.unknownModelCalls !== undefined && object.unknownModelCalls !== null)
+      ? BigInt(object.unknownModelCalls)
+      : 0n;
     return message;
   },
 };
