@@ -67,7 +67,7 @@ class Case:
 
     Attributes:
         agent: The agent.
-        text: The text of each turn, which tells the sandbox what to answer.
+        text: The text of each turn, which names what the sandbox answers.
         load: How many turns a block has.
     """
 

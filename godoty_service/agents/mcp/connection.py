@@ -108,7 +108,7 @@ class McpConnection:
         """
         module = await client_module()
         tools = await self._request(module.list_tools)
-        return self._link().masked_tools(tools[:MAX_TOOLS])
+        return [*self._link().masked_tools(tools[:MAX_TOOLS]), *tools[MAX_TOOLS:]]  # the latter are only counted
 
     def mask(self, text: str) -> str:
         """Return a text of the server without its credentials."""

@@ -1,7 +1,7 @@
 """The text of an HTML document: what a person reads of it, for a model that pays for each token.
 
 Scripts, styles, pictures and attributes are left out; headings, list items and links are written as Markdown does.
-Documents come from anywhere, so the time is linear in their size whatever they contain, and the event loop gets a turn
+Documents come from anywhere, so the time is linear in their size for any content, and the event loop gets a turn
 after every few milliseconds. Python's html.parser is not taken: in releases that the service runs on (3.11.7) it needs
 quadratic time for some documents.
 """

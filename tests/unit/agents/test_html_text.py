@@ -1,4 +1,4 @@
-"""The text of HTML documents: what a person reads, in linear time, whatever a document contains."""
+"""The text of HTML documents: what a person reads, in linear time for any document."""
 
 import asyncio
 import time
@@ -125,7 +125,7 @@ _HOSTILE = {
 
 @pytest.mark.parametrize("pattern", _HOSTILE.values(), ids=_HOSTILE)
 async def test_hostile_document_does_not_block_the_loop(pattern: str) -> None:
-    """No step takes long, whatever is repeated: one of quadratic time would take seconds."""
+    """No step takes long for any repetition: one of quadratic time would take seconds."""
     document = (pattern * (_SIZE // len(pattern) + 1))[:_SIZE]
     longest = await _longest_step(document)
 

@@ -33,7 +33,7 @@ async def offering(*names: str) -> tuple[Agent, OfferedTools]:
 
 
 async def test_offered_tools_are_passed_on_as_they_are() -> None:
-    """Whatever Strands asks for: no copy of a schema is made or changed, for any call."""
+    """No copy of a schema is made or changed, for any call of Strands."""
     agent, offered = await offering("one", "two")
     registry: Any = agent.tool_registry
 

@@ -341,7 +341,7 @@ export interface McpToolset {
   allow: string[];
 }
 
-/** The part of a session that the model sees. */
+/** The part of a session that the model sees; of a sub-agent: what it sees of its own loop, beside its task. */
 export interface AgentHistory {
   /**
    * The number of newest messages: 4 to 1000, and at most those that have 8 MiB together. Unset: the server's setting, 40
