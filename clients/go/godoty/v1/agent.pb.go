@@ -743,7 +743,7 @@ func (x *McpToolset) GetAllow() []string {
 	return nil
 }
 
-// The part of a session that the model sees.
+// The part of a session that the model sees; of a sub-agent: what it sees of its own loop, beside its task.
 type AgentHistory struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The number of newest messages: 4 to 1000. Unset: the server's setting, 40 by default.

@@ -338,7 +338,7 @@ export interface McpToolset {
   allow: string[];
 }
 
-/** The part of a session that the model sees. */
+/** The part of a session that the model sees; of a sub-agent: what it sees of its own loop, beside its task. */
 export interface AgentHistory {
   /** The number of newest messages: 4 to 1000. Unset: the server's setting, 40 by default. */
   messages?:
