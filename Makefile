@@ -21,6 +21,14 @@ help: ## List the targets.
 	@$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e clients/python -e .
 	@touch $@
 
+# Published MCP servers for the tests, in an environment of their own: they need other versions of packages.
+MCP_SERVERS := .local/mcp-servers
+$(MCP_SERVERS)/ready: tests/requirements-mcp-servers.txt
+	@echo "Installing published MCP servers for the tests into $(MCP_SERVERS): once, half a minute."
+	@$(PYTHON) -m venv --clear $(MCP_SERVERS)
+	@$(MCP_SERVERS)/bin/python -m pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
 run: .venv/ready ## Start MongoDB, a sandbox OpenRouter and the service on this machine.
 	@$(BIN)/godoty dev
 
@@ -28,7 +36,7 @@ chat: .venv/ready ## Talk to the running service in the terminal.
 	@$(BIN)/python -m godoty.chat
 
 PYTEST := $(BIN)/python -m pytest -n 4 --dist worksteal
-test: .venv/ready ## Run all tests but `clients` against a real mongod, real HTTP and a real gRPC server.
+test: .venv/ready $(MCP_SERVERS)/ready ## Run all tests but `clients` against a real mongod, real HTTP and a real gRPC server.
 	$(PYTEST) tests --ignore tests/clients/polyglot
 
 unit: .venv/ready ## Run the tests that need no database.
@@ -37,7 +45,7 @@ unit: .venv/ready ## Run the tests that need no database.
 integration: .venv/ready ## Run the tests of parts of the service on a real mongod.
 	$(PYTEST) tests/integration
 
-e2e: .venv/ready ## Run the tests of a whole server, by gRPC.
+e2e: .venv/ready $(MCP_SERVERS)/ready ## Run the tests of a whole server, by gRPC.
 	$(PYTEST) tests/e2e
 
 faults: .venv/ready ## Run the long forms: the fault load of 400 turns and 36 kills (GODOTY_TEST_SEED=n replays one), and more.
@@ -102,6 +110,7 @@ requirements: .venv/ready ## Compile the pinned requirements and their hashes an
 	$(BIN)/uv $(COMPILE) pyproject.toml -o requirements.txt
 	$(BIN)/uv $(COMPILE) pyproject.toml --extra dev -o requirements-dev.txt
 	$(BIN)/uv $(COMPILE) requirements-build.in -o requirements-build.txt
+	$(BIN)/uv $(COMPILE) tests/requirements-mcp-servers.in -o tests/requirements-mcp-servers.txt
 
 clean: ## Delete what was set up and what was kept: .venv and .local.
 	rm -rf .venv .local

@@ -10,7 +10,10 @@ from openrouter_sandbox.streaming.client_connection import ClientConnection
 _JSON, _SSE, _HTML = "application/json", "text/event-stream", "text/html"
 _PIECE = 64 * 1024
 _DEEP = 100_000
-_CROWD = 15_000  # tools of one page
+_CROWD = 10_000  # tools of one page
+_CHUNKS = 30_000
+# Of nonsense.
+KINDS = ("html", "broken", "wrong", "other", "empty", "deep", "lists", "items", "status", "charset", "type")
 
 Fault = Callable[[ClientConnection, Any, Mapping[str, Any]], Awaitable[None]]
 
@@ -48,6 +51,7 @@ async def nonsense(connection: ClientConnection, request_id: Any, arguments: Map
         "empty": (200, _SSE, b""),
         "deep": (200, _JSON, b"[" * _DEEP + b"]" * _DEEP),
         "lists": (200, _JSON, b"[" + b"[]," * (300 * 1024) + b"[]]"),
+        "items": (200, _JSON, _items(envelope, arguments.get("number", 500_000))),
         "status": (503, _HTML, b"<html>Out of service</html>"),
         "charset": (200, f"{_SSE}; charset=punycode", b"-" + b"9" * 60_000),
         "type": (500, "text/caf\xe9", b"caf\xe9"),
@@ -76,6 +80,19 @@ async def many(connection: ClientConnection, request_id: Any, arguments: Mapping
     await connection.end()
 
 
+async def crumble(connection: ClientConnection, _: Any, __: Mapping[str, Any]) -> None:
+    """Answer with white space, one byte in a chunk: more work for the client than its bytes show."""
+    await connection.start(200, _JSON)
+    for _ in range(_CHUNKS):
+        await connection.write(b" ")
+    await connection.end()
+
+
+async def redirect(connection: ClientConnection, _: Any, arguments: Mapping[str, Any]) -> None:
+    """Redirect the call to another address."""
+    await connection.respond(307, b"", _HTML, {"location": str(arguments["to"])})
+
+
 async def crowd(connection: ClientConnection, request_id: Any) -> None:
     """List many tools with small schemas."""
     tool = '{"name": "t%d", "inputSchema": {"type": "object"}}'
@@ -85,8 +102,21 @@ async def crowd(connection: ClientConnection, request_id: Any) -> None:
     await connection.respond(200, body.encode(), _JSON)
 
 
+def _items(envelope: Mapping[str, Any], number: int) -> bytes:
+    """Return a result whose content is numbers."""
+    result = json.dumps({**envelope, "result": {"resultType": "complete", "content": "@"}}).encode()
+    return result.replace(b'"@"', b"[%b0]" % (b"0," * (number - 1)))
+
+
 def _event(data: str) -> bytes:
     return f"data: {data}\n\n".encode()
 
 
-FAULTS: Mapping[str, Fault] = {"die": die, "flood": flood, "many": many, "nonsense": nonsense}
+FAULTS: Mapping[str, Fault] = {
+    "crumble": crumble,
+    "die": die,
+    "flood": flood,
+    "many": many,
+    "nonsense": nonsense,
+    "redirect": redirect,
+}

@@ -19,6 +19,7 @@ from mcp_types import (
     Tool,
 )
 
+from openrouter_sandbox.mcp.faults import KINDS
 from openrouter_sandbox.mcp.leaks import Context, leak, leaking_tool
 from openrouter_sandbox.mcp.results import text_result
 from openrouter_sandbox.mcp.state import McpState
@@ -171,8 +172,10 @@ TOOLS: Mapping[str, SandboxTool] = {
     "flood": SandboxTool("Answer with many megabytes.", {"megabytes": {"type": "integer", "minimum": 1}}),
     "nonsense": SandboxTool(
         "Answer with what is no answer.",
-        {"kind": {"enum": ["html", "broken", "wrong", "other", "empty", "deep", "lists", "status", "charset", "type"]}},
+        {"kind": {"enum": list(KINDS)}},
     ),
+    "crumble": SandboxTool("Answer in chunks of one byte.", {}),
+    "redirect": SandboxTool("Redirect the call.", {"to": _TEXT}),
     "many": SandboxTool(
         "Answer with many small things.",
         {

@@ -15,6 +15,7 @@ import httpx2
 
 from godoty_service.agents.mcp.errors import McpFailure, McpUnavailable
 from godoty_service.agents.mcp.links import ServerLink
+from godoty_service.agents.mcp.values import ValueCount
 from godoty_service.agents.outbound.pool import (
     FAILURES,
     RequestFailed,
@@ -29,7 +30,7 @@ from godoty_service.aio.backoff import Backoff
 MAX_REDIRECTS = 3
 _MAX_RESUMPTIONS = 2  # of answers that broke off, by one client
 _MAX_ERROR_BYTES = 64 * 1024
-_MAX_VALUES = 100_000  # objects and lists in one answer: each takes some 100 bytes once it is decoded
+_MAX_VALUES = 50_000  # of JSON in one answer: they are decoded without a pause, in some 25 ms
 _MAX_LINES = 10_000  # of one event stream: each message takes two or more
 _PIECE = 16 * 1024  # bytes that are decoded at once
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before a client listens again
@@ -209,7 +210,8 @@ class _BoundedBody(httpx2.AsyncByteStream):
         self._max_bytes = max_bytes
         self._exchange = exchange
         self._max_lines = lines
-        self._bytes = self._values = self._lines = 0
+        self._bytes = self._lines = 0
+        self._values = ValueCount()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
@@ -226,11 +228,11 @@ class _BoundedBody(httpx2.AsyncByteStream):
     def _excess(self, piece: bytes) -> str:
         """Count a further piece; return what the body has too much of; empty: nothing."""
         self._bytes += len(piece)
-        self._values += piece.count(b"{") + piece.count(b"[")
+        self._values.add(piece)
         self._lines += 0 if self._max_lines is None else piece.count(b"\n") + piece.count(b"\r")
         if self._bytes > self._max_bytes:
             return f"The server's answer is larger than {self._max_bytes:,} bytes."
-        if self._values > _MAX_VALUES:
+        if self._values.values > _MAX_VALUES:
             return f"The server's answer has more than {_MAX_VALUES:,} JSON values."
         if self._max_lines is not None and self._lines > self._max_lines:
             return f"The server's answer has more than {self._max_lines:,} lines."

@@ -80,6 +80,9 @@ async def test_progress_reaches_readers(tenant: Tenant, mcp: Mcp) -> None:
         ("flood", '{"megabytes": 100}', "larger than"),
         ("nonsense", '{"kind": "html"}', ""),
         ("nonsense", '{"kind": "lists"}', "values"),
+        ("nonsense", '{"kind": "items"}', ""),
+        ("crumble", "{}", ""),
+        ("redirect", '{"to": "https://10.0.0.1/mcp"}', "not permitted"),
         ("hang", '{"hold": "never"}', "did not answer within 0.5 s"),
     ],
 )
@@ -99,6 +102,19 @@ async def test_tool_that_misbehaves_is_an_error_that_the_model_sees(
     assert turn.finished.tools[0].errors == 1
     (message,) = [each for each in tenant.caller.service.requests("talk")[-1]["messages"] if each["role"] == "tool"]
     assert part in str(message["content"])
+    assert output(await tenant.use("echo", '{"text": "on"}')) == (True, "on")
+
+
+async def test_server_that_redirects_to_a_private_address_is_not_used(tenant: Tenant, mcp: Mcp) -> None:
+    """The turn goes on without its tools, and says so; the next one works, once the server is where it was."""
+    await tenant.serve(mcp.url("/redirect?to=https://10.0.0.1/mcp"))
+    await tenant.agent("crm")
+
+    turn = await tenant.caller.converse("hello", agent="support")
+
+    assert turn.finished.stop_reason == turn_pb2.STOP_REASON_END_TURN
+    assert "The server's address is not permitted" in tenant.prompts()[-1]
+    await tenant.serve(mcp.url())
     assert output(await tenant.use("echo", '{"text": "on"}')) == (True, "on")
 
 
