@@ -1,4 +1,4 @@
-"""Counts the JSON values of an answer before it is decoded, which takes up to some microseconds for each."""
+"""Counts the JSON values of an answer before it is decoded, which takes some microseconds for each."""
 
 import re
 from typing import Final
