@@ -179,7 +179,6 @@ async def _start_loops(
         check_default_model(settings, provider.oracle.current)
     stack.push_async_callback(_quietly, components.tenancy.api_keys.record_use)
     background(stack, components.tenancy.api_keys.run(settings.key_use_interval))
-    background(stack, provider.read_pacer.run())
     background(stack, provider.client_pool.run())
     background(stack, provider.oracle.run(settings.catalogue_refresh))
     background(stack, provider.reconciler.run(settings.reconcile_interval))

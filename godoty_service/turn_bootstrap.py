@@ -66,6 +66,7 @@ def start_turns(
         mcp=mcp,
     )
     turns = _turn_service(settings, components, dependencies, recovery)
+    background(stack, provider.read_pacer.run(turns.beginning))
     background(stack, log_writer.run(settings.turn_log_interval))
     background(stack, turns.run(settings.turn_watch_interval))
     background(stack, turns.run_lost(settings.heartbeat))

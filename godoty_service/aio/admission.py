@@ -26,6 +26,7 @@ class AdmissionQueue:
         self._priority = behind
         self._on_release: list[Callable[[], None]] = []
         self._holders = 0
+        self._overdue = 0  # those that went on without admission
         self._waiting: deque[asyncio.Future[None]] = deque()
         if behind is not None:
             behind.on_release(self._admit)
@@ -46,22 +47,19 @@ class AdmissionQueue:
         except TimeoutError:
             if not _is_admitted(admitted):
                 self._withdraw(admitted)
-                return _nothing
+                self._overdue += 1
+                return _once(self._leave_overdue)
         except asyncio.CancelledError:
             if _is_admitted(admitted):
                 self._release()
             else:
                 self._withdraw(admitted)
             raise
-        holding = True
+        return _once(self._release)
 
-        def release() -> None:
-            nonlocal holding
-            if holding:
-                holding = False
-                self._release()
-
-        return release
+    def __len__(self) -> int:
+        """Return the number of holders and waiters, and of those that went on without admission."""
+        return self._holders + len(self._waiting) + self._overdue
 
     @property
     def busy(self) -> bool:
@@ -76,6 +74,9 @@ class AdmissionQueue:
         self._holders -= 1
         self._admit()
         self._notify()
+
+    def _leave_overdue(self) -> None:
+        self._overdue -= 1
 
     def _withdraw(self, waiter: "asyncio.Future[None]") -> None:
         with suppress(ValueError):
@@ -99,5 +100,14 @@ def _is_admitted(waiter: "asyncio.Future[None]") -> bool:
     return waiter.done() and not waiter.cancelled()
 
 
-def _nothing() -> None:
-    """Release nothing: the wait timed out."""
+def _once(release: Callable[[], None]) -> Callable[[], None]:
+    """Return a release that works once, however often it is called."""
+    holding = True
+
+    def release_once() -> None:
+        nonlocal holding
+        if holding:
+            holding = False
+            release()
+
+    return release_once

@@ -62,17 +62,8 @@ def call_from_document(document: Document) -> ModelCall:
 
 def to_field(name: str, value: Any) -> Any:
     """Encode one field: money as Decimal128, durations in microseconds."""
-    if name in _MONEY and isinstance(value, Decimal):
-        return money.to_decimal128(value)
-    if name in _DURATIONS and isinstance(value, timedelta):
-        return value // timedelta(microseconds=1)
-    if isinstance(value, TokenUsage):
-        return usage_to_document(value)
-    if isinstance(value, PriceEvidence):
-        return _evidence_document(value)
-    if isinstance(value, (CallState, CostSource, CallPurpose)):
-        return value.value
-    return list(value) if isinstance(value, tuple) else value
+    encode = _ENCODERS.get(type(value))
+    return value if encode is None else encode(name, value)
 
 
 def usage_to_document(usage: TokenUsage) -> Document:
@@ -118,6 +109,24 @@ def _purpose(value: str) -> CallPurpose | None:
     return CallPurpose(value) if value in _PURPOSES else None
 
 
+def _encode_money(name: str, value: Decimal) -> Any:
+    return money.to_decimal128(value) if name in _MONEY else value
+
+
+def _encode_duration(name: str, value: timedelta) -> Any:
+    return value // timedelta(microseconds=1) if name in _DURATIONS else value
+
+
+_ENCODERS: dict[type, Callable[[str, Any], Any]] = {
+    Decimal: _encode_money,
+    timedelta: _encode_duration,
+    TokenUsage: lambda _, usage: usage_to_document(usage),
+    PriceEvidence: lambda _, evidence: _evidence_document(evidence),
+    CallState: lambda _, state: state.value,
+    CostSource: lambda _, source: source.value,
+    CallPurpose: lambda _, purpose: purpose.value,
+    tuple: lambda _, values: list(values),
+}
 _DECODERS: dict[str, Callable[[Any], Any]] = {
     "usage": usage_from_document,
     "evidence": _evidence,

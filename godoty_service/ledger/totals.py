@@ -125,8 +125,17 @@ class SessionTotals:
 
 def totals_of_entries(entries: list[Entry]) -> Totals:
     """Return the totals of entries of any turn or session, independent of their numbers."""
-    renumbered = [replace(entry, number=place) for place, entry in enumerate(entries, 1)]
-    return SessionTotals().apply(renumbered).current()
+    if not entries:
+        return Totals()
+    turns, known, last_turn = 0, set(), ""
+    for call in entries:
+        if isinstance(call, Adjustment):
+            continue
+        turns += _counts_turn(call, known=call.turn_id in known, last_turn=last_turn)
+        last_turn = call.turn_id
+        if call.counts.turn:
+            known.add(call.turn_id)
+    return replace(Totals.sum([totals_of_entry(entry) for entry in entries]), turns=turns)
 
 
 def totals_of_entry(entry: Entry) -> Totals:
@@ -174,7 +183,7 @@ def _apply_new(before: SessionTotals, entry: Entry) -> SessionTotals:
     if isinstance(entry, Adjustment):
         return _adjust(totals, entry)
     totals = replace(totals, last_turn=entry.turn_id)
-    if _opens_turn(before, entry):
+    if _counts_turn(entry, known=_knows_turn(before, entry.turn_id), last_turn=before.last_turn):
         totals = _add_turns(totals, 1, agent=entry.agent)
     if entry.counts.open:
         return replace(totals, open=(*before.open, entry.number), open_turns=(*before.open_turns, entry.turn_id))
@@ -195,11 +204,17 @@ def _apply_open(before: SessionTotals, entry: Entry) -> SessionTotals:
     return _close(totals, entry)
 
 
-def _opens_turn(before: SessionTotals, call: ModelCall) -> bool:
-    """Return whether a new call is the one that its turn counts with."""
+def _counts_turn(call: ModelCall, *, known: bool, last_turn: str) -> bool:
+    """Return whether a new call is the one that its turn counts with.
+
+    Args:
+        call: The call.
+        known: Whether its turn has a call already that is open, or closed and not void.
+        last_turn: The turn of the call before.
+    """
     if call.rule == 1:  # with its first call, in any state
-        return call.turn_id != before.last_turn
-    return call.counts.turn and not _knows_turn(before, call.turn_id)
+        return call.turn_id != last_turn
+    return call.counts.turn and not known
 
 
 def _knows_turn(totals: SessionTotals, turn_id: str) -> bool:

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sized
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 
@@ -56,6 +56,11 @@ class TurnRunner:
         self._factory = factory
         self._session_queue = SessionQueue()
         self._execution_queues = ExecutionQueues()
+
+    @property
+    def beginning(self) -> Sized:
+        """The turns that have not sent their first request, without those that wait for a session or a tool server."""
+        return self._execution_queues.starting
 
     async def run(self, turn: Turn) -> None:
         """Run a turn to its end, and end its log on every way out."""

@@ -1,7 +1,7 @@
 """Starts, resumes and cancels turns: those of this server directly, those of other servers through the database."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sized
 from contextlib import aclosing, suppress
 from datetime import timedelta
 
@@ -76,6 +76,11 @@ class TurnService:
     def running(self) -> int:
         """The number of turns that run or wait in this server."""
         return len(self._running)
+
+    @property
+    def beginning(self) -> Sized:
+        """The turns of this server that have not sent their first request, without those that wait for others."""
+        return self._runner.beginning
 
     def all(self) -> list[Turn]:
         """Return the turns that run or wait in this server."""

@@ -35,6 +35,7 @@ LIMITS = ScanLimits(piece=7, entries=1_000_000)  # small pieces, so that most re
 
 
 _USERS = ("ann", "bob")
+_PIECE = 1_000  # entries in one operation on a busy database
 
 
 async def _none() -> list[str]:
@@ -283,11 +284,15 @@ class Tenant:
         self.calls[written.call_id] = written
         return written
 
-    async def settled(self, starts: Sequence[datetime], *, rolled_up: bool = False) -> None:
+    async def settled(
+        self, starts: Sequence[datetime], *, rolled_up: bool = False, suffix: str = "", user: str | None = None
+    ) -> None:
         """Insert settled calls, each in a session of its own, all at once.
 
         Args:
             starts: The start of each.
+            suffix: Ends the id of each session.
+            user: The end user of all.
             rolled_up: Mark them as rolled up. The roll-ups do not include them: query by session.
         """
         documents = [
@@ -296,12 +301,13 @@ class Tenant:
                     call_id=new_id("call"),
                     tenant_id=self.tenant_id,
                     session_uid=(session := new_id("ses")),
-                    session_id=session,
+                    session_id=session + suffix,
                     turn_id=new_id("turn"),
                     number=1,
                     state=CallState.SETTLED,
                     requested_model="a/one",
                     usage=TokenUsage(input_tokens=1),
+                    user=user,
                     cost=Decimal("0.000001"),
                     cost_source=CostSource.BILLED,
                     provider_key_id="key",
@@ -314,7 +320,15 @@ class Tenant:
             for start in starts
         ]
         marks: Document = {} if rolled_up else {"rollup_state": "ready"}
-        await self.database.collection("ledger").insert_many([each | marks for each in documents])
+        for start in range(0, len(documents), _PIECE):
+            piece = documents[start : start + _PIECE]
+            await self.database.collection("ledger").insert_many([each | marks for each in piece])
+
+    async def delete_entries(self) -> None:
+        """Delete the tenant's entries, which are many."""
+        ledger = self.database.collection("ledger")
+        while found := await ledger.find({"tenant_id": self.tenant_id}, limit=_PIECE, fields={"_id": 1}):
+            await ledger.delete_many({"_id": {"$in": [each["_id"] for each in found]}})
 
     async def live(self) -> None:
         """Write a heartbeat of the server of these calls, so that a server beside the test does not recover them."""

@@ -29,12 +29,9 @@ SOME = 150  # steps of up to 30 us each: a few milliseconds
 @pytest.fixture
 async def crowded(served_tenant: Tenant) -> AsyncIterator[Tenant]:
     """A tenant of the shared server with 10,001 sessions with long names, none of them in the roll-ups."""
-    await served_tenant.settled([NOON] * (MAX_GROUPS + 1), rolled_up=True)
-    ledger = served_tenant.database.collection("ledger")
-    longer: list[dict[str, Any]] = [{"$set": {"session_id": {"$concat": ["$session_id", "x" * 90]}, "user": "ü" * 128}}]
-    await ledger.update_many({"tenant_id": served_tenant.tenant_id}, longer)
+    await served_tenant.settled([NOON] * (MAX_GROUPS + 1), rolled_up=True, suffix="x" * 90, user="ü" * 128)
     yield served_tenant
-    await ledger.delete_many({"tenant_id": served_tenant.tenant_id})
+    await served_tenant.delete_entries()
 
 
 async def test_pages_of_many_groups_are_at_most_a_mebibyte(

@@ -278,6 +278,20 @@ def test_entries_round_trip_through_documents(made: list[Entry]) -> None:
     assert [entry_from_document(entry_to_document(each)) for each in made] == made
 
 
+@given(made=entries(), data=st.data())
+def test_totals_of_entries_are_those_of_a_session_that_has_them(made: list[Entry], data: st.DataObject) -> None:
+    """Open calls included: a turn's totals are summed at once, a session's entry by entry."""
+    corrected = {each.corrects for each in made if isinstance(each, Adjustment)}
+    mixed = [
+        opened(each)
+        if isinstance(each, ModelCall) and each.call_id not in corrected and data.draw(st.booleans())
+        else each
+        for each in made
+    ]
+
+    assert totals_of_entries(mixed) == SessionTotals().apply(mixed).current()
+
+
 @given(parts=st.lists(TOTALS, max_size=4))
 def test_sum_of_many_equals_repeated_addition(parts: list[Totals]) -> None:
     """Both ways to add have every field: one that is missing would bill wrongly."""

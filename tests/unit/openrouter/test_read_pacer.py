@@ -12,10 +12,10 @@ def _pacer(*, streams: int = 20) -> ReadPacer:
     return pace
 
 
-def _interval(pace: ReadPacer, **seen: float) -> float:
+def _interval(pace: ReadPacer, *, busy_share: float = 0.0, delay: float = 0.0, beginning: int = 0) -> float:
     """Return the seconds between two ticks after repeated measurements of this load."""
     for _ in range(20):
-        pace._set(**{"busy_share": 0.0, "delay": 0.0, **seen})
+        pace._set(busy_share=busy_share, delay=delay, beginning=beginning)
     return pace._interval
 
 
@@ -53,12 +53,21 @@ def test_few_streams_have_ticks_only_if_the_process_has_no_time_left() -> None:
     assert _interval(pace, busy_share=0.9) > 0
 
 
+def test_ticks_are_slow_while_many_turns_begin() -> None:
+    """Turns that wait for their first token get the time that the others' tokens would take."""
+    pace = _pacer()
+    assert _interval(pace, busy_share=0.2, beginning=7) == 0
+    assert _interval(pace, busy_share=0.2, beginning=8) == 0.1
+    assert _interval(pace, busy_share=0.2) == 0.02
+    assert _interval(_pacer(streams=7), busy_share=0.2, beginning=8) == 0
+
+
 async def test_ready_streams_wake_together_at_tick() -> None:
     """The others wait for a later tick; without ticks nothing waits."""
     pace = _pacer()
     await asyncio.wait_for(pace.wait(lambda: False), 20)
 
-    pace._set(busy_share=0.9, delay=0.0)
+    pace._set(busy_share=0.9, delay=0.0, beginning=0)
     ready: set[int] = set()
     woken: list[int] = []
 
@@ -81,17 +90,17 @@ async def test_ready_streams_wake_together_at_tick() -> None:
 async def test_end_of_ticks_wakes_all_streams() -> None:
     """A waiting stream continues when the process becomes free, ready or not."""
     pace = _pacer()
-    pace._set(busy_share=0.9, delay=0.0)
+    pace._set(busy_share=0.9, delay=0.0, beginning=0)
     waiting = asyncio.create_task(pace.wait(lambda: False))
     await asyncio.sleep(0)
-    pace._set(busy_share=0.0, delay=0.0)
+    pace._set(busy_share=0.0, delay=0.0, beginning=0)
     await asyncio.wait_for(waiting, 20)
 
 
 async def test_ticks_follow_load_of_process() -> None:
     """A loop that works all the time gets ticks, one that sleeps loses them."""
     pace = _pacer()
-    running = asyncio.create_task(pace.run())
+    running = asyncio.create_task(pace.run(beginning=()))
     loop = asyncio.get_running_loop()
     give_up = loop.time() + 120
     while not pace._interval and loop.time() < give_up:

@@ -33,10 +33,12 @@ async def test_burst_is_admitted_in_order_a_few_at_a_time() -> None:
     waiting = [asyncio.create_task(turn(number)) for number in range(5)]
     await asyncio.sleep(0)
     assert admitted == []
+    assert len(queue) == 3 + 5
     waiting[1].cancel()
     leaves[0]()
     leaves[0]()
     await asyncio.wait(waiting)
+    assert len(queue) == 2
 
     assert admitted == [0, 2, 3, 4]
     leaves[1]()
@@ -51,7 +53,10 @@ async def test_wait_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     queue = AdmissionQueue(1)
     leave_first = await queue.acquire()
     leave_second = await queue.acquire()
+    assert len(queue) == 2
     leave_second()
+    leave_second()
+    assert len(queue) == 1
     assert not await is_free(queue)
     leave_first()
     assert await is_free(queue)
