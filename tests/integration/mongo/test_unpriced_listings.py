@@ -87,12 +87,16 @@ async def test_openrouters_listing_must_have_prices(database: Database, listing:
     assert oracle.current is None
 
 
-@pytest.mark.parametrize("listing", [UNPRICED, MISSING, DOWN], ids=["unpriced", "missing", "down"])
-async def test_listing_with_prices_is_not_replaced_by_one_without(
-    database: Database, listing: bytes | Exception
+@pytest.mark.parametrize(
+    ("before", "listing"),
+    [(PRICED, UNPRICED), (PRICED, MISSING), (PRICED, DOWN), (UNPRICED, MISSING), (UNPRICED, DOWN)],
+    ids=["unpriced", "missing", "down", "unpriced-missing", "unpriced-down"],
+)
+async def test_listing_is_not_replaced_by_one_that_has_less(
+    database: Database, before: bytes, listing: bytes | Exception
 ) -> None:
-    """An upstream that listed prices yesterday has them still; the catalogue in force stays."""
-    servers = Servers(database, PRICED)
+    """An upstream that listed prices, or models, yesterday has them still; the catalogue in force stays."""
+    servers = Servers(database, before)
     oracle = await servers.oracle()
     assert await oracle.refresh()
     good, servers.listing = oracle.current, listing
