@@ -142,7 +142,7 @@ class DefiningTenants(ChangingTenants):
         way=st.sampled_from(WAYS),
     )
     def use_a_server(self, who: int, others: int, name: str | None, path: str, way: str) -> None:
-        """Its tenant's own, also under a name that others use; no tenant receives what it repeats of the secret."""
+        """Its tenant's own, also under a name that others use; no one gets the secret that it repeats."""
         me, other = self.isolation.tenants[who], self.isolation.tenants[others]
         named = name or me.server
         self.serve(me, named, path)

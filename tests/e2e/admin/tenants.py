@@ -34,7 +34,7 @@ class Tenant:
         keys: A key for each scope.
         mark: Is in each of its texts; no other tenant ever sends it.
         user: The end user of its sessions; equally unique.
-        secret: The secret of its MCP servers, which no tenant may receive, its own included.
+        secret: The secret of its MCP servers, which no one may receive, not even the tenant.
         sessions: Ids of its existing sessions.
         made: Ids under which it created sessions, some of them other tenants'.
         ids: Its ids of turns, calls, keys and pages, in the order in which they arrived.

@@ -1,4 +1,4 @@
-"""Secrets of MCP servers: only their server receives them, also if it repeats them."""
+"""Secrets of MCP servers: they reach their server alone, also if it repeats them."""
 
 from typing import Any
 

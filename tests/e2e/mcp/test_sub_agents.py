@@ -44,7 +44,7 @@ async def test_sub_agent_uses_a_server(tenant: Tenant, mcp: Mcp) -> None:
 
 
 async def test_cancel_reaches_the_tools_of_sub_agents(tenant: Tenant, mcp: Mcp) -> None:
-    """Of two that run side by side: the server is notified of both."""
+    """Of two that run side by side: the server gets both cancels."""
     await family(tenant, mcp)
     stream = tenant.caller.start(uses("hang", '{"hold": "never"}', parallel=2), agent="support")
     await soon(lambda: mcp.calls("hang") == 2)
