@@ -60,6 +60,8 @@ class OpenRouterModel(OpenAIModel):
 
     Attributes:
         cut_by_budget: Whether an answer to the agent ended at a limit that a budget or `max_cost_usd` had lowered.
+        purpose: What the agent's own calls are for.
+        output: The value that the agent has answered with by its output schema, as JSON; None: there is none.
     """
 
     def __init__(
@@ -93,7 +95,8 @@ class OpenRouterModel(OpenAIModel):
             call_limits: What the agent's own calls may still use; other agents of the turn share it. None: its own.
             call_output_tokens: Output tokens of one of the agent's own calls.
             side_output_tokens: Output tokens of one other call (a summary).
-            parameters: Further fields of the agent's own requests, such as `temperature`.
+            parameters: Further fields of the agent's own requests, such as `temperature`. Their `provider` holds where
+                the routing preferences say nothing.
             call_terms: Returns the limits of one call, by the bytes of its request; None: calls have no limits.
             user: A pseudonym of the end user, for the provider.
             session_key: A pseudonym of the session; it pins the provider, which keeps prompt caches warm.
@@ -124,6 +127,8 @@ class OpenRouterModel(OpenAIModel):
         self._maker = maker or (lambda _: model)
         self._readers: set[ResponseReader] = set()
         self.cut_by_budget = False
+        self.purpose = CallPurpose.AGENT
+        self.output: str | None = None
 
     async def stream(
         self,
@@ -203,11 +208,12 @@ class OpenRouterModel(OpenAIModel):
             max_output_tokens=limit,
             max_price=(terms.provider or {}).get("max_price"),
             attempt=attempt,
-            purpose=CallPurpose.SUMMARY if side else CallPurpose.AGENT,
+            purpose=CallPurpose.SUMMARY if side else self.purpose,
         )
         if reserved is not None:
             reserved.lower(call.output_limit)
-        limits = {"max_tokens": call.output_limit, "provider": terms.provider or self._provider}
+        routing = {**request.get("provider", {}), **(terms.provider or self._provider or {})}
+        limits = {"max_tokens": call.output_limit, "provider": routing}
         request.update({name: value for name, value in limits.items() if value})
         _fit_reasoning(request)
         return call

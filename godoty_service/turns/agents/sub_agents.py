@@ -31,6 +31,7 @@ from godoty_service.sessions.session import Session
 from godoty_service.turns.agents.failures import wrapped_error
 from godoty_service.turns.agents.loop import build_agent
 from godoty_service.turns.agents.models import AgentCalls, build_model, fallback_models
+from godoty_service.turns.agents.output_model import OutputInvalid
 from godoty_service.turns.agents.tool import TASK, SubAgentTool
 from godoty_service.turns.call_spans import CallSpans
 from godoty_service.turns.dependencies import TurnDependencies
@@ -268,6 +269,7 @@ class SubAgents:
             today=dependencies.clock().date(),
             tools=dependencies.tools,
             defaults=dependencies.defaults.agent,
+            output=await dependencies.schemas.stored(version.definition.output_schema),
         )
 
     def _models(self, profile: AgentProfile) -> tuple[str, ...]:
@@ -290,7 +292,7 @@ class SubAgents:
         if isinstance(failure, CallNotPossible):
             return str(failure)
         inner = failure.original_exception if isinstance(failure, EventLoopException) else failure
-        if isinstance(inner, ModelCallsSpent | MaxTokensReachedException):
+        if isinstance(inner, ModelCallsSpent | MaxTokensReachedException | OutputInvalid):
             return f"The agent {entry.agent.name} gave no answer: {inner}"
         error = wrapped_error(failure)
         if error is None:

@@ -230,8 +230,9 @@ def _size(event: Event) -> int:
         case SubAgentEvent(path=path, event=inner):
             return _OVERHEAD + len(path) + _size(inner)
         case _:
-            tools = event.tools if isinstance(event, TurnFinished) else ()
-            return _FIXED + sum(len(tool.name) * 4 for tool in tools)
+            if not isinstance(event, TurnFinished):
+                return _FIXED
+            return _FIXED + sum(len(tool.name) * 4 for tool in event.tools) + _bytes(event.output_json or "")
 
 
 def _bytes(text: str) -> int:
