@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import unquote
 
 # Plausible values for properties whose schema is only "string".
 _BY_NAME = {
@@ -101,7 +102,7 @@ class _Sampler:
         target: Any = self._root
         if reference != "#" and not reference.startswith("#/"):
             return _anchored(self._root, reference.removeprefix("#"))
-        for part in reference.split("/")[1:]:
+        for part in unquote(reference).split("/")[1:]:
             key = part.replace("~1", "/").replace("~0", "~")
             target = target[int(key)] if isinstance(target, list) else target[key]
         found: Mapping[str, Any] = target if isinstance(target, dict) else {}

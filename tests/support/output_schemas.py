@@ -163,17 +163,9 @@ HOSTILE: Final[dict[str, tuple[Callable[[], str], str]]] = {
         lambda: json.dumps({"properties": {f"a{n}": {"$ref": "#/$defs/a"} for n in range(300)}, "$defs": {"a": {}}}),
         "at most 200 references",
     ),
-    "web of references": (
-        lambda: json.dumps(
-            {
-                "items": {"$ref": "#/$defs/a0"},
-                "$defs": {
-                    f"a{n}": {"allOf": [{"items": {"$ref": f"#/$defs/a{(n + step) % 60}"}} for step in range(3)]}
-                    for n in range(60)
-                },
-            }
-        ),
-        "simpler",
+    "unevaluated bomb": (
+        lambda: '{"unevaluatedProperties": false, "allOf": [' * 12 + "{}" + "]}" * 12,
+        "unevaluated",
     ),
     "many patterns": (
         lambda: json.dumps({"properties": {f"a{n}": {"pattern": "a"} for n in range(100)}}),

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 
 import jsonschema_rs
@@ -18,12 +18,10 @@ from godoty_service.agents.output.limits import (
     measure,
 )
 from godoty_service.agents.output.sent_form import VALUE, is_guaranteed, is_wrapped, sent_schema
-from godoty_service.agents.output.structure import Structure, Weight
+from godoty_service.agents.output.structure import Structure, Subschema, Weight
+from godoty_service.agents.output.work import is_bounded, is_explained
 
 _DIALECT: Final = re.compile(r"https?://json-schema\.org/draft/2020-12/schema#?")
-_MAX_STEPS: Final = 1_000_000  # of the check of a value
-_MAX_STATES: Final = 16_000_000  # of its patterns, over all characters
-_EXPLAINED_STEPS: Final = 20_000  # above it an answer is refused without the reason: to collect it takes much longer
 _MAX_REASON: Final = 500  # characters
 _PATTERNS: Final = jsonschema_rs.RegexOptions(size_limit=1024 * 1024, dfa_size_limit=1024 * 1024)  # linear in the text
 _FENCE: Final = re.compile(r"\s*```[a-zA-Z]*\s*\n(.*)\n\s*```\s*", re.DOTALL)
@@ -51,6 +49,7 @@ class OutputSchema:
         sent: The schema that models get.
         wrapped: Models get it inside an object.
         guaranteed: Providers that enforce schemas can enforce this one.
+        root: Its structure.
         weights: What the check of a value takes at most at one place of each level.
         validator: Checks values.
     """
@@ -59,7 +58,8 @@ class OutputSchema:
     sent: dict[str, Any]
     wrapped: bool
     guaranteed: bool
-    weights: tuple[Weight, ...]
+    root: Subschema = field(repr=False, compare=False)  # its parts may refer to one another
+    weights: tuple[Weight, ...] = field(repr=False)
     validator: jsonschema_rs.Draft202012Validator
 
     @classmethod
@@ -80,13 +80,15 @@ class OutputSchema:
         measure(schema, max_values=MAX_SCHEMA_VALUES)
         if isinstance(schema, dict) and "$schema" in schema and not _is_dialect(schema["$schema"]):
             raise ValueError("must be of JSON Schema 2020-12, or have no $schema")
-        weights = Structure(schema).weights()
+        structure = Structure(schema)
+        weights = structure.weights()
         sent = sent_schema(json.loads(exact_json.dumps(schema)))
         return cls(
             text=exact_json.dumps(schema),
             sent=sent,
             wrapped=is_wrapped(schema),
             guaranteed=is_guaranteed(sent),
+            root=structure.root,
             weights=tuple(weights),
             validator=_compiled(schema),
         )
@@ -125,14 +127,12 @@ class OutputSchema:
 
     def _fault(self, value: Any, size: Size) -> str | None:
         """Return why a value is not valid; None: it is."""
-        levels = list(zip(self.weights, size.values, size.text, strict=False))
-        steps = sum(weight.steps * values for weight, values, _ in levels)
-        if steps > _MAX_STEPS or sum(weight.states * text for weight, _, text in levels) > _MAX_STATES:
+        if not is_bounded(self.root, self.weights, value, size):
             return "it is too large, or nested too deeply, to be checked by the schema"
         instance = exact_json.exact(value)
         if self.validator.is_valid(instance):
             return None
-        if steps > _EXPLAINED_STEPS:
+        if not is_explained(self.weights, size):
             return "it does not match the schema"
         try:
             self.validator.validate(instance)

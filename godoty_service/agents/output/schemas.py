@@ -9,7 +9,6 @@ from godoty_service.aio.caching import TtlCache
 from godoty_service.errors import InvalidRequest
 
 _KEPT: Final = 64  # of at most 32 Ki characters each
-_SHORT: Final = 16_384  # characters of an answer that is checked at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +64,5 @@ class OutputSchemas:
 
 
 async def check_answer(schema: OutputSchema, answer: str) -> CheckedAnswer:
-    """Check an answer, a long one in a thread."""
-    if len(answer) <= _SHORT:
-        return schema.check(answer)
+    """Check an answer in a thread: a short one may take as long as a long one."""
     return await asyncio.to_thread(schema.check, answer)

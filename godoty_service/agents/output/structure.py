@@ -1,6 +1,8 @@
 """The subschemas of a schema: which of them apply to the same place of a value, and which to the places below. Pure.
 
-From this follows, before a value is there, what the check of a value takes at most at each of its levels.
+From this follows, before a value is there, what the check of a value takes at most at each of its levels. The validator
+remembers what came of a recursive reference at a place, so that its target counts once there, however many ways lead to
+it; other subschemas count as often as they apply.
 """
 
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from godoty_service.agents.output.limits import (
     MAX_PATTERNS,
     MAX_REFERENCES,
 )
-from godoty_service.agents.output.patterns import MAX_STATES, states
+from godoty_service.agents.output.patterns import MAX_ALL_STATES, MAX_STATES, states
 
 IN_PLACE_LISTS: Final = ("allOf", "anyOf", "oneOf")
 IN_PLACE: Final = ("not", "if", "then", "else")
@@ -31,32 +33,40 @@ DEFINITIONS: Final = ("$defs", "definitions")
 REFERENCES: Final = ("$ref", "$dynamicRef")
 _ROOT_ONLY: Final = ("$id", "$schema")
 _ANCHORS: Final = ("$anchor", "$dynamicAnchor")
-_MOST: Final = 10**9
+_UNEVALUATED: Final = ("unevaluatedItems", "unevaluatedProperties")
+_MAX_UNEVALUATED: Final = 4  # of these that surround one another at one place
+_UNEVALUATED_FACTOR: Final = 3  # by which each of them multiplies what its subschema takes
 _MAX_COMBINED: Final = 20_000  # subschemas that apply in place, summed over all subschemas
-_MAX_WORK: Final = 60_000  # subschemas that are looked at to weigh all levels: some 50 ms
+_MAX_WORK: Final = 40_000  # subschemas that are looked at to weigh all levels: some 30 ms
 
 
 class Weight(NamedTuple):
     """What checks at one place of a value take at most.
 
     Attributes:
-        steps: Checks of keywords.
+        steps: Checks of keywords: some 20 ns each.
         states: States of regular expressions, for each character.
+        subschemas: Subschemas that apply.
     """
 
     steps: int
     states: int
+    subschemas: int
 
     def plus(self, other: "Weight") -> "Weight":
-        """Return the sum, up to a bound."""
-        return Weight(min(_MOST, self.steps + other.steps), min(_MOST, self.states + other.states))
+        """Return the sum."""
+        return Weight(self.steps + other.steps, self.states + other.states, self.subschemas + other.subschemas)
 
     def most(self, other: "Weight") -> "Weight":
         """Return the higher of each."""
-        return Weight(max(self.steps, other.steps), max(self.states, other.states))
+        return Weight(*map(max, self, other))
+
+    def times(self, factor: int) -> "Weight":
+        """Return a multiple."""
+        return Weight(self.steps * factor, self.states * factor, self.subschemas * factor)
 
 
-NOTHING: Final = Weight(0, 0)
+NOTHING: Final = Weight(0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -71,7 +81,10 @@ class Subschema:
         named: Subschemas that apply to one place directly below: a member, or an item by its index.
         names: The states of the patterns by which the names of members are matched.
         references: The references that lead to subschemas that apply to the same place.
-        flat: It, and all subschemas that apply to the same place, each as often as it applies; empty: not computed.
+        flat: It, and all subschemas that apply to the same place, each as often as it applies, but for `recursive`;
+            empty: not computed.
+        recursive: The targets of recursive references that apply to the same place.
+        unevaluated: How many of the keywords that need all others first surround one another in them.
     """
 
     pointer: str
@@ -82,6 +95,18 @@ class Subschema:
     names: int = 0
     references: list[str] = field(default_factory=list)
     flat: list["Subschema"] = field(default_factory=list)
+    recursive: list["Subschema"] = field(default_factory=list)
+    unevaluated: int = 0
+
+    @property
+    def is_reference(self) -> bool:
+        """Whether it adds to the one subschema in it only what its own keywords take."""
+        return len(self.in_place) == 1 and not (self.below or self.named or self.recursive)
+
+    @property
+    def factor(self) -> int:
+        """By what these keywords multiply what it takes."""
+        return int(_UNEVALUATED_FACTOR**self.unevaluated)
 
 
 class Structure:
@@ -105,12 +130,17 @@ class Structure:
         self._known: dict[str, Subschema] = {}
         self._anchors: dict[str, Subschema] = {}
         self._patterns = 0
+        self._states_in_all = 0
         self._references = 0
         self.root = self._add(schema, "")
         self._resolve()
         self._combined = 0
-        for each in list(self._known.values()):
-            self._flatten(each, ())
+        self._checked: set[int] = set()
+        for each in self._known.values():
+            self._check_in_place(each, ())
+        self._back, self._recursive = _back_references(self.root)
+        for each in self._known.values():
+            self._flatten(each)
         self._weights: dict[tuple[int, int], Weight] = {}
         self._work = 0
 
@@ -120,13 +150,21 @@ class Structure:
         Raises:
             ValueError: The schema is too complex.
         """
-        found: list[Weight] = []
+        recursive = NOTHING
+        for each in self._recursive:
+            for weight in self._levels(each):
+                recursive = recursive.plus(weight)
+        found = list(self._levels(self.root))
+        if recursive == NOTHING:
+            return found
+        return [weight.plus(recursive) for weight in [*found, *[NOTHING] * (MAX_DEPTH - len(found))]]
+
+    def _levels(self, subschema: Subschema) -> Iterator[Weight]:
+        """Yield what a subschema takes at one place of each level below where it applies."""
         for level in range(MAX_DEPTH):
-            weight = self._weight(self.root, level)
-            if weight == NOTHING:
-                break
-            found.append(weight)
-        return found
+            if (weight := self._weight(subschema, level)) == NOTHING:
+                return
+            yield weight
 
     def _add(self, schema: Any, pointer: str) -> Subschema:
         """Add a subschema with those inside it."""
@@ -134,13 +172,14 @@ class Structure:
             return self._known[pointer]
         found = self._known[pointer] = Subschema(pointer)
         if isinstance(schema, bool):
-            found.own = Weight(1, 0)
+            found.own = Weight(1, 0, 1)
             return found
         if not isinstance(schema, dict):
             raise ValueError(f"must have an object or a boolean at {_place(pointer)}")  # noqa: TRY004 - a caller's fault
         if pointer and any(name in schema for name in _ROOT_ONLY):
             raise ValueError(f"must have $id and $schema at its root only, not at {_place(pointer)}")
-        found.own = Weight(1 + _size_of_lists(schema), self._states(schema.get("pattern"), pointer))
+        found.own = Weight(1 + _size_of_lists(schema), self._states(schema.get("pattern"), pointer), 1)
+        found.unevaluated = int(any(name in schema for name in _UNEVALUATED))
         for place, inner in _subschemas(schema):
             self._connect(found, place, self._add(inner, f"{pointer}/{'/'.join(map(_escaped, place))}"))
         for name in REFERENCES:
@@ -175,7 +214,8 @@ class Structure:
         if len(pattern) > MAX_PATTERN_CHARACTERS:
             raise ValueError(f"must have patterns of at most {MAX_PATTERN_CHARACTERS} characters: {_place(pointer)}")
         count = states(pattern)
-        if count > MAX_STATES:
+        self._states_in_all += count
+        if count > MAX_STATES or self._states_in_all > MAX_ALL_STATES:
             raise ValueError(f"must have simpler patterns, or fewer repetitions in them, at {_place(pointer)}")
         return count
 
@@ -213,35 +253,54 @@ class Structure:
                 raise ValueError(f"refers to {reference[:100]!r}, which is not there")
         return self._add(target, fragment)
 
-    def _flatten(self, subschema: Subschema, path: tuple[int, ...]) -> list[Subschema]:
-        """Compute and return `Subschema.flat`.
+    def _check_in_place(self, subschema: Subschema, path: tuple[int, ...]) -> None:
+        """Check that a subschema does not apply to its own place again.
 
         Args:
             subschema: The subschema.
             path: The identities of those through which it applies to the place.
         """
-        if subschema.flat:
-            return subschema.flat
+        if id(subschema) in self._checked:
+            return
         if id(subschema) in path:
             raise ValueError(f"must not apply {_place(subschema.pointer)} to the same place again without end")
         if len(path) >= MAX_IN_PLACE:
             raise _too_many_in_place()
+        for each in subschema.in_place:
+            self._check_in_place(each, (*path, id(subschema)))
+        self._checked.add(id(subschema))
+
+    def _flatten(self, subschema: Subschema) -> None:
+        """Compute what applies to the same place as a subschema."""
+        if subschema.flat:
+            return
         flat = [subschema]
         for each in subschema.in_place:
-            flat += self._flatten(each, (*path, id(subschema)))
-            if len(flat) > MAX_IN_PLACE:
+            if (id(subschema), id(each)) in self._back:
+                subschema.recursive.append(each)
+                continue
+            self._flatten(each)
+            flat += each.flat
+            subschema.recursive += each.recursive
+            if len(flat) + len(subschema.recursive) > MAX_IN_PLACE:
                 raise _too_many_in_place()
+        subschema.unevaluated += max((each.unevaluated for each in subschema.in_place), default=0)
+        if subschema.unevaluated > _MAX_UNEVALUATED:
+            raise ValueError(f"must have at most {_MAX_UNEVALUATED} unevaluated… keywords inside one another")
         self._combined += len(flat)
         if self._combined > _MAX_COMBINED:
             raise _too_many_in_place()
         subschema.flat = flat
-        return flat
 
     def _weight(self, subschema: Subschema, level: int) -> Weight:
         """Return what a subschema takes at most at one place, a number of levels below where it applies."""
         key = (id(subschema), level)
         if (known := self._weights.get(key)) is not None:
             return known
+        if subschema.is_reference:  # one of many, perhaps, to the same subschema
+            found = self._weight(subschema.in_place[0], level).plus(subschema.own if level == 0 else NOTHING)
+            self._weights[key] = found
+            return found
         everywhere, named = NOTHING, dict[str | int, Weight]()
         for each in subschema.flat:
             self._work += 1 + len(each.below) + len(each.named)
@@ -251,7 +310,7 @@ class Structure:
                 everywhere = everywhere.plus(each.own)
                 continue
             if level == 1:
-                everywhere = everywhere.plus(Weight(0, each.names))
+                everywhere = everywhere.plus(Weight(0, each.names, 0))
             for inner in each.below:
                 everywhere = everywhere.plus(self._weight(inner, level - 1))
             for name, inner in each.named.items():
@@ -259,7 +318,7 @@ class Structure:
         highest = NOTHING
         for weight in named.values():
             highest = highest.most(weight)
-        found = self._weights[key] = everywhere.plus(highest)
+        found = self._weights[key] = everywhere.plus(highest).times(subschema.factor)
         return found
 
 
@@ -274,6 +333,28 @@ def _subschemas(schema: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]
         elif keyword in (*IN_PLACE_MAPS, BELOW_NAMED, BELOW_PATTERNS, *DEFINITIONS) and isinstance(value, dict):
             for name, each in value.items():
                 yield (keyword, name), each
+
+
+def _back_references(root: Subschema) -> tuple[set[tuple[int, int]], list[Subschema]]:
+    """Return the references that lead to a subschema from inside it, by identities, and these subschemas."""
+    back, targets = set[tuple[int, int]](), dict[int, Subschema]()
+    open_ones, done = set[int](), set[int]()
+    stack = [(root, iter([*root.in_place, *root.named.values(), *root.below]))]
+    open_ones.add(id(root))
+    while stack:
+        subschema, inner = stack[-1]
+        each = next(inner, None)
+        if each is None:
+            stack.pop()
+            open_ones.discard(id(subschema))
+            done.add(id(subschema))
+        elif id(each) in open_ones:
+            back.add((id(subschema), id(each)))
+            targets[id(each)] = each
+        elif id(each) not in done:
+            open_ones.add(id(each))
+            stack.append((each, iter([*each.in_place, *each.named.values(), *each.below])))
+    return back, list(targets.values())
 
 
 def _size_of_lists(schema: dict[str, Any]) -> int:
