@@ -1,7 +1,6 @@
 """Generates the answer to a request from its scenario and its messages."""
 
 import base64
-import json
 import secrets
 from typing import Any
 
@@ -18,6 +17,7 @@ from openrouter_sandbox.answers.answer import (
 )
 from openrouter_sandbox.answers.tool_input import sample_value, wrong_value
 from openrouter_sandbox.conversation import Conversation, text_of
+from openrouter_sandbox.decimal_json import dumps
 from openrouter_sandbox.scenarios.scenario import Scenario, ScenarioError, without_directive
 
 
@@ -55,7 +55,7 @@ def _text_pieces(conversation: Conversation, scenario: Scenario) -> tuple[Piece,
     if schema is None:
         text = _default_reply(conversation)
     else:
-        text = json.dumps(wrong_value(schema) if _is_wrong(conversation, scenario) else sample_value(schema))
+        text = dumps(wrong_value(schema) if _is_wrong(conversation, scenario) else sample_value(schema))
     return tuple(text_piece(word) for word in canned_replies.words(text))
 
 
@@ -127,7 +127,7 @@ def _call(conversation: Conversation, scenario: Scenario, name: str) -> ToolCall
     value = _input(conversation, functions[name])
     if _is_wrong(conversation, scenario):
         value = wrong_value(functions[name].get("parameters") or {"type": "object"})
-    arguments = scenario.text("input") or json.dumps(value)
+    arguments = scenario.text("input") or dumps(value)
     return ToolCall(f"call_{secrets.token_hex(12)}", name, arguments)
 
 

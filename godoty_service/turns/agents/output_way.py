@@ -30,8 +30,6 @@ class OutputWay:
 def output_way(catalogue: Catalogue | None, models: Sequence[str], profile: AgentProfile) -> OutputWay:
     """Return how an agent's models can be made to answer by its output schema.
 
-    The provider's own way is for agents without tools: not every provider combines the two.
-
     Args:
         catalogue: The provider's models; None: unknown.
         models: The model and its fallbacks, any of which may answer.
@@ -41,7 +39,7 @@ def output_way(catalogue: Catalogue | None, models: Sequence[str], profile: Agen
         InvalidRequest: They cannot.
     """
     known = [_abilities(catalogue, each) for each in models]
-    native = not profile.definition.tools and all(each.structured_output for each in known)
+    native = all(each.structured_output for each in known)
     tools = all(each.tools is not False for each in known)
     if not (native or tools):
         text = f"must be one that answers by a JSON schema or calls tools, with its fallbacks: {', '.join(models)}"
