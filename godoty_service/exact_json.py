@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from decimal import Decimal
 from json.encoder import encode_basestring
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 
 class LiteralFloat(float):
@@ -17,7 +17,7 @@ class LiteralFloat(float):
     __slots__ = ("text",)
     text: str
 
-    def __new__(cls, text: str) -> "LiteralFloat":
+    def __new__(cls, text: str) -> Self:
         """Parse the text of a number."""
         number = super().__new__(cls, text)
         number.text = text

@@ -105,7 +105,7 @@ def build_server(
         shared: Whether other processes share the listener's port.
     """
     agent = _agent_service(settings, components, oracle, turns, schemas)
-    definitions = _agent_definition_service(settings, components, oracle, tools, mcp, schemas)
+    definitions = _agent_definition_service(settings, components, oracle, tools=tools, mcp=mcp, schemas=schemas)
     admin = _admin_service(settings, components, oracle)
     billing = _billing_service(settings, components, oracle)
     server = grpc.aio.server(
@@ -149,6 +149,7 @@ def _agent_definition_service(
     settings: Settings,
     components: Components,
     oracle: PricingOracle,
+    *,
     tools: Collection[str],
     mcp: McpToolbox,
     schemas: OutputSchemas,

@@ -120,9 +120,7 @@ async def _start(
     mcp = await stack.enter_async_context(open_toolbox(settings, components.mcp))
     background(stack, mcp.run(_MCP_INTERVAL))
     schemas = OutputSchemas()
-    turns = start_turns(
-        stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp, schemas=schemas
-    )
+    turns = start_turns(stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp, schemas=schemas)
     interceptor = build_interceptor(settings, components, storage=storage, metrics=metrics, tracing=tracing)
     server = build_server(
         settings,

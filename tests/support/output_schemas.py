@@ -74,7 +74,9 @@ SCHEMAS: Final[dict[str, Any]] = {
         "additionalProperties": _INTEGER,
         "minProperties": 2,
     },
-    "additional properties below": closed(scores={"type": "object", "additionalProperties": _NUMBER, "required": ["a"]}),
+    "additional properties below": closed(
+        scores={"type": "object", "additionalProperties": _NUMBER, "required": ["a"]}
+    ),
     "pattern properties": closed(
         extra={
             "type": "object",
@@ -117,9 +119,9 @@ def _deep(levels: int) -> str:
 
 def _doubling(keyword: str, levels: int = 40) -> str:
     """Return a schema in which each definition applies the next one twice."""
-    definitions = {
-        f"a{number}": {keyword: [{"$ref": f"#/$defs/a{number + 1}"}] * 2} for number in range(levels)
-    } | {f"a{levels}": {"type": "string"}}
+    definitions = {f"a{number}": {keyword: [{"$ref": f"#/$defs/a{number + 1}"}] * 2} for number in range(levels)} | {
+        f"a{levels}": {"type": "string"}
+    }
     return json.dumps({"$ref": "#/$defs/a0", "$defs": definitions})
 
 

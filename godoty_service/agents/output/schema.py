@@ -14,7 +14,6 @@ from godoty_service.agents.output.limits import (
     MAX_SCHEMA_CHARACTERS,
     MAX_SCHEMA_VALUES,
     Size,
-    TooLarge,
     measure,
 )
 from godoty_service.agents.output.sent_form import VALUE, is_guaranteed, is_wrapped, sent_schema
@@ -100,30 +99,38 @@ class OutputSchema:
 
     def check(self, answer: str) -> CheckedAnswer:
         """Check an answer: JSON of the form that the model was asked for, perhaps in a code block."""
+        try:
+            value, size = self._read(answer)
+        except ValueError as error:
+            return CheckedAnswer(fault=f"it {error}")
+        fault = self._fault(value, size)
+        return CheckedAnswer(fault=fault) if fault is not None else CheckedAnswer(output=exact_json.dumps(value))
+
+    def _read(self, answer: str) -> tuple[Any, Size]:
+        """Return the value of an answer, and its size.
+
+        Raises:
+            ValueError: It has none that can be checked; the text says what it must be.
+        """
         if len(answer) > MAX_OUTPUT_CHARACTERS:
-            return CheckedAnswer(fault=f"it has more than {MAX_OUTPUT_CHARACTERS} characters")
+            raise ValueError(f"must have at most {MAX_OUTPUT_CHARACTERS:,} characters")
         fenced = _FENCE.fullmatch(answer)
         try:
             value = exact_json.loads(fenced[1] if fenced else answer)
-            size = measure(value, max_values=MAX_OUTPUT_VALUES)
-            output = exact_json.dumps(value)
-            output.encode()
-        except TooLarge as error:
-            return CheckedAnswer(fault=f"it {error}")
-        except UnicodeEncodeError:
-            return CheckedAnswer(fault="it has half of a surrogate pair in a string")
         except (ValueError, RecursionError) as error:
-            return CheckedAnswer(fault=f"it is not JSON: {str(error)[:_MAX_REASON]}")
+            raise ValueError(f"must be JSON: {str(error)[:_MAX_REASON]}") from None
+        size = measure(value, max_values=MAX_OUTPUT_VALUES)
         if self.wrapped:
             if not isinstance(value, dict) or value.keys() != {VALUE}:
-                return CheckedAnswer(fault=f'it must be an object with the one member "{VALUE}"')
-            value = value[VALUE]
-            output = exact_json.dumps(value)
-            size = Size(values=size.values[1:], text=size.text[1:], names=size.names)
-        if len(output) > MAX_OUTPUT_CHARACTERS or len(output.encode()) > MAX_OUTPUT_CHARACTERS:
-            return CheckedAnswer(fault=f"it has more than {MAX_OUTPUT_CHARACTERS} bytes")
-        fault = self._fault(value, size)
-        return CheckedAnswer(fault=fault) if fault is not None else CheckedAnswer(output=output)
+                raise ValueError(f'must be an object with the one member "{VALUE}"')
+            value, size = value[VALUE], Size(values=size.values[1:], text=size.text[1:], names=size.names - 1)
+        try:
+            length = len(exact_json.dumps(value).encode())
+        except UnicodeEncodeError:
+            raise ValueError("must not have half of a surrogate pair in a string") from None
+        if length > MAX_OUTPUT_CHARACTERS:
+            raise ValueError(f"must have at most {MAX_OUTPUT_CHARACTERS:,} bytes")
+        return value, size
 
     def _fault(self, value: Any, size: Size) -> str | None:
         """Return why a value is not valid; None: it is."""

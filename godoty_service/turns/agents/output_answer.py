@@ -35,8 +35,7 @@ class OutputAnswer:
     """One answer.
 
     Attributes:
-        call: The event with its ledger entry, until it is passed on.
-        usage: Its tokens, as Strands counts them.
+        call: The event with its ledger entry; None: it has not ended, or failed.
     """
 
     def __init__(self, tool: str) -> None:
@@ -70,6 +69,11 @@ class OutputAnswer:
         return False
 
     @property
+    def begun(self) -> bool:
+        """Whether some of it has arrived."""
+        return bool(self._blocks)
+
+    @property
     def usage(self) -> Mapping[str, int]:
         """Its tokens, as Strands counts them."""
         usage: Mapping[str, int] = self._metadata.get("usage", {})
@@ -88,7 +92,7 @@ class OutputAnswer:
 
     @property
     def candidates(self) -> list[tuple[str, str | None]]:
-        """What may be the value, as JSON; with a fault: it is none. Calls of the tool for the answer precede the text."""
+        """What may be the value, as JSON, each with why it is none. Calls of the tool for it precede the text."""
         finals = [_input_of(each) for each in self._blocks if each.kind == "final"]
         return finals or [(self.text, None if self.text.strip() else "there is none")]
 

@@ -1,8 +1,8 @@
 """A model that answers by an output schema: it answers again until its answer is valid, at most three times.
 
-Two ways lead to such an answer: the provider's own (`response_format`), and a tool whose input is the answer. Whichever it
-was, the conversation gets the valid value as a text, so that it can be continued with any model, and without the tool.
-What was not valid reaches neither the readers nor the conversation.
+Two ways lead to such an answer: the provider's own (`response_format`), and a tool whose input is the answer. Whichever
+it was, the conversation gets the valid value as a text, so that it can be continued with any model, and without the
+tool. What was not valid reaches neither the readers nor the conversation.
 """
 
 from collections import Counter
@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 MAX_TRIES: Final = 3  # of one turn, the first among them
 TOOL: Final = "final_answer"
 _DESCRIPTION: Final = (
-    "Gives the final answer, which must match the input schema. Call it once, at the end, instead of writing the answer."
+    "Gives the final answer by the input schema. Call it once, at the end, instead of writing the answer."
 )
 _REFUSALS: Final = (ProviderRejectedRequest, ModelUnavailable)  # perhaps because of `response_format`
 
@@ -104,17 +104,11 @@ class OutputModel(OpenRouterModel):
         request["invocation_state"] = {**state, LISTENER: _HeldText(listener)}
         while True:
             answer = OutputAnswer(tool)
-            specs, choice = self._form(tool_specs or [], tool)
-            tried = super().stream([*messages, *self._correction], specs, tool_choice=choice, **request)
-            try:
-                async with aclosing(tried) as events:
-                    async for event in events:
-                        if answer.add(event):
-                            yield event
-            except _REFUSALS:
-                if not self._leave_native_way():
-                    raise
-                continue
+            async with aclosing(
+                self._request_answer(answer, tool, messages, tool_specs or [], request)
+            ) as failed_calls:
+                async for event in failed_calls:
+                    yield event
             output, fault = await self._checked(answer)
             if fault is None and (text := answer.text if output is None else output):
                 listener.text(text)
@@ -125,6 +119,37 @@ class OutputModel(OpenRouterModel):
                     yield event
                 return
             self._refuse(answer, fault)
+
+    async def _request_answer(
+        self,
+        answer: OutputAnswer,
+        tool: str,
+        messages: Messages,
+        tool_specs: list[ToolSpec],
+        request: dict[str, Any],
+    ) -> AsyncGenerator[StreamEvent, None]:
+        """Request one answer; yield the ends of the calls that failed.
+
+        Args:
+            answer: Gets the answer.
+            tool: The name of the tool for the answer.
+            messages: The conversation.
+            tool_specs: The agent's tools.
+            request: The other arguments of `OpenRouterModel.stream`.
+        """
+        while True:
+            specs, choice = self._form(tool_specs, tool)
+            try:
+                tried = super().stream([*messages, *self._correction], specs, tool_choice=choice, **request)
+                async with aclosing(tried) as events:
+                    async for event in events:
+                        if answer.add(event):
+                            yield event
+            except _REFUSALS:
+                if answer.begun or not self._leave_native_way():
+                    raise
+            else:
+                return
 
     async def _checked(self, answer: OutputAnswer) -> tuple[str | None, str | None]:
         """Return the value of an answer, or why it is not valid; neither: it is not the final answer."""
@@ -157,7 +182,9 @@ class OutputModel(OpenRouterModel):
         self._tries += 1
         log.info("output_invalid", tries=self._tries, native=self._native)
         if self._tries >= MAX_TRIES:
-            raise OutputInvalid(f"None of {MAX_TRIES} answers was valid by the output schema; of the last one: {fault}.")
+            raise OutputInvalid(
+                f"None of {MAX_TRIES} answers was valid by the output schema; of the last one: {fault}."
+            )
         self._used.update(answer.usage)
         self._correction = answer.correction(fault)
         self.purpose = CallPurpose.STRUCTURED_OUTPUT
@@ -184,7 +211,8 @@ class OutputModel(OpenRouterModel):
         for name in ("response_format", "provider"):
             self._parameters.pop(name, None)
         spec: ToolSpec = {"name": tool, "description": _DESCRIPTION, "inputSchema": {"json": self._schema.sent}}
-        return [*tool_specs, spec], {"any": {}} if self._way.forced else None
+        must_call: ToolChoice = {"any": {}}
+        return [*tool_specs, spec], must_call if self._way.forced else None
 
 
 def _free_name(tool_specs: list[ToolSpec]) -> str:

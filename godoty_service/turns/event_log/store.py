@@ -164,9 +164,7 @@ class EventLogStore:
                 found[each["turn_id"]] = found.get(each["turn_id"], False) or each["ended"]
         return found
 
-    async def ends(
-        self, tenant_id: str, turn_ids: Sequence[str], *, with_output: bool = False
-    ) -> dict[str, LogEnd]:
+    async def ends(self, tenant_id: str, turn_ids: Sequence[str], *, with_output: bool = False) -> dict[str, LogEnd]:
         """Return how those of these turns ended that have ended, by turn id.
 
         Args:

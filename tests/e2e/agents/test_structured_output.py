@@ -250,7 +250,7 @@ async def test_tries_count_for_the_turns_limits(caller: Caller, queue: Queue, mo
     assert calls.finished.stop_reason == turn_pb2.STOP_REASON_MAX_MODEL_CALLS
     assert purposes(caller) == [AGENT, RETRY]
     assert tokens.finished.stop_reason == CUT
-    assert not (calls.finished.HasField("output_json") or tokens.finished.HasField("output_json"))
+    assert [each.finished.HasField("output_json") for each in (calls, tokens)] == [False, False]
 
 
 async def test_amount_that_is_spent_ends_the_tries(caller: Caller, queue: Queue) -> None:
@@ -357,7 +357,7 @@ async def test_sub_agent_gives_its_value(definer: Definer, caller: Caller, queue
     await definer.apply("expert", output_schema=FLAT)
     tool = {"agent": {"agent": "expert", "description": "Knows."}}
     await definer.apply("support", tools=[tool])
-    asks = "@sandbox tool-loop calls=2 tool=agent_expert input='{\"task\": \"Say it.\"}'"
+    asks = '@sandbox tool-loop calls=2 tool=agent_expert input=\'{"task": "Say it."}\''
     good = await caller.converse(asks, agent="support")
     queue("@sandbox default wrong=9", repeat=3)
     bad = await caller.converse(asks, agent="support", session_id="other")

@@ -101,7 +101,7 @@ def test_guarantee_is_asked_for_schemas_that_providers_can_enforce() -> None:
 def test_hostile_schema_is_refused(name: str) -> None:
     """With a text that says what must be, before any work that could hold the server."""
     make, part = HOSTILE[name]
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r".") as caught:
         OutputSchema.parse(make())
 
     assert part in str(caught.value)
@@ -158,11 +158,11 @@ def test_numbers_are_compared_exactly(schema: Any, value: str) -> None:
 @pytest.mark.parametrize(
     ("answer", "part"),
     [
-        ("", "not JSON"),
-        ("hello", "not JSON"),
-        ('{"value": 1', "not JSON"),
-        ('{"value": NaN}', "not JSON"),
-        ("[" * 5_000, "not JSON"),
+        ("", "must be JSON"),
+        ("hello", "must be JSON"),
+        ('{"value": 1', "must be JSON"),
+        ('{"value": NaN}', "must be JSON"),
+        ("[" * 5_000, "must be JSON"),
         (f'{{"value": {"[" * 80}{"]" * 80}}}', "nested at most 64"),
         ('{"value": 1e999}', "exponent"),
         (f'{{"value": {"9" * 1_000}}}', "characters"),
@@ -170,7 +170,7 @@ def test_numbers_are_compared_exactly(schema: Any, value: str) -> None:
         ("1", "the one member"),
         ('{"value": 1, "other": 2}', "the one member"),
         (f'{{"value": {json.dumps([0] * 100_001)}}}', "at most 100,000"),
-        (f'{{"value": "{"a" * 1024 * 1024}"}}', "more than"),
+        (f'{{"value": "{"a" * 1024 * 1024}"}}', "at most 1,048,576"),
         ('{"value": "a"}', "not of type"),
     ],
 )
