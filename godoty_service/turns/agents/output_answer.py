@@ -1,6 +1,5 @@
 """A model's answer to an output schema, read from the events of its stream."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from strands.types.content import ContentBlock, Message, Messages
 from strands.types.streaming import StreamEvent
 
+from godoty_service import exact_json
 from godoty_service.openrouter.tool_calls import unparsed_input
 
 _MAX_QUOTED = 16_000  # characters of a refused answer that the model sees again
@@ -172,7 +172,7 @@ def _has_signature(event: StreamEvent) -> bool:
 
 def _input_of(block: _Block) -> tuple[str, str | None]:
     """Return the input of a call, and why it is no valid one."""
-    unparsed = unparsed_input(json.loads(block.text))
+    unparsed = unparsed_input(exact_json.loads(block.text))
     return (block.text, None) if unparsed is None else unparsed
 
 
@@ -184,4 +184,4 @@ def _quoted(text: str) -> Any:
     """Return an input as the model sees it again."""
     if len(text) > _MAX_QUOTED:
         return {"cut": text[:_MAX_QUOTED]}
-    return json.loads(text)
+    return exact_json.loads(text)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import structlog
 from strands.types.content import Messages
 from strands.types.streaming import StreamEvent
-from strands.types.tools import ToolChoice, ToolSpec
+from strands.types.tools import ToolChoice, ToolChoiceAny, ToolSpec
 
 from godoty_service.agents.output.schema import OutputSchema
 from godoty_service.agents.output.schemas import check_answer
@@ -211,8 +211,7 @@ class OutputModel(OpenRouterModel):
         for name in ("response_format", "provider"):
             self._parameters.pop(name, None)
         spec: ToolSpec = {"name": tool, "description": _DESCRIPTION, "inputSchema": {"json": self._schema.sent}}
-        must_call: ToolChoice = {"any": {}}
-        return [*tool_specs, spec], must_call if self._way.forced else None
+        return [*tool_specs, spec], {"any": ToolChoiceAny()} if self._way.forced else None
 
 
 def _free_name(tool_specs: list[ToolSpec]) -> str:
