@@ -71,6 +71,8 @@ def property_of(descriptor: Descriptor, field: FieldDescriptor) -> tuple[str, di
     described = {"description": comment}
     if field.name == "provider_json":
         return "provider", {**described, "type": "object"}
+    if field.name == "output_schema":
+        return field.name, {**described, "type": ["object", "boolean"]}
     if field.name == "overridable":
         return field.name, {**described, "type": "array", "items": values_of(pb.AgentOverride.DESCRIPTOR)}
     if field.name == "tools":

@@ -16,6 +16,7 @@ from godoty.v1 import (
 )
 
 from godoty_service.agents.mcp.toolbox import McpToolbox
+from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.aio.limits import ConcurrencyLimiter
 from godoty_service.bootstrap import Components
 from godoty_service.mongo.monitor import StorageMonitor
@@ -86,6 +87,7 @@ def build_server(
     turns: TurnService,
     tools: Collection[str],
     mcp: McpToolbox,
+    schemas: OutputSchemas,
     interceptor: ServiceInterceptor,
     shared: bool,
 ) -> grpc.aio.Server:
@@ -98,11 +100,12 @@ def build_server(
         turns: The turn service.
         tools: The names of the server's tools.
         mcp: The tools of MCP servers.
+        schemas: The output schemas of agents.
         interceptor: Wraps all calls.
         shared: Whether other processes share the listener's port.
     """
-    agent = _agent_service(settings, components, oracle, turns)
-    definitions = _agent_definition_service(settings, components, oracle, tools, mcp)
+    agent = _agent_service(settings, components, oracle, turns, schemas)
+    definitions = _agent_definition_service(settings, components, oracle, tools=tools, mcp=mcp, schemas=schemas)
     admin = _admin_service(settings, components, oracle)
     billing = _billing_service(settings, components, oracle)
     server = grpc.aio.server(
@@ -120,12 +123,13 @@ def build_server(
 
 
 def _agent_service(
-    settings: Settings, components: Components, oracle: PricingOracle, turns: TurnService
+    settings: Settings, components: Components, oracle: PricingOracle, turns: TurnService, schemas: OutputSchemas
 ) -> AgentService:
     conversations = components.conversations
     return AgentService(
         turns=turns,
         agents=conversations.agents,
+        schemas=schemas,
         sessions=conversations.sessions,
         messages=conversations.messages,
         deletions=conversations.deletions,
@@ -142,12 +146,19 @@ def _agent_service(
 
 
 def _agent_definition_service(
-    settings: Settings, components: Components, oracle: PricingOracle, tools: Collection[str], mcp: McpToolbox
+    settings: Settings,
+    components: Components,
+    oracle: PricingOracle,
+    *,
+    tools: Collection[str],
+    mcp: McpToolbox,
+    schemas: OutputSchemas,
 ) -> AgentDefinitionService:
     return AgentDefinitionService(
         mcp=components.mcp,
         toolbox=mcp,
         agents=components.conversations.agents,
+        schemas=schemas,
         tools=tools,
         administration=components.administration,
         policies=components.tenancy.policies,

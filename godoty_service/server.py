@@ -13,6 +13,7 @@ import structlog
 from grpc_health.v1 import health
 from opentelemetry.sdk.trace.export import SpanExporter
 
+from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.tools.registry import built_in_tools
 from godoty_service.aio.gc import freeze_gc
 from godoty_service.bootstrap import Components, open_components
@@ -119,7 +120,8 @@ async def _start(
     tools = built_in_tools(clock=components.clock, fetcher=fetcher)
     mcp = await stack.enter_async_context(open_toolbox(settings, components.mcp))
     background(stack, mcp.run(_MCP_INTERVAL))
-    turns = start_turns(stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp)
+    schemas = OutputSchemas()
+    turns = start_turns(stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp, schemas=schemas)
     interceptor = build_interceptor(settings, components, storage=storage, metrics=metrics, tracing=tracing)
     server = build_server(
         settings,
@@ -128,6 +130,7 @@ async def _start(
         turns=turns,
         tools=tools.keys(),
         mcp=mcp,
+        schemas=schemas,
         interceptor=interceptor,
         shared=worker is not None,
     )

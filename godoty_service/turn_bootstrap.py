@@ -7,6 +7,7 @@ from datetime import timedelta
 from strands.types.tools import AgentTool
 
 from godoty_service.agents.mcp.toolbox import McpToolbox
+from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.profile import AgentDefaults
 from godoty_service.bootstrap import Components
 from godoty_service.call_metrics import CallMetrics
@@ -36,6 +37,7 @@ def start_turns(
     *,
     tools: Mapping[str, AgentTool],
     mcp: McpToolbox,
+    schemas: OutputSchemas,
 ) -> TurnService:
     """Build the turn service, and start the loops that monitor its turns.
 
@@ -47,6 +49,7 @@ def start_turns(
         call_metrics: Measures turns and calls.
         tools: The tools of the server, by name.
         mcp: The tools of the tenants' MCP servers.
+        schemas: The output schemas of agents.
     """
     conversations, replicas = components.conversations, components.replicas
     log_flusher = EventLogFlusher(
@@ -64,6 +67,7 @@ def start_turns(
         observer=call_metrics,
         tools=tools,
         mcp=mcp,
+        schemas=schemas,
     )
     turns = _turn_service(settings, components, dependencies, recovery)
     background(stack, provider.read_pacer.run(turns.beginning))
@@ -100,6 +104,7 @@ def _dependencies(
     observer: CallMetrics,
     tools: Mapping[str, AgentTool],
     mcp: McpToolbox,
+    schemas: OutputSchemas,
 ) -> TurnDependencies:
     conversations, accounting, tenancy = components.conversations, components.accounting, components.tenancy
     return TurnDependencies(
@@ -124,6 +129,7 @@ def _dependencies(
         agents=conversations.agents,
         tools=tools,
         mcp=mcp,
+        schemas=schemas,
         defaults=_defaults(settings),
         observer=observer,
         clock=components.clock,

@@ -28,6 +28,7 @@ from godoty_service.agents.definitions import (
 
 Member = TypeVar("Member", bound=StrEnum)
 Fields = dict[str, Any]
+_FIRST_OVERRIDES = frozenset({Override.MODEL, Override.FALLBACK_MODELS, Override.PARAMETERS})
 
 
 def definition_to_text(definition: AgentDefinition) -> str:
@@ -47,8 +48,10 @@ def definition_to_text(definition: AgentDefinition) -> str:
         ),
         "history": _set_fields(messages=history.messages, mode=history.mode),
         # Always there: an empty list is another content than the default.
-        "overridable": sorted(definition.overridable),
+        "overridable": sorted(definition.overridable & _FIRST_OVERRIDES),
+        **_later_overrides(definition.overridable),
         **({"prompt_caching": True} if definition.prompt_caching else {}),
+        **({"output_schema": definition.output_schema} if definition.output_schema else {}),
     }
     return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
@@ -71,9 +74,25 @@ def definition_from_text(name: str, text: str) -> AgentDefinition:
             max_cost=Decimal(limits["max_cost"]) if "max_cost" in limits else None,
         ),
         history=HistorySettings(messages=history.get("messages"), mode=_member(HistoryMode, history.get("mode"))),
-        overridable=frozenset(each for text in content["overridable"] if (each := _member(Override, text)) is not None),
+        overridable=_overrides_from(content),
         prompt_caching=content.get("prompt_caching", False),
+        output_schema=content.get("output_schema", ""),
     )
+
+
+def _later_overrides(overridable: frozenset[Override]) -> Fields:
+    """Return what a definition says of the override that the first builds did not have, unless it is the default.
+
+    By default it is there if all others are: "all of them", as those builds wrote it, is the same text.
+    """
+    has = Override.OUTPUT_SCHEMA in overridable
+    return {} if has == (overridable >= _FIRST_OVERRIDES) else {"output_schema_overridable": has}
+
+
+def _overrides_from(content: Fields) -> frozenset[Override]:
+    first = frozenset(each for text in content["overridable"] if (each := _member(Override, text)) is not None)
+    has = content.get("output_schema_overridable", first >= _FIRST_OVERRIDES)
+    return first | {Override.OUTPUT_SCHEMA} if has else first - {Override.OUTPUT_SCHEMA}
 
 
 def _parameters_to_fields(parameters: ModelParameters) -> Fields:

@@ -39,6 +39,7 @@ class Override(StrEnum):
     MODEL = "model"
     FALLBACK_MODELS = "fallback_models"
     PARAMETERS = "parameters"
+    OUTPUT_SCHEMA = "output_schema"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +232,7 @@ class AgentDefinition:
         history: The part of a session that the model sees.
         overridable: The fields of a request that may replace the definition's.
         prompt_caching: Requests are marked for prompt caches that need it.
+        output_schema: The JSON schema by which it answers, as `OutputSchema.text` has it; empty: it answers with text.
     """
 
     name: str
@@ -244,6 +246,7 @@ class AgentDefinition:
     history: HistorySettings = field(default_factory=HistorySettings)
     overridable: frozenset[Override] = frozenset(Override)
     prompt_caching: bool = False
+    output_schema: str = ""
 
     @property
     def policy_names(self) -> tuple[str, ...]:
@@ -276,7 +279,8 @@ class AgentVersion:
     def size(self) -> int:
         """The number of characters of its long texts: at most the bytes of its message."""
         own = self.definition
-        return len(own.system_prompt) + len(own.description) + sum(each.size for each in own.tools)
+        texts = len(own.system_prompt) + len(own.description) + len(own.output_schema)
+        return texts + sum(each.size for each in own.tools)
 
     @property
     def label(self) -> str:

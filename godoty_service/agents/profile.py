@@ -14,6 +14,7 @@ from godoty_service.agents.definitions import (
     ModelParameters,
     Override,
 )
+from godoty_service.agents.output.schema import OutputSchema
 from godoty_service.agents.templates import MissingValue, Template, TemplateValues
 from godoty_service.errors import FieldViolation, InvalidRequest
 
@@ -41,6 +42,7 @@ class AgentInput:
         parameters: Parameters, in place of the definition's, one by one.
         user: The tenant's end user.
         variables: Values for the prompt.
+        output: The schema of the answer, in place of the definition's.
     """
 
     model: str | None = None
@@ -48,6 +50,7 @@ class AgentInput:
     parameters: ModelParameters | None = None
     user: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
+    output: OutputSchema | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +64,7 @@ class AgentProfile:
         tools: Its tools, which other turns may share.
         window_size: The number of newest messages that the model sees.
         summarize: Messages that fall out of the window are summarized first, by a model call.
+        output: The schema by which it answers; None: it answers with text.
     """
 
     version: AgentVersion
@@ -69,6 +73,7 @@ class AgentProfile:
     tools: tuple[AgentTool, ...]
     window_size: int
     summarize: bool
+    output: OutputSchema | None = None
 
     @property
     def name(self) -> str:
@@ -88,6 +93,7 @@ def agent_profile(
     today: date,
     tools: Mapping[str, AgentTool],
     defaults: AgentDefaults,
+    output: OutputSchema | None = None,
 ) -> AgentProfile:
     """Return what a turn takes of a version.
 
@@ -97,6 +103,7 @@ def agent_profile(
         today: The date.
         tools: The tools of the server, by name.
         defaults: What applies if the definition sets nothing.
+        output: The schema of the answer, that of the request or the definition's.
 
     Raises:
         InvalidRequest: The request overrides what it may not, or lacks a value that the prompt needs.
@@ -111,6 +118,7 @@ def agent_profile(
         tools=tuple(_tools_of(definition, tools)),
         window_size=history.messages or defaults.window_size,
         summarize=history.mode is HistoryMode.SUMMARY if history.mode is not None else defaults.summarize,
+        output=output,
     )
 
 
@@ -124,6 +132,7 @@ def _check_overrides(version: AgentVersion, given: AgentInput) -> None:
         Override.MODEL: given.model is not None,
         Override.FALLBACK_MODELS: bool(given.fallback_models),
         Override.PARAMETERS: given.parameters is not None,
+        Override.OUTPUT_SCHEMA: given.output is not None,
     }
     description = f"must be unset: the agent {version.label} does not let requests override it"
     violations = [

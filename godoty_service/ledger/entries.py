@@ -27,6 +27,7 @@ class CallPurpose(StrEnum):
     AGENT = "agent"
     SUMMARY = "summary"
     SUB_AGENT = "sub_agent"
+    STRUCTURED_OUTPUT = "structured_output"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

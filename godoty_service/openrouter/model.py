@@ -59,6 +59,8 @@ class OpenRouterModel(OpenAIModel):
 
     Attributes:
         cut_by_budget: Whether an answer to the agent ended at a limit that a budget or `max_cost_usd` had lowered.
+        purpose: What the agent's own calls are for.
+        output: The value that the agent has answered with by its output schema, as JSON; None: there is none.
     """
 
     def __init__(
@@ -93,7 +95,8 @@ class OpenRouterModel(OpenAIModel):
             call_limits: What the agent's own calls may still use; other agents of the turn share it. None: its own.
             call_output_tokens: Output tokens of one of the agent's own calls.
             side_output_tokens: Output tokens of one other call (a summary).
-            parameters: Further fields of the agent's own requests, such as `temperature`.
+            parameters: Further fields of the agent's own requests, such as `temperature`. Their `provider` holds where
+                the routing preferences say nothing.
             call_terms: Returns the limits of one call, by the bytes of its request; None: calls have no limits.
             user: A pseudonym of the end user, for the provider.
             session_key: A pseudonym of the session; it pins the provider, which keeps prompt caches warm.
@@ -126,6 +129,8 @@ class OpenRouterModel(OpenAIModel):
         self._maker = maker or (lambda _: model)
         self._readers: set[ResponseReader] = set()
         self.cut_by_budget = False
+        self.purpose = CallPurpose.AGENT
+        self.output: str | None = None
 
     async def stream(
         self,
@@ -220,14 +225,14 @@ class OpenRouterModel(OpenAIModel):
             max_output_tokens=limit,
             max_price=(terms.provider or {}).get("max_price"),
             attempt=attempt,
-            purpose=CallPurpose.SUMMARY if side else CallPurpose.AGENT,
+            purpose=CallPurpose.SUMMARY if side else self.purpose,
         )
         if reserved is not None:
             reserved.lower(call.output_limit)
         request |= {"max_tokens": call.output_limit} if call.output_limit else {}
         _fit_reasoning(request)
-        routing = self._support.routing(request, terms.provider or self._provider or {})
-        request.pop("provider", None)
+        preferred = {**request.pop("provider", {}), **(terms.provider or self._provider or {})}
+        routing = self._support.routing(request, preferred)
         request |= {"provider": routing} if routing else {}
         return call
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from strands.hooks import BeforeToolCallEvent, HookProvider, HookRegistry
 
+from godoty_service import exact_json
 from godoty_service.ids import new_id
 from godoty_service.openrouter.chunk import AnswerLimits
 from godoty_service.openrouter.text import replace_lone_surrogates
@@ -28,7 +29,8 @@ _FAULT = "fault"
 _MAX_QUOTED = 2000  # characters of unparsable arguments that the model sees again
 _MAX_DEPTH = 100
 _PLACEHOLDERS = ("{}", "null", '""')  # what some providers send before or after the arguments
-_LENIENT = json.JSONDecoder(strict=False)  # models write line ends into strings
+# Models write line ends into strings.
+_LENIENT = json.JSONDecoder(strict=False, parse_float=exact_json.LiteralFloat)
 
 
 @dataclass(slots=True)
@@ -152,9 +154,15 @@ class UnparsedInputs(HookProvider):
         registry.add_callback(BeforeToolCallEvent, self._check)
 
     def _check(self, event: BeforeToolCallEvent) -> None:
-        value: Any = event.tool_use["input"]
-        if isinstance(value, dict) and value.keys() == {_UNPARSED, _FAULT}:
-            event.cancel_tool = f"The tool was not called: {value[_FAULT]}. Call it again with a JSON object."
+        if (unparsed := unparsed_input(event.tool_use["input"])) is not None:
+            event.cancel_tool = f"The tool was not called: {unparsed[1]}. Call it again with a JSON object."
+
+
+def unparsed_input(value: Any) -> tuple[str, str] | None:
+    """Return the start of the arguments that were no valid input, and why; None: they were."""
+    if isinstance(value, dict) and value.keys() == {_UNPARSED, _FAULT}:
+        return value[_UNPARSED], value[_FAULT]
+    return None
 
 
 def tool_input(pieces: Sequence[str], *, limit: int, cut: bool = False) -> str:
@@ -180,7 +188,7 @@ def tool_input(pieces: Sequence[str], *, limit: int, cut: bool = False) -> str:
         return _unparsed(text, fault)
     if exact and _is_strict_json(text):
         return text
-    return replace_lone_surrogates(json.dumps(value[0], ensure_ascii=False))
+    return replace_lone_surrogates(exact_json.dumps(value[0]))
 
 
 def input_fault(value: Any) -> str | None:
@@ -224,7 +232,7 @@ def _complete_object(pieces: Sequence[str]) -> Any:
 def _parse(text: str) -> tuple[Any] | None:
     """Parse a whole text; the value is in a tuple, since it may be null."""
     try:
-        return (json.loads(text, strict=False),)
+        return (json.loads(text, strict=False, parse_float=exact_json.LiteralFloat),)
     except (ValueError, RecursionError):
         return None
 

@@ -10,6 +10,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import session_pb2 as session_pb
 from godoty.v1 import turn_pb2 as turn_pb
 
+from godoty_service.agents.output.schemas import NO_SCHEMA, ReadSchema
 from godoty_service.agents.templates import VARIABLE_NAME
 from godoty_service.errors import InvalidRequest
 from godoty_service.ids import new_id
@@ -40,11 +41,14 @@ _STATES = {turn_pb.TURN_STATE_RUNNING: TurnState.RUNNING, turn_pb.TURN_STATE_END
 _ROLES = {"user": session_pb.ROLE_USER, "assistant": session_pb.ROLE_ASSISTANT}
 
 
-def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | None, max_text_bytes: int) -> TurnRequest:
+def parse_turn_request(
+    request: pb.ConverseRequest, *, output: ReadSchema = NO_SCHEMA, catalogue: Catalogue | None, max_text_bytes: int
+) -> TurnRequest:
     """Return the turn to run.
 
     Args:
         request: The request.
+        output: Its `output_schema`.
         catalogue: The provider's models; None: unknown, so any model is accepted.
         max_text_bytes: Maximum bytes of the text.
 
@@ -65,6 +69,8 @@ def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | No
     for name, values in (("on_busy", turn_pb.OnBusy), ("on_disconnect", turn_pb.OnDisconnect)):
         if getattr(request, name) not in values.values():
             violations.add(name, "must be one of its values")
+    if output.fault is not None:
+        violations.add("output_schema", output.fault)
     grace = violations.read_duration("disconnect_grace", request.disconnect_grace, most=_MAX_GRACE)
     violations.raise_if_any()
     for model in filter(None, (request.model, *request.fallback_models)):
@@ -88,6 +94,7 @@ def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | No
         agent=agent,
         variables=variables,
         parameters=parameters,
+        output=output.schema,
     )
 
 

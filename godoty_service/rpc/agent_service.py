@@ -8,6 +8,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 from godoty.v1 import session_pb2 as session_pb
 
+from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.store import Agents
 from godoty_service.aio.byte_limiter import ByteLimiter
 from godoty_service.clock import Clock
@@ -48,6 +49,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         *,
         turns: TurnService,
         agents: Agents,
+        schemas: OutputSchemas,
         sessions: SessionStore,
         messages: MessageStore,
         deletions: SessionDeletions,
@@ -66,6 +68,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         Args:
             turns: Runs and resumes turns.
             agents: The tenants' agents.
+            schemas: Reads output schemas.
             sessions: The sessions.
             messages: Their messages.
             deletions: Deletes sessions.
@@ -81,6 +84,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """
         self._turns = turns
         self._agents = agents
+        self._schemas = schemas
         self._sessions = sessions
         self._messages = messages
         self._deletions = deletions
@@ -97,8 +101,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def Converse(self, request: pb.ConverseRequest, call: CallContext) -> AsyncIterator[pb.ConverseResponse]:
         """Start a turn and stream its events."""
+        output = await self._schemas.read(request.output_schema)
         turn_request = agent_codec.parse_turn_request(
-            request, catalogue=self._oracle.current, max_text_bytes=self._max_text_bytes
+            request, output=output, catalogue=self._oracle.current, max_text_bytes=self._max_text_bytes
         )
         key = call.principal
         turn = self._turns.converse(call.tenant_id, turn_request, key_id=key.key_id, key_limits=key.limits)

@@ -42,6 +42,7 @@ def turn_message(turn: TurnSummary) -> pb.Turn:
         totals=totals_message(turn.totals),
         create_time=timestamp(turn.create_time),
         end_time=timestamp(turn.end_time) if turn.end_time is not None else None,
+        output_json=turn.output_json,
     )
     if turn.stop_reason is not None:
         message.stop_reason = _STOP_REASONS[turn.stop_reason]  # type: ignore[assignment] # a number at run time
@@ -98,6 +99,8 @@ def _turn_finished(message: pb.TurnEvent, event: events.TurnFinished) -> None:
         finished.cycle_durations.add().FromTimedelta(cycle)
     for tool in event.tools:
         finished.tools.add(name=tool.name, calls=tool.calls, errors=tool.errors, duration=duration(tool.duration))
+    if event.output_json is not None:
+        finished.output_json = event.output_json
 
 
 def _budget_reached(message: pb.TurnEvent, event: events.BudgetReached) -> None:

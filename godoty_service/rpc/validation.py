@@ -17,6 +17,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescr
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
+from godoty_service.agents.output.limits import MAX_SCHEMA_CHARACTERS
 from godoty_service.errors import FieldViolation, GodotyError, InvalidRequest, UnknownModel
 from godoty_service.rpc.pagination import MAX_TOKEN_LENGTH
 
@@ -64,6 +65,7 @@ LENGTHS = {
     "models": 128,
     "name": 64,
     "oauth_scope": 1024,
+    "output_schema": MAX_SCHEMA_CHARACTERS,
     "paths": 128,
     "page_token": MAX_TOKEN_LENGTH,
     "prefix": 32,

@@ -9,6 +9,7 @@ from typing import Protocol
 from strands.types.tools import AgentTool
 
 from godoty_service.agents.mcp.toolbox import McpToolbox
+from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.profile import AgentDefaults
 from godoty_service.agents.store import Agents
 from godoty_service.agents.tools.outcomes import ToolKind, ToolOutcome
@@ -105,6 +106,7 @@ class TurnDependencies:
         agents: The tenants' agents.
         tools: The tools of the server, by name.
         mcp: The tools of the tenants' MCP servers.
+        schemas: The output schemas of agents.
         defaults: What applies if a request sets nothing.
         observer: Measures turns and calls.
         clock: Returns the time that is recorded with calls.
@@ -131,6 +133,7 @@ class TurnDependencies:
     agents: Agents
     tools: Mapping[str, AgentTool]
     mcp: McpToolbox
+    schemas: OutputSchemas
     defaults: TurnDefaults
     observer: TurnObserver
     clock: Clock = utc_now

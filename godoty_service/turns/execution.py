@@ -32,6 +32,7 @@ from godoty_service.sessions import history_repair
 from godoty_service.sessions.session import Claim, HistorySummary
 from godoty_service.turns.agents.failures import wrapped_error
 from godoty_service.turns.agents.models import fallback_models
+from godoty_service.turns.agents.output_model import OutputInvalid
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.event_log.events import StopReason, TurnFinished, TurnStarted
 from godoty_service.turns.factory import Prepared, TurnFactory, agent_limits
@@ -54,6 +55,7 @@ _NOTES = {
     StopReason.MAX_MODEL_CALLS: "[The turn ended here: the bound on model calls was reached.]",
     StopReason.BUDGET: "[The turn ended here: the budget or the turn's max_cost_usd does not cover more.]",
     StopReason.CONTENT_FILTERED: "[The answer was stopped by the provider's filter.]",
+    StopReason.OUTPUT_INVALID: "[The turn ended here: no answer was valid by the output schema.]",
 }
 _STARTING, _FINISHING = 4, 64  # turns at once: few start, so that they answer soon; many end, with batched writes
 
@@ -242,7 +244,7 @@ class TurnExecution:
                         stop = _STOP_REASONS.get(result.stop_reason, StopReason.END_TURN)
                     else:
                         prepared.calls.on_event(event)
-        except (MaxTokensReachedException, ModelCallsSpent, EventLoopException) as failure:
+        except (MaxTokensReachedException, ModelCallsSpent, OutputInvalid, EventLoopException) as failure:
             stop = _stop_of(failure)
         cut = stop is StopReason.MAX_OUTPUT_TOKENS and prepared.model.cut_by_budget
         return StopReason.BUDGET if cut else stop
@@ -351,6 +353,8 @@ def _stop_of(failure: Exception) -> StopReason:
             return StopReason.MAX_OUTPUT_TOKENS
         case ModelCallsSpent():
             return StopReason.MAX_MODEL_CALLS
+        case OutputInvalid():
+            return StopReason.OUTPUT_INVALID
     raise failure
 
 
@@ -362,6 +366,7 @@ def _finished(prepared: Prepared, outcome: Outcome, turn_totals: Totals, session
         session_totals=session_totals,
         cycle_durations=outcome.cycle_durations,
         tools=prepared.tools.summaries(),
+        output_json=prepared.model.output if outcome.stop_reason is StopReason.END_TURN else None,
     )
 
 

@@ -50,6 +50,7 @@ class TurnSummary:
         user: The end user of its session.
         totals: Its cost and usage up to now.
         end_time: The time of its end; None: it has not ended, or an earlier build stored its end.
+        output_json: The value of a turn with an output schema; None: there is none, or it is one of a list.
     """
 
     turn_id: str
@@ -65,6 +66,7 @@ class TurnSummary:
     totals: Totals
     create_time: datetime
     end_time: datetime | None
+    output_json: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +126,8 @@ class TurnListing:
         Raises:
             TurnNotFound: The tenant has no such turn, or its log has expired.
         """
-        found = await self._summaries(tenant_id, await self._turn_store.find_all(tenant_id, [turn_id]), here)
+        records = await self._turn_store.find_all(tenant_id, [turn_id])
+        found = await self._summaries(tenant_id, records, here, with_output=True)
         if not found:
             raise TurnNotFound("There is no such turn.", metadata={"turn_id": turn_id})
         return found[0]
@@ -168,12 +171,17 @@ class TurnListing:
         return TurnPage(turns=turns, next=before)
 
     async def _summaries(
-        self, tenant_id: str, records: Sequence[TurnRecord], here: Mapping[str, Turn]
+        self,
+        tenant_id: str,
+        records: Sequence[TurnRecord],
+        here: Mapping[str, Turn],
+        *,
+        with_output: bool = False,
     ) -> list[TurnSummary]:
         """Return these turns in their order, without those that never began."""
         if not records:
             return []
-        ended = await self._ends(tenant_id, records, here)
+        ended = await self._ends(tenant_id, records, here, with_output=with_output)
         unended = [each for each in records if each.turn_id not in ended]
         # After the ends: a turn that has ended has all its entries.
         entries, holders = await asyncio.gather(
@@ -214,11 +222,12 @@ class TurnListing:
         return found | (set(elsewhere) - begun.keys())
 
     async def _ends(
-        self, tenant_id: str, records: Sequence[TurnRecord], here: Mapping[str, Turn]
+        self, tenant_id: str, records: Sequence[TurnRecord], here: Mapping[str, Turn], *, with_output: bool
     ) -> dict[str, LogEnd | None]:
         """Return how those of these turns ended that have ended; None: it never began."""
         ended: dict[str, LogEnd | None] = {}
-        ended.update(await self._event_logs.ends(tenant_id, [each.turn_id for each in records]))
+        turn_ids = [each.turn_id for each in records]
+        ended.update(await self._event_logs.ends(tenant_id, turn_ids, with_output=with_output))
         elsewhere: list[TurnRecord] = []
         for each in records:
             turn = here.get(each.turn_id)
@@ -227,7 +236,7 @@ class TurnListing:
             if turn is None:
                 elsewhere.append(each)
             elif turn.log.ended:  # its end is not stored yet
-                ended[each.turn_id] = _end_in_memory(turn)
+                ended[each.turn_id] = _end_in_memory(turn, with_output=with_output)
         if elsewhere:
             ended.update(await self._end_dead(tenant_id, elsewhere))
         return ended
@@ -256,15 +265,17 @@ class TurnListing:
         return found
 
 
-def _end_in_memory(turn: Turn) -> LogEnd | None:
+def _end_in_memory(turn: Turn, *, with_output: bool) -> LogEnd | None:
     """Return how a turn of this server has ended; None: it was refused."""
     last, error = turn.log.last, turn.log.error
     if last is None:
         return None
+    finished = last if isinstance(last, TurnFinished) and error is None else None
     return LogEnd(
-        stop_reason=last.stop_reason if isinstance(last, TurnFinished) and error is None else None,
+        stop_reason=finished.stop_reason if finished is not None else None,
         error_reason=error.reason if error is not None else None,
         time=turn.log.end_time,
+        output_json=finished.output_json if finished is not None and with_output else None,
     )
 
 
@@ -297,4 +308,5 @@ def _summary(
         totals=totals_of_entries(entries),
         create_time=time_of_id(record.turn_id),
         end_time=from_milliseconds(time) if time is not None else None,
+        output_json=end.output_json if end is not None else None,
     )

@@ -262,6 +262,7 @@ class _TurnStart:
             session.session_id, session.agent, pinned=session.agent_version, created=claim.created
         )
         self._turn.policy.check_agent(version.name, version.definition.policy_names)
+        output = request.output or await dependencies.schemas.stored(version.definition.output_schema)
         self._turn.take_agent(
             agent_profile(
                 version,
@@ -269,6 +270,7 @@ class _TurnStart:
                 today=dependencies.clock().date(),
                 tools=dependencies.tools,
                 defaults=dependencies.defaults.agent,
+                output=output,
             )
         )
         model = request.model or version.definition.model

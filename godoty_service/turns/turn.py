@@ -8,6 +8,7 @@ from decimal import Decimal
 from time import monotonic
 
 from godoty_service.agents.definitions import AgentReference, ModelParameters
+from godoty_service.agents.output.schema import OutputSchema
 from godoty_service.agents.profile import AgentInput, AgentProfile
 from godoty_service.errors import GodotyError, InvalidApiKey, ModelNotAllowed
 from godoty_service.openrouter.client_pool import ProviderClient
@@ -41,6 +42,7 @@ class TurnRequest:
         agent: The agent; None: that of the session, or the default of a new one.
         variables: Values for the agent's prompt.
         parameters: Parameters of the model calls, in place of the agent's.
+        output: The schema of the answer, in place of the agent's.
     """
 
     session_id: str
@@ -60,6 +62,7 @@ class TurnRequest:
     agent: AgentReference | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     parameters: ModelParameters | None = None
+    output: OutputSchema | None = None
 
     @property
     def agent_input(self) -> AgentInput:
@@ -70,6 +73,7 @@ class TurnRequest:
             parameters=self.parameters,
             user=self.user,
             variables=self.variables,
+            output=self.output,
         )
 
 

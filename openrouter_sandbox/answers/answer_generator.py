@@ -1,7 +1,6 @@
 """Generates the answer to a request from its scenario and its messages."""
 
 import base64
-import json
 import secrets
 from typing import Any
 
@@ -16,8 +15,9 @@ from openrouter_sandbox.answers.answer import (
     text_piece,
     tool_pieces,
 )
-from openrouter_sandbox.answers.tool_input import sample_value
+from openrouter_sandbox.answers.tool_input import sample_value, wrong_value
 from openrouter_sandbox.conversation import Conversation, text_of
+from openrouter_sandbox.decimal_json import dumps
 from openrouter_sandbox.scenarios.scenario import Scenario, ScenarioError, without_directive
 
 
@@ -52,8 +52,16 @@ def _text_pieces(conversation: Conversation, scenario: Scenario) -> tuple[Piece,
     if scenario.has("tokens"):
         return long_pieces(scenario.number("tokens"))
     schema = _response_schema(conversation)
-    text = json.dumps(sample_value(schema)) if schema is not None else _default_reply(conversation)
+    if schema is None:
+        text = _default_reply(conversation)
+    else:
+        text = dumps(wrong_value(schema) if _is_wrong(conversation, scenario) else sample_value(schema))
     return tuple(text_piece(word) for word in canned_replies.words(text))
+
+
+def _is_wrong(conversation: Conversation, scenario: Scenario) -> bool:
+    """Return whether an answer by a schema is to be invalid: the first `wrong` since the last user message are."""
+    return tool_loop_step(conversation, scenario) <= scenario.number("wrong")
 
 
 def _default_reply(conversation: Conversation) -> str:
@@ -86,7 +94,8 @@ def _tool_calls(conversation: Conversation, scenario: Scenario) -> list[ToolCall
     if isinstance(choice, dict):
         return [_call(conversation, scenario, choice.get("function", {}).get("name"))]
     if choice == "required":
-        return [_call(conversation, scenario, conversation.tool_names[0])]
+        usual = [] if conversation.tool_results else _default_calls(conversation, scenario)
+        return usual or [_call(conversation, scenario, conversation.tool_names[-1])]
     return [] if conversation.tool_results or scenario.name != "default" else _default_calls(conversation, scenario)
 
 
@@ -115,7 +124,10 @@ def _call(conversation: Conversation, scenario: Scenario, name: str) -> ToolCall
     functions = {tool.get("function", {}).get("name"): tool["function"] for tool in conversation.tools}
     if name not in functions:
         raise ScenarioError(f"tool {name!r} is not offered; offered: {', '.join(conversation.tool_names)}")
-    arguments = scenario.text("input") or json.dumps(_input(conversation, functions[name]))
+    value = _input(conversation, functions[name])
+    if _is_wrong(conversation, scenario):
+        value = wrong_value(functions[name].get("parameters") or {"type": "object"})
+    arguments = scenario.text("input") or dumps(value)
     return ToolCall(f"call_{secrets.token_hex(12)}", name, arguments)
 
 

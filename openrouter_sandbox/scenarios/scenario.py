@@ -50,7 +50,7 @@ PARAMETERS = frozenset(
     {
         *("text", "tokens", "flat", "rate", "delay_ms", "first_delay_ms", "comments", "finish"),
         *("hold", "hold_after"),
-        *("calls", "parallel", "tool", "input", "until", "at", "fault"),
+        *("calls", "parallel", "tool", "input", "until", "wrong", "at", "fault"),
         *("reasoning", "encrypted", "skip", "provider", "model_name", "usage_chunk"),
         *("status", "body_status", "retry_after", "times", "message"),
         *(

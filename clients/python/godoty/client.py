@@ -84,6 +84,7 @@ class GodotyClient:
         agent: str = "",
         variables: Mapping[str, str] | None = None,
         parameters: agent_pb.ModelParameters | None = None,
+        output_schema: str = "",
         timeout: float | None = None,  # noqa: ASYNC109 - gRPC's deadline, which the server sees
     ) -> AsyncGenerator[turn_pb.TurnEvent, None]:
         """Run one turn and yield its events, from `turn_started` to `turn_finished`.
@@ -104,6 +105,8 @@ class GodotyClient:
             agent: The agent, by name or name@version; empty for the session's, else the tenant's default.
             variables: Values for the placeholders of the agent's prompt.
             parameters: Parameters of the model calls, in place of the agent's, one by one.
+            output_schema: A JSON schema as JSON text, by which the turn ends with a value
+                (`turn_finished.output_json`); empty for that of the agent, if it has one.
             timeout: Deadline of the whole turn, in seconds; None for no deadline.
         """
         request = pb.ConverseRequest(
@@ -116,6 +119,7 @@ class GodotyClient:
             agent=agent,
             variables=variables,
             parameters=parameters,
+            output_schema=output_schema,
         )
         with _translate_errors():
             call = self._stub.Converse(request, metadata=self._metadata, timeout=timeout)

@@ -1,7 +1,7 @@
 """Reads agent definitions from YAML files, and writes them as YAML: by the field names of agent.proto, and shorter.
 
-Shorter than the messages: a tool of the server is its name, `overridable` is a list, `provider` is a mapping, and enum
-values have no prefix. `docs/agent.schema.json` describes the form for editors.
+Shorter than the messages: a tool of the server is its name, `overridable` is a list, `provider` and `output_schema` are
+mappings, and enum values have no prefix. `docs/agent.schema.json` describes the form for editors.
 """
 
 import json
@@ -69,6 +69,8 @@ def to_yaml(definition: pb.AgentDefinition) -> str:
         parameters["seed"] = int(parameters["seed"])
     if "provider_json" in parameters:
         parameters["provider"] = json.loads(parameters.pop("provider_json"), parse_float=Decimal)
+    if "output_schema" in fields:
+        fields["output_schema"] = json.loads(fields["output_schema"], parse_float=Decimal)
     ordered = {field.name: fields[field.name] for field in pb.AgentDefinition.DESCRIPTOR.fields if field.name in fields}
     return dump(ordered)
 
@@ -142,6 +144,8 @@ def _long(document: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
                 yield name, {"fields": [_full(each, _OVERRIDE) for each in fields]}
             case "history", {"mode": str(mode), **rest}:
                 yield name, {**rest, "mode": _full(mode, _MODE)}
+            case "output_schema", dict() | bool():
+                yield name, json.dumps(value, ensure_ascii=False, separators=(",", ":"))
             case "parameters", dict(parameters):
                 yield name, dict(_long_parameters(parameters))
             case _:

@@ -20,6 +20,7 @@ from godoty_service.agents.definitions import (
     ToolEntry,
 )
 from godoty_service.agents.lists import AgentSummary
+from godoty_service.agents.output.schemas import NO_SCHEMA, ReadSchema
 from godoty_service.agents.templates import Template
 from godoty_service.agents.tools.registry import NEED_SETTINGS
 from godoty_service.pricing.catalogue import Catalogue
@@ -54,12 +55,17 @@ _OVERRIDES = {pb.AgentOverride.Value(name): override for override, name in _OVER
 
 
 def parse_application(
-    request: service_pb.ApplyAgentRequest, *, catalogue: Catalogue | None, tools: Collection[str]
+    request: service_pb.ApplyAgentRequest,
+    *,
+    output: ReadSchema = NO_SCHEMA,
+    catalogue: Catalogue | None,
+    tools: Collection[str],
 ) -> AgentDefinition:
     """Return the definition to apply.
 
     Args:
         request: The request.
+        output: The definition's `output_schema`.
         catalogue: The provider's models; None: unknown, so any model is accepted.
         tools: The names of the server's tools.
 
@@ -78,6 +84,8 @@ def parse_application(
         violations.add("definition", f"must have at most {MAX_BYTES:,} bytes")
     if (path := _unknown_field(message, "definition")) is not None:
         violations.add(path, "must have no field that this server does not know")
+    if output.fault is not None:
+        violations.add(f"{_PATH}output_schema", output.fault)
     definition = AgentDefinition(
         name=message.name,
         description=message.description,
@@ -90,6 +98,7 @@ def parse_application(
         history=_read_history(message, violations),
         overridable=_read_overrides(message, violations),
         prompt_caching=message.prompt_caching,
+        output_schema=output.schema.text if output.schema is not None else "",
     )
     violations.raise_if_any()
     for field, models in (("model", [message.model]), ("fallback_models", message.fallback_models)):
@@ -147,6 +156,7 @@ def definition_message(definition: AgentDefinition) -> pb.AgentDefinition:
         tools=[_tool_message(each) for each in definition.tools],
         limits=limits_message(definition.limits),
         prompt_caching=definition.prompt_caching,
+        output_schema=definition.output_schema,
     )
     if history != HistorySettings():
         mode = _MODE_NAMES[history.mode] if history.mode is not None else None

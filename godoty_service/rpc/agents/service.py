@@ -10,6 +10,7 @@ from godoty_service.agents.definitions import Agent, AgentReference, AgentVersio
 from godoty_service.agents.errors import AgentNotFound
 from godoty_service.agents.mcp.changes import McpComponents
 from godoty_service.agents.mcp.toolbox import McpToolbox
+from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.store import Agents
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.rpc.agents.codec import parse_agent, parse_agent_name, parse_application, version_message
@@ -33,6 +34,7 @@ class AgentDefinitionService(McpServerMethods, agent_definition_service_pb2_grpc
         self,
         *,
         agents: Agents,
+        schemas: OutputSchemas,
         tools: Collection[str],
         mcp: McpComponents,
         toolbox: McpToolbox,
@@ -45,6 +47,7 @@ class AgentDefinitionService(McpServerMethods, agent_definition_service_pb2_grpc
 
         Args:
             agents: The tenants' agents.
+            schemas: Reads output schemas.
             tools: The names of the server's tools.
             mcp: What manages the tenants' MCP servers.
             toolbox: The tools of these servers.
@@ -55,13 +58,15 @@ class AgentDefinitionService(McpServerMethods, agent_definition_service_pb2_grpc
         """
         super().__init__(mcp, toolbox, administration=administration, page_bytes=page_bytes)
         self._agents = agents
+        self._schemas = schemas
         self._tools = tools
         self._policies = policies
         self._catalogue = catalogue
 
     async def ApplyAgent(self, request: pb.ApplyAgentRequest, call: CallContext) -> pb.ApplyAgentResponse:
         """Make a definition the newest version of its agent."""
-        definition = parse_application(request, catalogue=self._catalogue(), tools=self._tools)
+        output = await self._schemas.read(request.definition.output_schema)
+        definition = parse_application(request, output=output, catalogue=self._catalogue(), tools=self._tools)
         await self._require_servers(call, definition.tools)
         await check_sub_agents(self._agents, call.tenant_id, definition)
         (await self._policies.get(call.tenant_id)).check_tools(definition.name, definition.policy_names)

@@ -51,6 +51,7 @@ def build_agent(
     """
     name = str(model.get_config()["model_id"])
     fixed = sum(len(json.dumps(tool.tool_spec)) for tool in tools) + len(profile.system_prompt.encode())
+    fixed += profile.output.sent_bytes if profile.output is not None else 0
     trimmer = OverflowTrimmer(
         context_tokens=context_length(dependencies.oracle.current, name), fixed_bytes=fixed + offered.spec_bytes
     )

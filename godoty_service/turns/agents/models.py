@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any, Final
 
 from godoty_service.agents.definitions import ModelParameters
@@ -16,6 +17,8 @@ from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.sessions.session import Session
 from godoty_service.tenancy.policies import Policy
+from godoty_service.turns.agents.output_model import OutputModel
+from godoty_service.turns.agents.output_way import output_way
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.turn import Turn
 
@@ -53,11 +56,17 @@ def build_model(
         session: Its session.
         profile: The agent.
         calls: How the agent calls its model.
+
+    Raises:
+        InvalidRequest: The agent has an output schema, by which its models cannot answer.
     """
     oracle, defaults = dependencies.oracle, dependencies.defaults
     catalogue, models, parameters = oracle.current, calls.models, profile.parameters
     routing = provider_routing(turn.policy, parameters)
-    return OpenRouterModel(
+    build: Callable[..., OpenRouterModel] = OpenRouterModel
+    if profile.output is not None:
+        build = partial(OutputModel, schema=profile.output, way=output_way(catalogue, models, profile))
+    return build(
         client=turn.provider_client.client,
         meter=calls.meter,
         model=models[0],

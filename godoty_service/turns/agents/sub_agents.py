@@ -37,6 +37,7 @@ from godoty_service.turns.agents.agent import build_agent, release
 from godoty_service.turns.agents.failures import release_frames, wrapped_error
 from godoty_service.turns.agents.listeners import CallAnnouncer, CallListener, SubAgentLog, ToolListener
 from godoty_service.turns.agents.models import AgentCalls, build_model, fallback_models
+from godoty_service.turns.agents.output_model import OutputInvalid
 from godoty_service.turns.agents.sub_agent_tool import TASK, SubAgentTool
 from godoty_service.turns.call_spans import CallSpans
 from godoty_service.turns.dependencies import TurnDependencies
@@ -281,6 +282,7 @@ class SubAgents:
             today=dependencies.clock().date(),
             tools=dependencies.tools,
             defaults=dependencies.defaults.agent,
+            output=await dependencies.schemas.stored(version.definition.output_schema),
         )
 
     def _models(self, profile: AgentProfile) -> tuple[str, ...]:
@@ -303,7 +305,7 @@ class SubAgents:
         if isinstance(failure, CallNotPossible):
             return str(failure)
         inner = _cause_of(failure)
-        if isinstance(inner, ModelCallsSpent | MaxTokensReachedException):
+        if isinstance(inner, ModelCallsSpent | MaxTokensReachedException | OutputInvalid):
             return f"The agent {entry.agent.name} gave no answer: {inner}"
         error = wrapped_error(failure)
         if error is None:

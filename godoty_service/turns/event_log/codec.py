@@ -109,6 +109,7 @@ def _encode_finished(event: TurnFinished) -> Document:
         "session": _encode_totals(event.session_totals),
         "cycles": [cycle // _MICROSECOND for cycle in event.cycle_durations],
         "tools": [[tool.name, tool.calls, tool.errors, tool.duration // _MICROSECOND] for tool in event.tools],
+        **({"output": event.output_json} if event.output_json is not None else {}),
     }
 
 
@@ -127,7 +128,7 @@ def _decode_started(value: list[Any]) -> TurnStarted:
 
 def _decode_finished(document: Document) -> TurnFinished:
     return TurnFinished(
-        stop_reason=_stop_reason(document["stop"]),
+        stop_reason=stop_reason_of(document["stop"]),
         turn_totals=_decode_totals(document["turn"]),
         session_totals=_decode_totals(document["session"]),
         cycle_durations=tuple(cycle * _MICROSECOND for cycle in document["cycles"]),
@@ -135,10 +136,11 @@ def _decode_finished(document: Document) -> TurnFinished:
             ToolSummary(name=name, calls=calls, errors=failed, duration=duration * _MICROSECOND)
             for name, calls, failed, duration, *_ in document["tools"]
         ),
+        output_json=document.get("output"),
     )
 
 
-def _stop_reason(value: str) -> StopReason:
+def stop_reason_of(value: str) -> StopReason:
     """Return a stop reason; one of a later version is an ordinary end."""
     return StopReason(value) if value in _STOP_REASONS else StopReason.END_TURN
 

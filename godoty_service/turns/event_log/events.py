@@ -18,6 +18,7 @@ class StopReason(StrEnum):
     CONTENT_FILTERED = "content_filtered"
     INTERRUPTED = "interrupted"
     BUDGET = "budget"
+    OUTPUT_INVALID = "output_invalid"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,13 +101,14 @@ class ToolSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnFinished:
-    """The turn has ended."""
+    """The turn has ended. `output_json` is the value of a turn with an output schema; None: there is none."""
 
     stop_reason: StopReason
     turn_totals: Totals
     session_totals: Totals
     cycle_durations: tuple[timedelta, ...]
     tools: tuple[ToolSummary, ...]
+    output_json: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -230,8 +230,8 @@ def _size(event: Event) -> int:
         case SubAgentEvent(path=path, event=inner):
             return _OVERHEAD + len(path) + _size(inner)
         case _:
-            tools = event.tools if isinstance(event, TurnFinished) else ()
-            return _FIXED + sum(len(tool.name) * 4 for tool in tools)
+            tools, text = (event.tools, event.output_json or "") if isinstance(event, TurnFinished) else ((), "")
+            return _FIXED + sum(len(tool.name) * 4 for tool in tools) + _bytes(text)
 
 
 def _bytes(text: str) -> int:

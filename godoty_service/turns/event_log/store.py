@@ -21,13 +21,16 @@ from godoty_service.turns.event_log.codec import (
     error_to_document,
     event_from_document,
     event_to_document,
+    stop_reason_of,
 )
-from godoty_service.turns.event_log.events import Event, StopReason, TurnFinished
+from godoty_service.turns.event_log.events import Event, StopReason
 from godoty_service.turns.event_log.log import RECOVERY_SEQUENCE
 
 _DELETION = "deletion"  # the writer of a tombstone
 _EMPTIED: Document = {"$set": {"writer": _DELETION, "events": [], "error": None}}
 _MAX_TURNS = 100  # turns of one query
+_END = {"turn_id": 1, "error.reason": 1, "end_time": 1, "stop": {"$last": "$events.finished.stop"}}
+_END_WITH_OUTPUT = {**_END, "output": {"$last": "$events.finished.output"}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +73,13 @@ class LogEnd:
         stop_reason: Why it ended; None: it failed.
         error_reason: The reason of the error that it failed with.
         time: The time of its end in milliseconds since 1970; None: it was not recorded.
+        output_json: The value of a turn with an output schema; None: there is none, or it was not read.
     """
 
     stop_reason: StopReason | None
     error_reason: str | None
     time: int | None
+    output_json: str | None = None
 
 
 class Outcome(Enum):
@@ -159,11 +164,17 @@ class EventLogStore:
                 found[each["turn_id"]] = found.get(each["turn_id"], False) or each["ended"]
         return found
 
-    async def ends(self, tenant_id: str, turn_ids: Sequence[str]) -> dict[str, LogEnd]:
-        """Return how those of these turns ended that have ended, by turn id."""
+    async def ends(self, tenant_id: str, turn_ids: Sequence[str], *, with_output: bool = False) -> dict[str, LogEnd]:
+        """Return how those of these turns ended that have ended, by turn id.
+
+        Args:
+            tenant_id: The tenant.
+            turn_ids: The turns.
+            with_output: Read their values, too, which may have a megabyte each.
+        """
         query = {"tenant_id": tenant_id, "turn_id": {"$in": list(turn_ids)}, "ended": True}
-        last = {"turn_id": 1, "error.reason": 1, "end_time": 1, "events": {"$slice": -1}}
-        return {each["turn_id"]: _end_from_document(each) for each in await self._chunks.find(query, fields=last)}
+        fields = _END_WITH_OUTPUT if with_output else _END
+        return {each["turn_id"]: _end_from_document(each) for each in await self._chunks.find(query, fields=fields)}
 
     async def insert_tombstone(self, tenant_id: str, turn_id: str, *, expire_time: datetime) -> None:
         """Close the log of a deleted turn, so that later writes of its server collide and store nothing.
@@ -238,12 +249,12 @@ def _to_document(chunk: Chunk) -> Document:
 
 
 def _end_from_document(document: Document) -> LogEnd:
-    error = document.get("error")
-    finished = event_from_document(document["events"][0]) if document["events"] else None
+    error, stop = document.get("error"), document.get("stop")
     return LogEnd(
-        stop_reason=finished.stop_reason if isinstance(finished, TurnFinished) and not error else None,
+        stop_reason=stop_reason_of(stop) if stop is not None and not error else None,
         error_reason=error["reason"] if error else None,
         time=document.get("end_time"),
+        output_json=document.get("output") if not error else None,
     )
 
 

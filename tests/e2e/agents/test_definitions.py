@@ -33,6 +33,7 @@ WHOLE: dict[str, Any] = {
     "history": {"messages": 12, "mode": "HISTORY_MODE_SUMMARY"},
     "overridable": {"fields": ["AGENT_OVERRIDE_MODEL"]},
     "prompt_caching": True,
+    "output_schema": '{"type":"object","properties":{"b":{"maximum":1.5},"a":{}},"required":["b"]}',
 }
 
 

@@ -62,6 +62,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "models": _PATTERNS,
     "name": ("A", "a_b", "-a", "a-", "1a", "a b", "ü", "a\0", "a\n", "a@1", "a" * 65),
     "oauth_scope": _SECRETS,
+    "output_schema": ("{", "[]", "1", "nul", "[" * 4000, '{"$ref": "http://127.0.0.1:1/"}', '{"$ref": "#"}'),
     "page_token": TOKENS,
     "prefix": ("a-b", "a b", "ü", "a\0"),
     "provider_json": ("{", "[]", "1", '"a"', "nul", "[" * 4000, '{"unknown": 1}'),

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from godoty.v1 import agent_pb2 as pb
 
+from godoty_service.agents.output.schema import OutputSchema
 from godoty_service.agents.tools.registry import built_in_tools
 from godoty_service.cli.agents.files import read_definitions, to_yaml
 from godoty_service.clock import utc_now
@@ -37,6 +38,11 @@ tools: [calculator, {builtin: current_time}]
 limits: {max_model_calls: 3, max_cost_usd: "0.05"}
 history: {messages: 12, mode: summary}
 overridable: [model]
+output_schema:
+  type: object
+  properties:
+    é: {maximum: 1.5, const: "2026-01-01"}
+  required: [é]
 """
 
 
@@ -67,6 +73,7 @@ def test_file_is_the_definition_that_it_says(tmp_path: Path) -> None:
         limits={"max_model_calls": 3, "max_cost_usd": "0.05"},
         history={"messages": 12, "mode": "HISTORY_MODE_SUMMARY"},
         overridable={"fields": ["AGENT_OVERRIDE_MODEL"]},
+        output_schema='{"type":"object","properties":{"é":{"maximum":1.5,"const":"2026-01-01"}},"required":["é"]}',
     )
 
 
@@ -104,7 +111,8 @@ def test_file_may_have_several_definitions(tmp_path: Path) -> None:
         ("- a", "must be a mapping"),
         ("name: [", "is not YAML"),
         ("name: a\nweb_search: true", "web_search"),
-        ("name: a\noutput_schema: {}", "output_schema"),
+        ("name: a\noutput_schema: [1]", "output_schema"),
+        ("name: a\noutput_schema: {const: 2026-01-01}", "date"),
         ("name: a\ntools: [{client: x}]", "client"),
         ("name: 1", "name"),
         ("name: a\nlimits: {max_cost_usd: 0.05}", "max_cost_usd"),
@@ -135,6 +143,7 @@ def test_examples_are_valid(path: Path) -> None:
     for document in yaml.safe_load_all(path.read_text()):
         SCHEMA.validate(document)
     for definition in read_definitions(path):
+        assert not definition.output_schema or OutputSchema.parse(definition.output_schema)
         request: Any = type("Request", (), {"definition": definition, "HasField": lambda _, __: True})()
         assert parse_application(request, catalogue=None, tools=built_in_tools(clock=utc_now).keys()).name
 

@@ -162,6 +162,9 @@ const (
 	AgentOverride_AGENT_OVERRIDE_FALLBACK_MODELS AgentOverride = 2
 	// `parameters`: those that the request sets replace the definition's, one by one.
 	AgentOverride_AGENT_OVERRIDE_PARAMETERS AgentOverride = 3
+	// `output_schema`. A version that lists fields and was applied by a build without this one does not have it, unless it
+	// lists all others.
+	AgentOverride_AGENT_OVERRIDE_OUTPUT_SCHEMA AgentOverride = 4
 )
 
 // Enum value maps for AgentOverride.
@@ -171,12 +174,14 @@ var (
 		1: "AGENT_OVERRIDE_MODEL",
 		2: "AGENT_OVERRIDE_FALLBACK_MODELS",
 		3: "AGENT_OVERRIDE_PARAMETERS",
+		4: "AGENT_OVERRIDE_OUTPUT_SCHEMA",
 	}
 	AgentOverride_value = map[string]int32{
 		"AGENT_OVERRIDE_UNSPECIFIED":     0,
 		"AGENT_OVERRIDE_MODEL":           1,
 		"AGENT_OVERRIDE_FALLBACK_MODELS": 2,
 		"AGENT_OVERRIDE_PARAMETERS":      3,
+		"AGENT_OVERRIDE_OUTPUT_SCHEMA":   4,
 	}
 )
 
@@ -240,6 +245,13 @@ type AgentDefinition struct {
 	// as Anthropic: what is the same at the beginning of the next request is then read at a lower price, and written at a
 	// higher one. `TokenUsage` has both. Other providers cache by themselves, or not at all.
 	PromptCaching bool `protobuf:"varint,11,opt,name=prompt_caching,json=promptCaching,proto3" json:"prompt_caching,omitempty"`
+	// A JSON Schema (2020-12) as JSON text, by which the agent answers: a turn ends with a value that is valid by it
+	// (`turn_finished.output_json`), or with STOP_REASON_OUTPUT_INVALID. An agent that another one calls gives the value
+	// as its result. At most 32768 characters, 4000 values and members, 64 levels, 200 references and 64 patterns of at
+	// most 512 characters each; references lead into the schema itself; patterns have no look-around and no
+	// back-references; at most 500 subschemas apply to one place of a value. `format` is not checked. Empty: the agent
+	// answers with text.
+	OutputSchema  string `protobuf:"bytes,14,opt,name=output_schema,json=outputSchema,proto3" json:"output_schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -349,6 +361,13 @@ func (x *AgentDefinition) GetPromptCaching() bool {
 		return x.PromptCaching
 	}
 	return false
+}
+
+func (x *AgentDefinition) GetOutputSchema() string {
+	if x != nil {
+		return x.OutputSchema
+	}
+	return ""
 }
 
 // Parameters of an agent's model calls; those of summaries have none of them. Unset: the provider's default.
@@ -990,7 +1009,7 @@ var File_godoty_v1_agent_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x15godoty/v1/agent.proto\x12\tgodoty.v1\x1a\x14godoty/v1/turn.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd9\x03\n" +
+	"\x15godoty/v1/agent.proto\x12\tgodoty.v1\x1a\x14godoty/v1/turn.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfe\x03\n" +
 	"\x0fAgentDefinition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12#\n" +
@@ -1005,7 +1024,8 @@ const file_godoty_v1_agent_proto_rawDesc = "" +
 	"\ahistory\x18\t \x01(\v2\x17.godoty.v1.AgentHistoryR\ahistory\x12;\n" +
 	"\voverridable\x18\n" +
 	" \x01(\v2\x19.godoty.v1.AgentOverridesR\voverridable\x12%\n" +
-	"\x0eprompt_caching\x18\v \x01(\bR\rpromptCaching\"\xc7\x02\n" +
+	"\x0eprompt_caching\x18\v \x01(\bR\rpromptCaching\x12#\n" +
+	"\routput_schema\x18\x0e \x01(\tR\foutputSchema\"\xc7\x02\n" +
 	"\x0fModelParameters\x12%\n" +
 	"\vtemperature\x18\x01 \x01(\x01H\x00R\vtemperature\x88\x01\x01\x12\x18\n" +
 	"\x05top_p\x18\x02 \x01(\x01H\x01R\x04topP\x88\x01\x01\x12/\n" +
@@ -1067,12 +1087,13 @@ const file_godoty_v1_agent_proto_rawDesc = "" +
 	"\vHistoryMode\x12\x1c\n" +
 	"\x18HISTORY_MODE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14HISTORY_MODE_SLIDING\x10\x01\x12\x18\n" +
-	"\x14HISTORY_MODE_SUMMARY\x10\x02*\x8c\x01\n" +
+	"\x14HISTORY_MODE_SUMMARY\x10\x02*\xae\x01\n" +
 	"\rAgentOverride\x12\x1e\n" +
 	"\x1aAGENT_OVERRIDE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14AGENT_OVERRIDE_MODEL\x10\x01\x12\"\n" +
 	"\x1eAGENT_OVERRIDE_FALLBACK_MODELS\x10\x02\x12\x1d\n" +
-	"\x19AGENT_OVERRIDE_PARAMETERS\x10\x03BI\n" +
+	"\x19AGENT_OVERRIDE_PARAMETERS\x10\x03\x12 \n" +
+	"\x1cAGENT_OVERRIDE_OUTPUT_SCHEMA\x10\x04BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

@@ -72,7 +72,13 @@ type ConverseRequest struct {
 	Variables map[string]string `protobuf:"bytes,12,rep,name=variables,proto3" json:"variables,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Parameters of this turn's model calls, in place of those of the agent's definition, one by one. Unset: those of the
 	// definition. An agent whose definition does not let requests override them: INVALID_FIELD.
-	Parameters    *ModelParameters `protobuf:"bytes,13,opt,name=parameters,proto3" json:"parameters,omitempty"`
+	Parameters *ModelParameters `protobuf:"bytes,13,opt,name=parameters,proto3" json:"parameters,omitempty"`
+	// A JSON Schema (2020-12) as JSON text, in place of that of the agent's definition: the turn ends with a value that is
+	// valid by it, in `turn_finished.output_json`, or with STOP_REASON_OUTPUT_INVALID. At most 32768 characters; other
+	// bounds are those of `AgentDefinition.output_schema`. JSON text, since google.protobuf.Struct rounds numbers and
+	// does not keep the order of members. Empty: that of the definition, if it has one. An agent whose definition does
+	// not let requests override it: INVALID_FIELD. So is a model that can neither answer by a JSON schema nor call tools.
+	OutputSchema  string `protobuf:"bytes,15,opt,name=output_schema,json=outputSchema,proto3" json:"output_schema,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -196,6 +202,13 @@ func (x *ConverseRequest) GetParameters() *ModelParameters {
 		return x.Parameters
 	}
 	return nil
+}
+
+func (x *ConverseRequest) GetOutputSchema() string {
+	if x != nil {
+		return x.OutputSchema
+	}
+	return ""
 }
 
 // An event of the turn.
@@ -1582,7 +1595,7 @@ var File_godoty_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x15godoty/v1/agent.proto\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xee\x04\n" +
+	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x15godoty/v1/agent.proto\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x05\n" +
 	"\x0fConverseRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
@@ -1601,7 +1614,8 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\tvariables\x18\f \x03(\v2).godoty.v1.ConverseRequest.VariablesEntryR\tvariables\x12:\n" +
 	"\n" +
 	"parameters\x18\r \x01(\v2\x1a.godoty.v1.ModelParametersR\n" +
-	"parameters\x1a<\n" +
+	"parameters\x12#\n" +
+	"\routput_schema\x18\x0f \x01(\tR\foutputSchema\x1a<\n" +
 	"\x0eVariablesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +

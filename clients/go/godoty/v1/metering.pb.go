@@ -160,6 +160,9 @@ const (
 	// An answer of an agent that another agent called as its tool: one cycle of its loop. `ModelCall.agent` is the agent
 	// that answered.
 	CallPurpose_CALL_PURPOSE_SUB_AGENT CallPurpose = 3
+	// Another answer of an agent, or of one that it called (`ModelCall.agent_path`), because its answer before was not
+	// valid by the `output_schema`.
+	CallPurpose_CALL_PURPOSE_STRUCTURED_OUTPUT CallPurpose = 4
 )
 
 // Enum value maps for CallPurpose.
@@ -169,12 +172,14 @@ var (
 		1: "CALL_PURPOSE_AGENT",
 		2: "CALL_PURPOSE_SUMMARY",
 		3: "CALL_PURPOSE_SUB_AGENT",
+		4: "CALL_PURPOSE_STRUCTURED_OUTPUT",
 	}
 	CallPurpose_value = map[string]int32{
-		"CALL_PURPOSE_UNSPECIFIED": 0,
-		"CALL_PURPOSE_AGENT":       1,
-		"CALL_PURPOSE_SUMMARY":     2,
-		"CALL_PURPOSE_SUB_AGENT":   3,
+		"CALL_PURPOSE_UNSPECIFIED":       0,
+		"CALL_PURPOSE_AGENT":             1,
+		"CALL_PURPOSE_SUMMARY":           2,
+		"CALL_PURPOSE_SUB_AGENT":         3,
+		"CALL_PURPOSE_STRUCTURED_OUTPUT": 4,
 	}
 )
 
@@ -1519,12 +1524,13 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x12CALL_STATE_PENDING\x10\x01\x12\x16\n" +
 	"\x12CALL_STATE_SETTLED\x10\x02\x12\x19\n" +
 	"\x15CALL_STATE_UNRESOLVED\x10\x03\x12\x13\n" +
-	"\x0fCALL_STATE_VOID\x10\x04*y\n" +
+	"\x0fCALL_STATE_VOID\x10\x04*\x9d\x01\n" +
 	"\vCallPurpose\x12\x1c\n" +
 	"\x18CALL_PURPOSE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12CALL_PURPOSE_AGENT\x10\x01\x12\x18\n" +
 	"\x14CALL_PURPOSE_SUMMARY\x10\x02\x12\x1a\n" +
-	"\x16CALL_PURPOSE_SUB_AGENT\x10\x03BI\n" +
+	"\x16CALL_PURPOSE_SUB_AGENT\x10\x03\x12\"\n" +
+	"\x1eCALL_PURPOSE_STRUCTURED_OUTPUT\x10\x04BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

@@ -151,6 +151,9 @@ const (
 	// The tenant's hard budget or the turn's `max_cost_usd` is exhausted: the answer was truncated at the output tokens
 	// that the remaining amount covers, or the next model call was not made.
 	StopReason_STOP_REASON_BUDGET StopReason = 6
+	// None of the model's answers was valid by the turn's `output_schema`: 3, each a model call of the turn. They are not
+	// streamed and not stored.
+	StopReason_STOP_REASON_OUTPUT_INVALID StopReason = 7
 )
 
 // Enum value maps for StopReason.
@@ -163,6 +166,7 @@ var (
 		4: "STOP_REASON_CONTENT_FILTERED",
 		5: "STOP_REASON_INTERRUPTED",
 		6: "STOP_REASON_BUDGET",
+		7: "STOP_REASON_OUTPUT_INVALID",
 	}
 	StopReason_value = map[string]int32{
 		"STOP_REASON_UNSPECIFIED":       0,
@@ -172,6 +176,7 @@ var (
 		"STOP_REASON_CONTENT_FILTERED":  4,
 		"STOP_REASON_INTERRUPTED":       5,
 		"STOP_REASON_BUDGET":            6,
+		"STOP_REASON_OUTPUT_INVALID":    7,
 	}
 )
 
@@ -1053,7 +1058,11 @@ type TurnFinished struct {
 	// The duration of each cycle of the agent's loop: a model call and the tool calls that it requested.
 	CycleDurations []*durationpb.Duration `protobuf:"bytes,4,rep,name=cycle_durations,json=cycleDurations,proto3" json:"cycle_durations,omitempty"`
 	// The tools used.
-	Tools         []*ToolSummary `protobuf:"bytes,5,rep,name=tools,proto3" json:"tools,omitempty"`
+	Tools []*ToolSummary `protobuf:"bytes,5,rep,name=tools,proto3" json:"tools,omitempty"`
+	// The value of a turn with an `output_schema`, as JSON text: valid by the schema, at most 1 MiB, with the numbers as
+	// the model wrote them. The turn's last `text_delta` events have the same text. Unset: the turn has no schema, or
+	// `stop_reason` says why there is no value.
+	OutputJson    *string `protobuf:"bytes,6,opt,name=output_json,json=outputJson,proto3,oneof" json:"output_json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1121,6 +1130,13 @@ func (x *TurnFinished) GetTools() []*ToolSummary {
 		return x.Tools
 	}
 	return nil
+}
+
+func (x *TurnFinished) GetOutputJson() string {
+	if x != nil && x.OutputJson != nil {
+		return *x.OutputJson
+	}
+	return ""
 }
 
 // Statistics of a tool in a turn.
@@ -1262,7 +1278,10 @@ type Turn struct {
 	// The name of the agent. Empty: the turn has made no model call.
 	Agent string `protobuf:"bytes,12,opt,name=agent,proto3" json:"agent,omitempty"`
 	// The number of the agent's version. Unset: as for `agent`, or an earlier build ran the turn.
-	AgentVersion  *int32 `protobuf:"varint,13,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
+	AgentVersion *int32 `protobuf:"varint,13,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
+	// The value of a turn with an `output_schema`, as in `TurnFinished.output_json`. GetTurn alone returns it. Unset: there
+	// is none.
+	OutputJson    *string `protobuf:"bytes,14,opt,name=output_json,json=outputJson,proto3,oneof" json:"output_json,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1388,6 +1407,13 @@ func (x *Turn) GetAgentVersion() int32 {
 	return 0
 }
 
+func (x *Turn) GetOutputJson() string {
+	if x != nil && x.OutputJson != nil {
+		return *x.OutputJson
+	}
+	return ""
+}
+
 var File_godoty_v1_turn_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_turn_proto_rawDesc = "" +
@@ -1454,7 +1480,7 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\x06output\x18\x03 \x01(\tR\x06output\x125\n" +
 	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration\"=\n" +
 	"\x11ModelCallFinished\x12(\n" +
-	"\x04call\x18\x01 \x01(\v2\x14.godoty.v1.ModelCallR\x04call\"\xa6\x02\n" +
+	"\x04call\x18\x01 \x01(\v2\x14.godoty.v1.ModelCallR\x04call\"\xdc\x02\n" +
 	"\fTurnFinished\x126\n" +
 	"\vstop_reason\x18\x01 \x01(\x0e2\x15.godoty.v1.StopReasonR\n" +
 	"stopReason\x122\n" +
@@ -1462,13 +1488,16 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"turnTotals\x128\n" +
 	"\x0esession_totals\x18\x03 \x01(\v2\x11.godoty.v1.TotalsR\rsessionTotals\x12B\n" +
 	"\x0fcycle_durations\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x0ecycleDurations\x12,\n" +
-	"\x05tools\x18\x05 \x03(\v2\x16.godoty.v1.ToolSummaryR\x05tools\"\x86\x01\n" +
+	"\x05tools\x18\x05 \x03(\v2\x16.godoty.v1.ToolSummaryR\x05tools\x12$\n" +
+	"\voutput_json\x18\x06 \x01(\tH\x00R\n" +
+	"outputJson\x88\x01\x01B\x0e\n" +
+	"\f_output_json\"\x86\x01\n" +
 	"\vToolSummary\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05calls\x18\x02 \x01(\x05R\x05calls\x12\x16\n" +
 	"\x06errors\x18\x03 \x01(\x05R\x06errors\x125\n" +
 	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration\"\v\n" +
-	"\tHeartbeat\"\xff\x03\n" +
+	"\tHeartbeat\"\xb5\x04\n" +
 	"\x04Turn\x12\x17\n" +
 	"\aturn_id\x18\x01 \x01(\tR\x06turnId\x12\x1d\n" +
 	"\n" +
@@ -1487,8 +1516,11 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"createTime\x125\n" +
 	"\bend_time\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\aendTime\x12\x14\n" +
 	"\x05agent\x18\f \x01(\tR\x05agent\x12(\n" +
-	"\ragent_version\x18\r \x01(\x05H\x00R\fagentVersion\x88\x01\x01B\x10\n" +
-	"\x0e_agent_version*G\n" +
+	"\ragent_version\x18\r \x01(\x05H\x00R\fagentVersion\x88\x01\x01\x12$\n" +
+	"\voutput_json\x18\x0e \x01(\tH\x01R\n" +
+	"outputJson\x88\x01\x01B\x10\n" +
+	"\x0e_agent_versionB\x0e\n" +
+	"\f_output_json*G\n" +
 	"\x06OnBusy\x12\x17\n" +
 	"\x13ON_BUSY_UNSPECIFIED\x10\x00\x12\x12\n" +
 	"\x0eON_BUSY_REJECT\x10\x01\x12\x10\n" +
@@ -1496,7 +1528,7 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\fOnDisconnect\x12\x1d\n" +
 	"\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ON_DISCONNECT_CANCEL\x10\x01\x12\x1a\n" +
-	"\x16ON_DISCONNECT_CONTINUE\x10\x02*\xde\x01\n" +
+	"\x16ON_DISCONNECT_CONTINUE\x10\x02*\xfe\x01\n" +
 	"\n" +
 	"StopReason\x12\x1b\n" +
 	"\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -1505,7 +1537,8 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\x1bSTOP_REASON_MAX_MODEL_CALLS\x10\x03\x12 \n" +
 	"\x1cSTOP_REASON_CONTENT_FILTERED\x10\x04\x12\x1b\n" +
 	"\x17STOP_REASON_INTERRUPTED\x10\x05\x12\x16\n" +
-	"\x12STOP_REASON_BUDGET\x10\x06*m\n" +
+	"\x12STOP_REASON_BUDGET\x10\x06\x12\x1e\n" +
+	"\x1aSTOP_REASON_OUTPUT_INVALID\x10\a*m\n" +
 	"\tTurnState\x12\x1a\n" +
 	"\x16TURN_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12TURN_STATE_WAITING\x10\x01\x12\x16\n" +
@@ -1609,6 +1642,7 @@ func file_godoty_v1_turn_proto_init() {
 	}
 	file_godoty_v1_turn_proto_msgTypes[2].OneofWrappers = []any{}
 	file_godoty_v1_turn_proto_msgTypes[6].OneofWrappers = []any{}
+	file_godoty_v1_turn_proto_msgTypes[9].OneofWrappers = []any{}
 	file_godoty_v1_turn_proto_msgTypes[12].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -18,6 +18,7 @@ _STOPPED = {
     turn_pb.STOP_REASON_CONTENT_FILTERED: "the provider's filter stopped the answer",
     turn_pb.STOP_REASON_INTERRUPTED: "the server that ran the turn stopped",
     turn_pb.STOP_REASON_BUDGET: "the budget does not cover a longer answer",
+    turn_pb.STOP_REASON_OUTPUT_INVALID: "no answer was valid by the output schema",
 }
 
 

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15godoty/v1/agent.proto\x12\tgodoty.v1\x1a\x14godoty/v1/turn.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa3\x03\n\x0f\x41gentDefinition\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rsystem_prompt\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05model\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0f\x66\x61llback_models\x18\x05 \x03(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nparameters\x18\x06 \x01(\x0b\x32\x1a.godoty.v1.ModelParametersB\x04\xe2\x41\x01\x01\x12)\n\x05tools\x18\x07 \x03(\x0b\x32\x14.godoty.v1.AgentToolB\x04\xe2\x41\x01\x01\x12+\n\x06limits\x18\x08 \x01(\x0b\x32\x15.godoty.v1.TurnLimitsB\x04\xe2\x41\x01\x01\x12.\n\x07history\x18\t \x01(\x0b\x32\x17.godoty.v1.AgentHistoryB\x04\xe2\x41\x01\x01\x12\x34\n\x0boverridable\x18\n \x01(\x0b\x32\x19.godoty.v1.AgentOverridesB\x04\xe2\x41\x01\x01\x12\x1c\n\x0eprompt_caching\x18\x0b \x01(\x08\x42\x04\xe2\x41\x01\x01\"\xa8\x02\n\x0fModelParameters\x12\x1e\n\x0btemperature\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x18\n\x05top_p\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12$\n\x11max_output_tokens\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x32\n\treasoning\x18\x04 \x01(\x0b\x32\x19.godoty.v1.ModelReasoningB\x04\xe2\x41\x01\x01\x12\x17\n\x04seed\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12\x12\n\x04stop\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rprovider_json\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x14\n\x12_max_output_tokensB\x07\n\x05_seed\"p\n\x0eModelReasoning\x12\x30\n\x06\x65\x66\x66ort\x18\x01 \x01(\x0e\x32\x1a.godoty.v1.ReasoningEffortB\x04\xe2\x41\x01\x01\x12\x1d\n\nmax_tokens\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\r\n\x0b_max_tokens\"\x84\x01\n\tAgentTool\x12\x17\n\x07\x62uiltin\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x12*\n\x03mcp\x18\x02 \x01(\x0b\x32\x15.godoty.v1.McpToolsetB\x04\xe2\x41\x01\x01H\x00\x12*\n\x05\x61gent\x18\x03 \x01(\x0b\x32\x13.godoty.v1.SubAgentB\x04\xe2\x41\x01\x01H\x00\x42\x06\n\x04tool\":\n\x08SubAgent\x12\x13\n\x05\x61gent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\";\n\nMcpToolset\x12\x18\n\nmcp_server\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61llow\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\"d\n\x0c\x41gentHistory\x12\x1b\n\x08messages\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12*\n\x04mode\x18\x02 \x01(\x0e\x32\x16.godoty.v1.HistoryModeB\x04\xe2\x41\x01\x01\x42\x0b\n\t_messages\"@\n\x0e\x41gentOverrides\x12.\n\x06\x66ields\x18\x01 \x03(\x0e\x32\x18.godoty.v1.AgentOverrideB\x04\xe2\x41\x01\x01\"\xac\x01\n\x0c\x41gentVersion\x12\x34\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.godoty.v1.AgentDefinitionB\x04\xe2\x41\x01\x03\x12\x15\n\x07version\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x08\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x18\n\napi_key_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\"T\n\x0c\x41gentSummary\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x19\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07version\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x03*\xf4\x01\n\x0fReasoningEffort\x12 \n\x1cREASONING_EFFORT_UNSPECIFIED\x10\x00\x12\x19\n\x15REASONING_EFFORT_NONE\x10\x01\x12\x1c\n\x18REASONING_EFFORT_MINIMAL\x10\x02\x12\x18\n\x14REASONING_EFFORT_LOW\x10\x03\x12\x1b\n\x17REASONING_EFFORT_MEDIUM\x10\x04\x12\x19\n\x15REASONING_EFFORT_HIGH\x10\x05\x12\x1a\n\x16REASONING_EFFORT_XHIGH\x10\x06\x12\x18\n\x14REASONING_EFFORT_MAX\x10\x07*_\n\x0bHistoryMode\x12\x1c\n\x18HISTORY_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14HISTORY_MODE_SLIDING\x10\x01\x12\x18\n\x14HISTORY_MODE_SUMMARY\x10\x02*\x8c\x01\n\rAgentOverride\x12\x1e\n\x1a\x41GENT_OVERRIDE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41GENT_OVERRIDE_MODEL\x10\x01\x12\"\n\x1e\x41GENT_OVERRIDE_FALLBACK_MODELS\x10\x02\x12\x1d\n\x19\x41GENT_OVERRIDE_PARAMETERS\x10\x03\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15godoty/v1/agent.proto\x12\tgodoty.v1\x1a\x14godoty/v1/turn.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc0\x03\n\x0f\x41gentDefinition\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rsystem_prompt\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x13\n\x05model\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0f\x66\x61llback_models\x18\x05 \x03(\tB\x04\xe2\x41\x01\x01\x12\x34\n\nparameters\x18\x06 \x01(\x0b\x32\x1a.godoty.v1.ModelParametersB\x04\xe2\x41\x01\x01\x12)\n\x05tools\x18\x07 \x03(\x0b\x32\x14.godoty.v1.AgentToolB\x04\xe2\x41\x01\x01\x12+\n\x06limits\x18\x08 \x01(\x0b\x32\x15.godoty.v1.TurnLimitsB\x04\xe2\x41\x01\x01\x12.\n\x07history\x18\t \x01(\x0b\x32\x17.godoty.v1.AgentHistoryB\x04\xe2\x41\x01\x01\x12\x34\n\x0boverridable\x18\n \x01(\x0b\x32\x19.godoty.v1.AgentOverridesB\x04\xe2\x41\x01\x01\x12\x1c\n\x0eprompt_caching\x18\x0b \x01(\x08\x42\x04\xe2\x41\x01\x01\x12\x1b\n\routput_schema\x18\x0e \x01(\tB\x04\xe2\x41\x01\x01\"\xa8\x02\n\x0fModelParameters\x12\x1e\n\x0btemperature\x18\x01 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12\x18\n\x05top_p\x18\x02 \x01(\x01\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12$\n\x11max_output_tokens\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x12\x32\n\treasoning\x18\x04 \x01(\x0b\x32\x19.godoty.v1.ModelReasoningB\x04\xe2\x41\x01\x01\x12\x17\n\x04seed\x18\x05 \x01(\x03\x42\x04\xe2\x41\x01\x01H\x03\x88\x01\x01\x12\x12\n\x04stop\x18\x06 \x03(\tB\x04\xe2\x41\x01\x01\x12\x1b\n\rprovider_json\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x42\x0e\n\x0c_temperatureB\x08\n\x06_top_pB\x14\n\x12_max_output_tokensB\x07\n\x05_seed\"p\n\x0eModelReasoning\x12\x30\n\x06\x65\x66\x66ort\x18\x01 \x01(\x0e\x32\x1a.godoty.v1.ReasoningEffortB\x04\xe2\x41\x01\x01\x12\x1d\n\nmax_tokens\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x42\r\n\x0b_max_tokens\"\x84\x01\n\tAgentTool\x12\x17\n\x07\x62uiltin\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x12*\n\x03mcp\x18\x02 \x01(\x0b\x32\x15.godoty.v1.McpToolsetB\x04\xe2\x41\x01\x01H\x00\x12*\n\x05\x61gent\x18\x03 \x01(\x0b\x32\x13.godoty.v1.SubAgentB\x04\xe2\x41\x01\x01H\x00\x42\x06\n\x04tool\":\n\x08SubAgent\x12\x13\n\x05\x61gent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\";\n\nMcpToolset\x12\x18\n\nmcp_server\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05\x61llow\x18\x02 \x03(\tB\x04\xe2\x41\x01\x01\"d\n\x0c\x41gentHistory\x12\x1b\n\x08messages\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12*\n\x04mode\x18\x02 \x01(\x0e\x32\x16.godoty.v1.HistoryModeB\x04\xe2\x41\x01\x01\x42\x0b\n\t_messages\"@\n\x0e\x41gentOverrides\x12.\n\x06\x66ields\x18\x01 \x03(\x0e\x32\x18.godoty.v1.AgentOverrideB\x04\xe2\x41\x01\x01\"\xac\x01\n\x0c\x41gentVersion\x12\x34\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.godoty.v1.AgentDefinitionB\x04\xe2\x41\x01\x03\x12\x15\n\x07version\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x08\x12\x35\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x18\n\napi_key_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\"T\n\x0c\x41gentSummary\x12\x12\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x19\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07version\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x03*\xf4\x01\n\x0fReasoningEffort\x12 \n\x1cREASONING_EFFORT_UNSPECIFIED\x10\x00\x12\x19\n\x15REASONING_EFFORT_NONE\x10\x01\x12\x1c\n\x18REASONING_EFFORT_MINIMAL\x10\x02\x12\x18\n\x14REASONING_EFFORT_LOW\x10\x03\x12\x1b\n\x17REASONING_EFFORT_MEDIUM\x10\x04\x12\x19\n\x15REASONING_EFFORT_HIGH\x10\x05\x12\x1a\n\x16REASONING_EFFORT_XHIGH\x10\x06\x12\x18\n\x14REASONING_EFFORT_MAX\x10\x07*_\n\x0bHistoryMode\x12\x1c\n\x18HISTORY_MODE_UNSPECIFIED\x10\x00\x12\x18\n\x14HISTORY_MODE_SLIDING\x10\x01\x12\x18\n\x14HISTORY_MODE_SUMMARY\x10\x02*\xae\x01\n\rAgentOverride\x12\x1e\n\x1a\x41GENT_OVERRIDE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41GENT_OVERRIDE_MODEL\x10\x01\x12\"\n\x1e\x41GENT_OVERRIDE_FALLBACK_MODELS\x10\x02\x12\x1d\n\x19\x41GENT_OVERRIDE_PARAMETERS\x10\x03\x12 \n\x1c\x41GENT_OVERRIDE_OUTPUT_SCHEMA\x10\x04\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,6 +57,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTDEFINITION'].fields_by_name['overridable']._serialized_options = b'\342A\001\001'
   _globals['_AGENTDEFINITION'].fields_by_name['prompt_caching']._loaded_options = None
   _globals['_AGENTDEFINITION'].fields_by_name['prompt_caching']._serialized_options = b'\342A\001\001'
+  _globals['_AGENTDEFINITION'].fields_by_name['output_schema']._loaded_options = None
+  _globals['_AGENTDEFINITION'].fields_by_name['output_schema']._serialized_options = b'\342A\001\001'
   _globals['_MODELPARAMETERS'].fields_by_name['temperature']._loaded_options = None
   _globals['_MODELPARAMETERS'].fields_by_name['temperature']._serialized_options = b'\342A\001\001'
   _globals['_MODELPARAMETERS'].fields_by_name['top_p']._loaded_options = None
@@ -109,30 +111,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTSUMMARY'].fields_by_name['description']._serialized_options = b'\342A\001\003'
   _globals['_AGENTSUMMARY'].fields_by_name['version']._loaded_options = None
   _globals['_AGENTSUMMARY'].fields_by_name['version']._serialized_options = b'\342A\001\003'
-  _globals['_REASONINGEFFORT']._serialized_start=1645
-  _globals['_REASONINGEFFORT']._serialized_end=1889
-  _globals['_HISTORYMODE']._serialized_start=1891
-  _globals['_HISTORYMODE']._serialized_end=1986
-  _globals['_AGENTOVERRIDE']._serialized_start=1989
-  _globals['_AGENTOVERRIDE']._serialized_end=2129
+  _globals['_REASONINGEFFORT']._serialized_start=1674
+  _globals['_REASONINGEFFORT']._serialized_end=1918
+  _globals['_HISTORYMODE']._serialized_start=1920
+  _globals['_HISTORYMODE']._serialized_end=2015
+  _globals['_AGENTOVERRIDE']._serialized_start=2018
+  _globals['_AGENTOVERRIDE']._serialized_end=2192
   _globals['_AGENTDEFINITION']._serialized_start=125
-  _globals['_AGENTDEFINITION']._serialized_end=544
-  _globals['_MODELPARAMETERS']._serialized_start=547
-  _globals['_MODELPARAMETERS']._serialized_end=843
-  _globals['_MODELREASONING']._serialized_start=845
-  _globals['_MODELREASONING']._serialized_end=957
-  _globals['_AGENTTOOL']._serialized_start=960
-  _globals['_AGENTTOOL']._serialized_end=1092
-  _globals['_SUBAGENT']._serialized_start=1094
-  _globals['_SUBAGENT']._serialized_end=1152
-  _globals['_MCPTOOLSET']._serialized_start=1154
-  _globals['_MCPTOOLSET']._serialized_end=1213
-  _globals['_AGENTHISTORY']._serialized_start=1215
-  _globals['_AGENTHISTORY']._serialized_end=1315
-  _globals['_AGENTOVERRIDES']._serialized_start=1317
-  _globals['_AGENTOVERRIDES']._serialized_end=1381
-  _globals['_AGENTVERSION']._serialized_start=1384
-  _globals['_AGENTVERSION']._serialized_end=1556
-  _globals['_AGENTSUMMARY']._serialized_start=1558
-  _globals['_AGENTSUMMARY']._serialized_end=1642
+  _globals['_AGENTDEFINITION']._serialized_end=573
+  _globals['_MODELPARAMETERS']._serialized_start=576
+  _globals['_MODELPARAMETERS']._serialized_end=872
+  _globals['_MODELREASONING']._serialized_start=874
+  _globals['_MODELREASONING']._serialized_end=986
+  _globals['_AGENTTOOL']._serialized_start=989
+  _globals['_AGENTTOOL']._serialized_end=1121
+  _globals['_SUBAGENT']._serialized_start=1123
+  _globals['_SUBAGENT']._serialized_end=1181
+  _globals['_MCPTOOLSET']._serialized_start=1183
+  _globals['_MCPTOOLSET']._serialized_end=1242
+  _globals['_AGENTHISTORY']._serialized_start=1244
+  _globals['_AGENTHISTORY']._serialized_end=1344
+  _globals['_AGENTOVERRIDES']._serialized_start=1346
+  _globals['_AGENTOVERRIDES']._serialized_end=1410
+  _globals['_AGENTVERSION']._serialized_start=1413
+  _globals['_AGENTVERSION']._serialized_end=1585
+  _globals['_AGENTSUMMARY']._serialized_start=1587
+  _globals['_AGENTSUMMARY']._serialized_end=1671
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,7 @@ class AgentOverride(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AGENT_OVERRIDE_MODEL: _ClassVar[AgentOverride]
     AGENT_OVERRIDE_FALLBACK_MODELS: _ClassVar[AgentOverride]
     AGENT_OVERRIDE_PARAMETERS: _ClassVar[AgentOverride]
+    AGENT_OVERRIDE_OUTPUT_SCHEMA: _ClassVar[AgentOverride]
 REASONING_EFFORT_UNSPECIFIED: ReasoningEffort
 REASONING_EFFORT_NONE: ReasoningEffort
 REASONING_EFFORT_MINIMAL: ReasoningEffort
@@ -50,9 +51,10 @@ AGENT_OVERRIDE_UNSPECIFIED: AgentOverride
 AGENT_OVERRIDE_MODEL: AgentOverride
 AGENT_OVERRIDE_FALLBACK_MODELS: AgentOverride
 AGENT_OVERRIDE_PARAMETERS: AgentOverride
+AGENT_OVERRIDE_OUTPUT_SCHEMA: AgentOverride
 
 class AgentDefinition(_message.Message):
-    __slots__ = ("name", "description", "system_prompt", "model", "fallback_models", "parameters", "tools", "limits", "history", "overridable", "prompt_caching")
+    __slots__ = ("name", "description", "system_prompt", "model", "fallback_models", "parameters", "tools", "limits", "history", "overridable", "prompt_caching", "output_schema")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -64,6 +66,7 @@ class AgentDefinition(_message.Message):
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     OVERRIDABLE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_CACHING_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     system_prompt: str
@@ -75,7 +78,8 @@ class AgentDefinition(_message.Message):
     history: AgentHistory
     overridable: AgentOverrides
     prompt_caching: bool
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., system_prompt: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Union[ModelParameters, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[AgentTool, _Mapping]]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., history: _Optional[_Union[AgentHistory, _Mapping]] = ..., overridable: _Optional[_Union[AgentOverrides, _Mapping]] = ..., prompt_caching: _Optional[bool] = ...) -> None: ...
+    output_schema: str
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., system_prompt: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Union[ModelParameters, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[AgentTool, _Mapping]]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., history: _Optional[_Union[AgentHistory, _Mapping]] = ..., overridable: _Optional[_Union[AgentOverrides, _Mapping]] = ..., prompt_caching: _Optional[bool] = ..., output_schema: _Optional[str] = ...) -> None: ...
 
 class ModelParameters(_message.Message):
     __slots__ = ("temperature", "top_p", "max_output_tokens", "reasoning", "seed", "stop", "provider_json")

@@ -17,7 +17,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ConverseRequest(_message.Message):
-    __slots__ = ("session_id", "text", "model", "fallback_models", "limits", "user", "request_id", "on_busy", "on_disconnect", "disconnect_grace", "agent", "variables", "parameters")
+    __slots__ = ("session_id", "text", "model", "fallback_models", "limits", "user", "request_id", "on_busy", "on_disconnect", "disconnect_grace", "agent", "variables", "parameters", "output_schema")
     class VariablesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +38,7 @@ class ConverseRequest(_message.Message):
     AGENT_FIELD_NUMBER: _ClassVar[int]
     VARIABLES_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     text: str
     model: str
@@ -51,7 +52,8 @@ class ConverseRequest(_message.Message):
     agent: str
     variables: _containers.ScalarMap[str, str]
     parameters: _agent_pb2.ModelParameters
-    def __init__(self, session_id: _Optional[str] = ..., text: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., on_busy: _Optional[_Union[_turn_pb2.OnBusy, str]] = ..., on_disconnect: _Optional[_Union[_turn_pb2.OnDisconnect, str]] = ..., disconnect_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., agent: _Optional[str] = ..., variables: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[_Union[_agent_pb2.ModelParameters, _Mapping]] = ...) -> None: ...
+    output_schema: str
+    def __init__(self, session_id: _Optional[str] = ..., text: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., on_busy: _Optional[_Union[_turn_pb2.OnBusy, str]] = ..., on_disconnect: _Optional[_Union[_turn_pb2.OnDisconnect, str]] = ..., disconnect_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., agent: _Optional[str] = ..., variables: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[_Union[_agent_pb2.ModelParameters, _Mapping]] = ..., output_schema: _Optional[str] = ...) -> None: ...
 
 class ConverseResponse(_message.Message):
     __slots__ = ("event",)

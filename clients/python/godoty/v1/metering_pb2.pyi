@@ -32,6 +32,7 @@ class CallPurpose(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     CALL_PURPOSE_AGENT: _ClassVar[CallPurpose]
     CALL_PURPOSE_SUMMARY: _ClassVar[CallPurpose]
     CALL_PURPOSE_SUB_AGENT: _ClassVar[CallPurpose]
+    CALL_PURPOSE_STRUCTURED_OUTPUT: _ClassVar[CallPurpose]
 COST_SOURCE_UNSPECIFIED: CostSource
 COST_SOURCE_BILLED: CostSource
 COST_SOURCE_RECONCILED: CostSource
@@ -45,6 +46,7 @@ CALL_PURPOSE_UNSPECIFIED: CallPurpose
 CALL_PURPOSE_AGENT: CallPurpose
 CALL_PURPOSE_SUMMARY: CallPurpose
 CALL_PURPOSE_SUB_AGENT: CallPurpose
+CALL_PURPOSE_STRUCTURED_OUTPUT: CallPurpose
 
 class TokenUsage(_message.Message):
     __slots__ = ("input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "audio_input_tokens", "audio_cache_read_tokens", "audio_output_tokens", "image_output_tokens", "video_input_tokens", "web_search_requests", "server_tool_calls")

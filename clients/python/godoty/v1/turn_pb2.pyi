@@ -36,6 +36,7 @@ class StopReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STOP_REASON_CONTENT_FILTERED: _ClassVar[StopReason]
     STOP_REASON_INTERRUPTED: _ClassVar[StopReason]
     STOP_REASON_BUDGET: _ClassVar[StopReason]
+    STOP_REASON_OUTPUT_INVALID: _ClassVar[StopReason]
 
 class TurnState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -56,6 +57,7 @@ STOP_REASON_MAX_MODEL_CALLS: StopReason
 STOP_REASON_CONTENT_FILTERED: StopReason
 STOP_REASON_INTERRUPTED: StopReason
 STOP_REASON_BUDGET: StopReason
+STOP_REASON_OUTPUT_INVALID: StopReason
 TURN_STATE_UNSPECIFIED: TurnState
 TURN_STATE_WAITING: TurnState
 TURN_STATE_RUNNING: TurnState
@@ -172,18 +174,20 @@ class ModelCallFinished(_message.Message):
     def __init__(self, call: _Optional[_Union[_metering_pb2.ModelCall, _Mapping]] = ...) -> None: ...
 
 class TurnFinished(_message.Message):
-    __slots__ = ("stop_reason", "turn_totals", "session_totals", "cycle_durations", "tools")
+    __slots__ = ("stop_reason", "turn_totals", "session_totals", "cycle_durations", "tools", "output_json")
     STOP_REASON_FIELD_NUMBER: _ClassVar[int]
     TURN_TOTALS_FIELD_NUMBER: _ClassVar[int]
     SESSION_TOTALS_FIELD_NUMBER: _ClassVar[int]
     CYCLE_DURATIONS_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_JSON_FIELD_NUMBER: _ClassVar[int]
     stop_reason: StopReason
     turn_totals: _metering_pb2.Totals
     session_totals: _metering_pb2.Totals
     cycle_durations: _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]
     tools: _containers.RepeatedCompositeFieldContainer[ToolSummary]
-    def __init__(self, stop_reason: _Optional[_Union[StopReason, str]] = ..., turn_totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., session_totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., cycle_durations: _Optional[_Iterable[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[ToolSummary, _Mapping]]] = ...) -> None: ...
+    output_json: str
+    def __init__(self, stop_reason: _Optional[_Union[StopReason, str]] = ..., turn_totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., session_totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., cycle_durations: _Optional[_Iterable[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[ToolSummary, _Mapping]]] = ..., output_json: _Optional[str] = ...) -> None: ...
 
 class ToolSummary(_message.Message):
     __slots__ = ("name", "calls", "errors", "duration")
@@ -202,7 +206,7 @@ class Heartbeat(_message.Message):
     def __init__(self) -> None: ...
 
 class Turn(_message.Message):
-    __slots__ = ("turn_id", "session_id", "state", "stop_reason", "error_reason", "model", "user", "request_id", "totals", "create_time", "end_time", "agent", "agent_version")
+    __slots__ = ("turn_id", "session_id", "state", "stop_reason", "error_reason", "model", "user", "request_id", "totals", "create_time", "end_time", "agent", "agent_version", "output_json")
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -216,6 +220,7 @@ class Turn(_message.Message):
     END_TIME_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_JSON_FIELD_NUMBER: _ClassVar[int]
     turn_id: str
     session_id: str
     state: TurnState
@@ -229,4 +234,5 @@ class Turn(_message.Message):
     end_time: _timestamp_pb2.Timestamp
     agent: str
     agent_version: int
-    def __init__(self, turn_id: _Optional[str] = ..., session_id: _Optional[str] = ..., state: _Optional[_Union[TurnState, str]] = ..., stop_reason: _Optional[_Union[StopReason, str]] = ..., error_reason: _Optional[str] = ..., model: _Optional[str] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent: _Optional[str] = ..., agent_version: _Optional[int] = ...) -> None: ...
+    output_json: str
+    def __init__(self, turn_id: _Optional[str] = ..., session_id: _Optional[str] = ..., state: _Optional[_Union[TurnState, str]] = ..., stop_reason: _Optional[_Union[StopReason, str]] = ..., error_reason: _Optional[str] = ..., model: _Optional[str] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., end_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent: _Optional[str] = ..., agent_version: _Optional[int] = ..., output_json: _Optional[str] = ...) -> None: ...

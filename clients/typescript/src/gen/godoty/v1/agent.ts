@@ -139,6 +139,11 @@ export enum AgentOverride {
   AGENT_OVERRIDE_FALLBACK_MODELS = 2,
   /** AGENT_OVERRIDE_PARAMETERS - `parameters`: those that the request sets replace the definition's, one by one. */
   AGENT_OVERRIDE_PARAMETERS = 3,
+  /**
+   * AGENT_OVERRIDE_OUTPUT_SCHEMA - `output_schema`. A version that lists fields and was applied by a build without this one does not have it, unless it
+   * lists all others.
+   */
+  AGENT_OVERRIDE_OUTPUT_SCHEMA = 4,
   UNRECOGNIZED = -1,
 }
 
@@ -156,6 +161,9 @@ export function agentOverrideFromJSON(object: any): AgentOverride {
     case 3:
     case "AGENT_OVERRIDE_PARAMETERS":
       return AgentOverride.AGENT_OVERRIDE_PARAMETERS;
+    case 4:
+    case "AGENT_OVERRIDE_OUTPUT_SCHEMA":
+      return AgentOverride.AGENT_OVERRIDE_OUTPUT_SCHEMA;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -173,6 +181,8 @@ export function agentOverrideToJSON(object: AgentOverride): string {
       return "AGENT_OVERRIDE_FALLBACK_MODELS";
     case AgentOverride.AGENT_OVERRIDE_PARAMETERS:
       return "AGENT_OVERRIDE_PARAMETERS";
+    case AgentOverride.AGENT_OVERRIDE_OUTPUT_SCHEMA:
+      return "AGENT_OVERRIDE_OUTPUT_SCHEMA";
     case AgentOverride.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
@@ -229,6 +239,15 @@ export interface AgentDefinition {
    * higher one. `TokenUsage` has both. Other providers cache by themselves, or not at all.
    */
   promptCaching: boolean;
+  /**
+   * A JSON Schema (2020-12) as JSON text, by which the agent answers: a turn ends with a value that is valid by it
+   * (`turn_finished.output_json`), or with STOP_REASON_OUTPUT_INVALID. An agent that another one calls gives the value
+   * as its result. At most 32768 characters, 4000 values and members, 64 levels, 200 references and 64 patterns of at
+   * most 512 characters each; references lead into the schema itself; patterns have no look-around and no
+   * back-references; at most 500 subschemas apply to one place of a value. `format` is not checked. Empty: the agent
+   * answers with text.
+   */
+  outputSchema: string;
 }
 
 /** Parameters of an agent's model calls; those of summaries have none of them. Unset: the provider's default. */
@@ -402,6 +421,7 @@ function createBaseAgentDefinition(): AgentDefinition {
     history: undefined,
     overridable: undefined,
     promptCaching: false,
+    outputSchema: "",
   };
 }
 
@@ -439,6 +459,9 @@ export const AgentDefinition: MessageFns<AgentDefinition> = {
     }
     if (message.promptCaching !== false) {
       writer.uint32(88).bool(message.promptCaching);
+    }
+    if (message.outputSchema !== "") {
+      writer.uint32(114).string(message.outputSchema);
     }
     return writer;
   },
@@ -544,6 +567,14 @@ export const AgentDefinition: MessageFns<AgentDefinition> = {
             message.promptCaching = reader.bool();
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.outputSchema = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -581,6 +612,11 @@ export const AgentDefinition: MessageFns<AgentDefinition> = {
         : isSet(object.prompt_caching)
         ? globalThis.Boolean(object.prompt_caching)
         : false,
+      outputSchema: isSet(object.outputSchema)
+        ? globalThis.String(object.outputSchema)
+        : isSet(object.output_schema)
+        ? globalThis.String(object.output_schema)
+        : "",
     };
   },
 
@@ -619,6 +655,9 @@ export const AgentDefinition: MessageFns<AgentDefinition> = {
     if (message.promptCaching !== false) {
       obj.promptCaching = message.promptCaching;
     }
+    if (message.outputSchema !== "") {
+      obj.outputSchema = message.outputSchema;
+    }
     return obj;
   },
 
@@ -646,6 +685,7 @@ export const AgentDefinition: MessageFns<AgentDefinition> = {
       ? AgentOverrides.fromPartial(object.overridable)
       : undefined;
     message.promptCaching = object.promptCaching ?? false;
+    message.outputSchema = object.outputSchema ?? "";
     return message;
   },
 };

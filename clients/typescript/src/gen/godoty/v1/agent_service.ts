@@ -108,7 +108,17 @@ export interface ConverseRequest {
    * Parameters of this turn's model calls, in place of those of the agent's definition, one by one. Unset: those of the
    * definition. An agent whose definition does not let requests override them: INVALID_FIELD.
    */
-  parameters: ModelParameters | undefined;
+  parameters:
+    | ModelParameters
+    | undefined;
+  /**
+   * A JSON Schema (2020-12) as JSON text, in place of that of the agent's definition: the turn ends with a value that is
+   * valid by it, in `turn_finished.output_json`, or with STOP_REASON_OUTPUT_INVALID. At most 32768 characters; other
+   * bounds are those of `AgentDefinition.output_schema`. JSON text, since google.protobuf.Struct rounds numbers and
+   * does not keep the order of members. Empty: that of the definition, if it has one. An agent whose definition does
+   * not let requests override it: INVALID_FIELD. So is a model that can neither answer by a JSON schema nor call tools.
+   */
+  outputSchema: string;
 }
 
 export interface ConverseRequest_VariablesEntry {
@@ -356,6 +366,7 @@ function createBaseConverseRequest(): ConverseRequest {
     agent: "",
     variables: {},
     parameters: undefined,
+    outputSchema: "",
   };
 }
 
@@ -399,6 +410,9 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     });
     if (message.parameters !== undefined) {
       ModelParameters.encode(message.parameters, writer.uint32(106).fork()).join();
+    }
+    if (message.outputSchema !== "") {
+      writer.uint32(122).string(message.outputSchema);
     }
     return writer;
   },
@@ -523,6 +537,14 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
             message.parameters = ModelParameters.decode(reader, reader.uint32());
             continue;
           }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.outputSchema = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -587,6 +609,11 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
         )
         : {},
       parameters: isSet(object.parameters) ? ModelParameters.fromJSON(object.parameters) : undefined,
+      outputSchema: isSet(object.outputSchema)
+        ? globalThis.String(object.outputSchema)
+        : isSet(object.output_schema)
+        ? globalThis.String(object.output_schema)
+        : "",
     };
   },
 
@@ -637,6 +664,9 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     if (message.parameters !== undefined) {
       obj.parameters = ModelParameters.toJSON(message.parameters);
     }
+    if (message.outputSchema !== "") {
+      obj.outputSchema = message.outputSchema;
+    }
     return obj;
   },
 
@@ -672,6 +702,7 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     message.parameters = (object.parameters !== undefined && object.parameters !== null)
       ? ModelParameters.fromPartial(object.parameters)
       : undefined;
+    message.outputSchema = object.outputSchema ?? "";
     return message;
   },
 };

@@ -134,6 +134,11 @@ export enum CallPurpose {
    * that answered.
    */
   CALL_PURPOSE_SUB_AGENT = 3,
+  /**
+   * CALL_PURPOSE_STRUCTURED_OUTPUT - Another answer of an agent, or of one that it called (`ModelCall.agent_path`), because its answer before was not
+   * valid by the `output_schema`.
+   */
+  CALL_PURPOSE_STRUCTURED_OUTPUT = 4,
   UNRECOGNIZED = -1,
 }
 
@@ -151,6 +156,9 @@ export function callPurposeFromJSON(object: any): CallPurpose {
     case 3:
     case "CALL_PURPOSE_SUB_AGENT":
       return CallPurpose.CALL_PURPOSE_SUB_AGENT;
+    case 4:
+    case "CALL_PURPOSE_STRUCTURED_OUTPUT":
+      return CallPurpose.CALL_PURPOSE_STRUCTURED_OUTPUT;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -168,6 +176,8 @@ export function callPurposeToJSON(object: CallPurpose): string {
       return "CALL_PURPOSE_SUMMARY";
     case CallPurpose.CALL_PURPOSE_SUB_AGENT:
       return "CALL_PURPOSE_SUB_AGENT";
+    case CallPurpose.CALL_PURPOSE_STRUCTURED_OUTPUT:
+      return "CALL_PURPOSE_STRUCTURED_OUTPUT";
     case CallPurpose.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

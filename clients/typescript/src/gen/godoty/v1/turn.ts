@@ -119,6 +119,11 @@ export enum StopReason {
    * that the remaining amount covers, or the next model call was not made.
    */
   STOP_REASON_BUDGET = 6,
+  /**
+   * STOP_REASON_OUTPUT_INVALID - None of the model's answers was valid by the turn's `output_schema`: 3, each a model call of the turn. They are not
+   * streamed and not stored.
+   */
+  STOP_REASON_OUTPUT_INVALID = 7,
   UNRECOGNIZED = -1,
 }
 
@@ -145,6 +150,9 @@ export function stopReasonFromJSON(object: any): StopReason {
     case 6:
     case "STOP_REASON_BUDGET":
       return StopReason.STOP_REASON_BUDGET;
+    case 7:
+    case "STOP_REASON_OUTPUT_INVALID":
+      return StopReason.STOP_REASON_OUTPUT_INVALID;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -168,6 +176,8 @@ export function stopReasonToJSON(object: StopReason): string {
       return "STOP_REASON_INTERRUPTED";
     case StopReason.STOP_REASON_BUDGET:
       return "STOP_REASON_BUDGET";
+    case StopReason.STOP_REASON_OUTPUT_INVALID:
+      return "STOP_REASON_OUTPUT_INVALID";
     case StopReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
@@ -411,6 +421,12 @@ export interface TurnFinished {
   cycleDurations: Duration[];
   /** The tools used. */
   tools: ToolSummary[];
+  /**
+   * The value of a turn with an `output_schema`, as JSON text: valid by the schema, at most 1 MiB, with the numbers as
+   * the model wrote them. The turn's last `text_delta` events have the same text. Unset: the turn has no schema, or
+   * `stop_reason` says why there is no value.
+   */
+  outputJson?: string | undefined;
 }
 
 /** Statistics of a tool in a turn. */
@@ -465,7 +481,14 @@ export interface Turn {
   /** The name of the agent. Empty: the turn has made no model call. */
   agent: string;
   /** The number of the agent's version. Unset: as for `agent`, or an earlier build ran the turn. */
-  agentVersion?: number | undefined;
+  agentVersion?:
+    | number
+    | undefined;
+  /**
+   * The value of a turn with an `output_schema`, as in `TurnFinished.output_json`. GetTurn alone returns it. Unset: there
+   * is none.
+   */
+  outputJson?: string | undefined;
 }
 
 function createBaseTurnLimits(): TurnLimits {
@@ -1665,7 +1688,14 @@ export const ModelCallFinished: MessageFns<ModelCallFinished> = {
 };
 
 function createBaseTurnFinished(): TurnFinished {
-  return { stopReason: 0, turnTotals: undefined, sessionTotals: undefined, cycleDurations: [], tools: [] };
+  return {
+    stopReason: 0,
+    turnTotals: undefined,
+    sessionTotals: undefined,
+    cycleDurations: [],
+    tools: [],
+    outputJson: undefined,
+  };
 }
 
 export const TurnFinished: MessageFns<TurnFinished> = {
@@ -1684,6 +1714,9 @@ export const TurnFinished: MessageFns<TurnFinished> = {
     }
     for (const v of message.tools) {
       ToolSummary.encode(v!, writer.uint32(42).fork()).join();
+    }
+    if (message.outputJson !== undefined) {
+      writer.uint32(50).string(message.outputJson);
     }
     return writer;
   },
@@ -1741,6 +1774,14 @@ export const TurnFinished: MessageFns<TurnFinished> = {
             message.tools.push(ToolSummary.decode(reader, reader.uint32()));
             continue;
           }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.outputJson = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1778,6 +1819,11 @@ export const TurnFinished: MessageFns<TurnFinished> = {
       tools: globalThis.Array.isArray(object?.tools)
         ? object.tools.map((e: any) => ToolSummary.fromJSON(e))
         : [],
+      outputJson: isSet(object.outputJson)
+        ? globalThis.String(object.outputJson)
+        : isSet(object.output_json)
+        ? globalThis.String(object.output_json)
+        : undefined,
     };
   },
 
@@ -1798,6 +1844,9 @@ export const TurnFinished: MessageFns<TurnFinished> = {
     if (message.tools?.length) {
       obj.tools = message.tools.map((e) => ToolSummary.toJSON(e));
     }
+    if (message.outputJson !== undefined) {
+      obj.outputJson = message.outputJson;
+    }
     return obj;
   },
 
@@ -1815,6 +1864,7 @@ export const TurnFinished: MessageFns<TurnFinished> = {
       : undefined;
     message.cycleDurations = object.cycleDurations?.map((e) => Duration.fromPartial(e)) || [];
     message.tools = object.tools?.map((e) => ToolSummary.fromPartial(e)) || [];
+    message.outputJson = object.outputJson ?? undefined;
     return message;
   },
 };
@@ -2005,6 +2055,7 @@ function createBaseTurn(): Turn {
     endTime: undefined,
     agent: "",
     agentVersion: undefined,
+    outputJson: undefined,
   };
 }
 
@@ -2048,6 +2099,9 @@ export const Turn: MessageFns<Turn> = {
     }
     if (message.agentVersion !== undefined) {
       writer.uint32(104).int32(message.agentVersion);
+    }
+    if (message.outputJson !== undefined) {
+      writer.uint32(114).string(message.outputJson);
     }
     return writer;
   },
@@ -2169,6 +2223,14 @@ export const Turn: MessageFns<Turn> = {
             message.agentVersion = reader.int32();
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.outputJson = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -2228,6 +2290,11 @@ export const Turn: MessageFns<Turn> = {
         : isSet(object.agent_version)
         ? globalThis.Number(object.agent_version)
         : undefined,
+      outputJson: isSet(object.outputJson)
+        ? globalThis.String(object.outputJson)
+        : isSet(object.output_json)
+        ? globalThis.String(object.output_json)
+        : undefined,
     };
   },
 
@@ -2272,6 +2339,9 @@ export const Turn: MessageFns<Turn> = {
     if (message.agentVersion !== undefined) {
       obj.agentVersion = Math.round(message.agentVersion);
     }
+    if (message.outputJson !== undefined) {
+      obj.outputJson = message.outputJson;
+    }
     return obj;
   },
 
@@ -2295,6 +2365,7 @@ export const Turn: MessageFns<Turn> = {
     message.endTime = object.endTime ?? undefined;
     message.agent = object.agent ?? "";
     message.agentVersion = object.agentVersion ?? undefined;
+    message.outputJson = object.outputJson ?? undefined;
     return message;
   },
 };
