@@ -8,7 +8,7 @@ tool. What was not valid reaches neither the readers nor the conversation.
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import structlog
 from strands.types.content import Messages
@@ -211,7 +211,7 @@ class OutputModel(OpenRouterModel):
         for name in ("response_format", "provider"):
             self._parameters.pop(name, None)
         spec: ToolSpec = {"name": tool, "description": _DESCRIPTION, "inputSchema": {"json": self._schema.sent}}
-        forced: ToolChoice = {"any": ToolChoiceAny()}
+        forced: dict[Literal["any"], ToolChoiceAny] = {"any": ToolChoiceAny()}
         return [*tool_specs, spec], forced if self._way.forced else None
 
 

@@ -161,7 +161,7 @@ async def test_numbers_are_those_of_the_model(caller: Caller, queue: Queue, mode
 
 
 @each_way
-async def test_replay_tells_the_same_value(caller: Caller, queue: Queue, model: str) -> None:
+async def test_replay_has_the_same_value(caller: Caller, queue: Queue, model: str) -> None:
     """ResumeTurn, GetTurn, and the same request again; a list of turns leaves it out."""
     queue("@sandbox default wrong=1")
     turn = await answered(caller, FLAT, model=model, request_id="once")

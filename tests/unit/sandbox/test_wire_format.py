@@ -83,7 +83,7 @@ async def test_arithmetic_question_calls_calculator(ask: Ask, chunks: Chunks, st
 
     answer = streamed_text(await ask("", messages=messages, tools=[CALCULATOR]))
 
-    assert call["function"] == {"name": "calculator", "arguments": '{"expression": "12 * (3 + 4)"}'}
+    assert call["function"] == {"name": "calculator", "arguments": '{"expression":"12 * (3 + 4)"}'}
     assert body["choices"][0]["finish_reason"] == "tool_calls"
     assert answer == "That makes 84."
 
@@ -135,7 +135,7 @@ async def test_streamed_tool_arguments_form_valid_json(ask: Ask, chunks: Chunks)
     parts = [part for chunk in parsed for part in chunk["choices"][0]["delta"].get("tool_calls", [])]
 
     assert parts[0]["function"] == {"name": "calculator", "arguments": ""}
-    assert "".join(part["function"]["arguments"] for part in parts) == '{"expression": "6 * 7"}'
+    assert "".join(part["function"]["arguments"] for part in parts) == '{"expression":"6 * 7"}'
 
 
 async def test_unstreamed_body_starts_with_white_space(ask: Ask) -> None:
@@ -204,4 +204,4 @@ async def test_unicode_is_quoted_and_schema_gets_valid_json(ask: Ask, streamed_t
     }
 
     assert "Grüße 🦊" in streamed_text(await ask("Grüße 🦊"))
-    assert streamed_text(await ask("@sandbox default", response_format=form)) == '{"n": 1}'
+    assert streamed_text(await ask("@sandbox default", response_format=form)) == '{"n":1}'
