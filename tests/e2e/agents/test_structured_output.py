@@ -61,7 +61,7 @@ async def texts(caller: Caller, session_id: str = "talk") -> list[str]:
 
 
 async def turn_of(caller: Caller, turn: Turn) -> turn_pb2.Turn:
-    """Return what GetTurn tells of a turn."""
+    """Return what GetTurn returns of a turn."""
     found: turn_pb2.Turn = (await caller.call("GetTurn", pb.GetTurnRequest(turn_id=turn.responses[0].turn_id))).turn
     return found
 
