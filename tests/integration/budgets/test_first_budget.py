@@ -1,5 +1,6 @@
 """A tenant's first budget: tracking starts before the policy is in force, or the policy is not in force at all."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -12,9 +13,11 @@ from godoty_service.budgets.charges import OpeningBalance
 from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.errors import StorageUnavailable
 from godoty_service.tenancy.policies import NO_POLICY, Policies, Policy, PolicyChange, PolicyVersion
+from tests.conftest import Start
 from tests.faults.invoice_comparison import spending_at
 from tests.support.backends import ME
 from tests.support.caller import Caller
+from tests.support.service import Service
 
 BUDGET = Budget(window=BudgetWindow.MONTH, limit=Decimal(100), hard=True)
 HARD_AND_SOFT = pytest.mark.parametrize("hard", [True, False], ids=["hard", "soft"])
@@ -76,9 +79,10 @@ async def test_tracking_has_started_when_the_policy_is_written(caller: Caller, m
 
 @HARD_AND_SOFT
 async def test_turns_run_while_the_final_balance_cannot_be_summed(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch, *, hard: bool
+    serve: Start, connect: Callable[[Service], Caller], monkeypatch: pytest.MonkeyPatch, *, hard: bool
 ) -> None:
     """The budget is in force with its first balance; once the final one can be summed, it has every charge."""
+    caller = connect(await serve())
     tenant_id = caller.service.tenant_id
     async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
         policy = Policy(budgets=(replace(BUDGET, hard=hard),))
