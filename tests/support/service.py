@@ -131,7 +131,7 @@ class Service:
 def stored_bytes(service: Service) -> bytes:
     """Return all documents of the database, as they are stored: what is in clear can be found in them."""
     options: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
-    database: Database[RawBSONDocument] = service.database.with_options(options)  # type: ignore[arg-type] # of other documents
+    database: Database[RawBSONDocument] = service.database.with_options(options)
     return b"".join(each.raw for name in database.list_collection_names() for each in database[name].find())
 
 
