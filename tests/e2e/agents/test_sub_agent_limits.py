@@ -235,4 +235,6 @@ async def test_sub_agent_has_fifteen_minutes_for_a_call(
     assert stop_of(turn) == "STOP_REASON_END_TURN"
     entries = await settled(service, 4)
     assert [each.agent for each in entries] == ["coordinator", "researcher", "checker", *CHAIN[:expired][::-1]]
+    assert entries[2].duration is not None
+    assert entries[2].start_time + entries[2].duration <= entries[3].start_time  # it reserves nothing for the rest
     assert total(entries) == service.invoiced("talk")

@@ -65,7 +65,7 @@ async def test_span_of_each_agent_has_what_it_and_those_below_have_cost(
 async def test_spans_of_cancelled_agents_are_exported(
     serve: Start, connect: Any, define: Any, exporter: InMemorySpanExporter
 ) -> None:
-    """The call that was running is pending on its span, and on those of the agents above."""
+    """The call that was running is pending on its span, its cycle's, and on those of the agents above."""
     caller: Caller = connect(await serve(span_exporter=exporter))
     await chain(define(caller))
     stream = caller.start(reaching(2, HOLD), agent="coordinator")
@@ -77,6 +77,8 @@ async def test_spans_of_cancelled_agents_are_exported(
     running = caller.service.entries("talk")[2]
     (call,) = [values(each) for each in named(exporter, "chat") if values(each)["godoty.call.id"] == running.call_id]
     assert (call["godoty.call.state"], "godoty.cost_usd" in call) == ("pending", False)
+    cycles = [values(each).get("godoty.call.id") for each in named(exporter, "execute_event_loop_cycle")]
+    assert sorted(map(str, cycles)) == sorted(each.call_id for each in caller.service.entries("talk"))
     for name, number in (("checker", 1), ("researcher", 2), ("coordinator", 3)):
         (span,) = named(exporter, f"invoke_agent {name}")
         assert (values(span)["godoty.model_calls"], values(span)["godoty.open_calls"]) == (number, 1)
