@@ -31,7 +31,7 @@ class _Scanner:
     def __init__(self, pattern: str) -> None:
         self._pattern = pattern
         self._at = 0
-        self._outer: list[int] = []  # the sums of the open groups' surroundings
+        self._outer: list[int] = []  # the sums outside of the open groups
         self._sum = 0
         self._last = 0  # the states of the last atom, which a repetition repeats
 

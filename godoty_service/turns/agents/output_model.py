@@ -171,7 +171,7 @@ class OutputModel(OpenRouterModel):
         self._correction = []
         self.purpose = CallPurpose.AGENT
         self.output = output
-        return list(answer.passed_on(used) if output is None else answer.answered(output, used))
+        return list(answer.forwarded(used) if output is None else answer.answered(output, used))
 
     def _refuse(self, answer: OutputAnswer, fault: str) -> None:
         """Make the model answer again.

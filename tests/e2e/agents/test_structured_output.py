@@ -61,7 +61,7 @@ async def texts(caller: Caller, session_id: str = "talk") -> list[str]:
 
 
 async def turn_of(caller: Caller, turn: Turn) -> turn_pb2.Turn:
-    """Return what GetTurn tells of a turn."""
+    """Return a turn as GetTurn does."""
     found: turn_pb2.Turn = (await caller.call("GetTurn", pb.GetTurnRequest(turn_id=turn.responses[0].turn_id))).turn
     return found
 
@@ -161,7 +161,7 @@ async def test_numbers_are_those_of_the_model(caller: Caller, queue: Queue, mode
 
 
 @each_way
-async def test_replay_tells_the_same_value(caller: Caller, queue: Queue, model: str) -> None:
+async def test_replay_has_the_same_value(caller: Caller, queue: Queue, model: str) -> None:
     """ResumeTurn, GetTurn, and the same request again; a list of turns leaves it out."""
     queue("@sandbox default wrong=1")
     turn = await answered(caller, FLAT, model=model, request_id="once")
