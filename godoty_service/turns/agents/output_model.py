@@ -8,7 +8,7 @@ tool. What was not valid reaches neither the readers nor the conversation.
 from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import structlog
 from strands.types.content import Messages
@@ -31,6 +31,7 @@ TOOL: Final = "final_answer"
 _DESCRIPTION: Final = (
     "Gives the final answer by the input schema. Call it once, at the end, instead of writing the answer."
 )
+_MUST_CALL: Final[dict[Literal["any"], ToolChoiceAny]] = {"any": ToolChoiceAny()}
 _REFUSALS: Final = (ProviderRejectedRequest, ModelUnavailable)  # perhaps because of `response_format`
 
 
@@ -211,7 +212,7 @@ class OutputModel(OpenRouterModel):
         for name in ("response_format", "provider"):
             self._parameters.pop(name, None)
         spec: ToolSpec = {"name": tool, "description": _DESCRIPTION, "inputSchema": {"json": self._schema.sent}}
-        return [*tool_specs, spec], {"any": ToolChoiceAny()} if self._way.forced else None
+        return [*tool_specs, spec], _MUST_CALL if self._way.forced else None
 
 
 def _free_name(tool_specs: list[ToolSpec]) -> str:
