@@ -96,7 +96,7 @@ class OutputAnswer:
         finals = [_input_of(each) for each in self._blocks if each.kind == "final"]
         return finals or [(self.text, None if self.text.strip() else "there is none")]
 
-    def without_calls(self, used: Mapping[str, int]) -> Iterator[StreamEvent]:
+    def forwarded(self, used: Mapping[str, int]) -> Iterator[StreamEvent]:
         """Yield its events without those calls.
 
         Args:

@@ -31,6 +31,7 @@ TOOL: Final = "final_answer"
 _DESCRIPTION: Final = (
     "Gives the final answer by the input schema. Call it once, at the end, instead of writing the answer."
 )
+_MUST_CALL: Final[dict[Literal["any"], ToolChoiceAny]] = {"any": ToolChoiceAny()}
 _REFUSALS: Final = (ProviderRejectedRequest, ModelUnavailable)  # perhaps because of `response_format`
 
 
@@ -171,7 +172,7 @@ class OutputModel(OpenRouterModel):
         self._correction = []
         self.purpose = CallPurpose.AGENT
         self.output = output
-        return list(answer.without_calls(used) if output is None else answer.answered(output, used))
+        return list(answer.forwarded(used) if output is None else answer.answered(output, used))
 
     def _refuse(self, answer: OutputAnswer, fault: str) -> None:
         """Make the model answer again.
@@ -211,8 +212,7 @@ class OutputModel(OpenRouterModel):
         for name in ("response_format", "provider"):
             self._parameters.pop(name, None)
         spec: ToolSpec = {"name": tool, "description": _DESCRIPTION, "inputSchema": {"json": self._schema.sent}}
-        forced: dict[Literal["any"], ToolChoiceAny] = {"any": ToolChoiceAny()}
-        return [*tool_specs, spec], forced if self._way.forced else None
+        return [*tool_specs, spec], _MUST_CALL if self._way.forced else None
 
 
 def _free_name(tool_specs: list[ToolSpec]) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -10,6 +11,7 @@ import pytest
 from godoty.v1 import agent_pb2, turn_pb2
 from godoty.v1 import agent_service_pb2 as pb
 
+from godoty_service.cli.agents.files import read_definitions
 from godoty_service.ledger.entries import CallPurpose
 from tests.e2e.agents.conftest import INVALID, Definer, refused
 from tests.e2e.turns.streams import joined, resume
@@ -21,6 +23,7 @@ NATIVE = "openai/gpt-4o-mini"  # has `structured_outputs`
 TOOLS = "z-ai/glm-5.3"  # has tools, and no `structured_outputs`
 NEITHER = "minimax/minimax-m2-her"
 FLAT = json.dumps(SCHEMAS["flat"])
+EXAMPLE = Path(__file__).parents[3] / "examples" / "agents" / "extractor.yaml"
 END, INVALID_OUTPUT = turn_pb2.STOP_REASON_END_TURN, turn_pb2.STOP_REASON_OUTPUT_INVALID
 BUDGET, CUT = turn_pb2.STOP_REASON_BUDGET, turn_pb2.STOP_REASON_MAX_OUTPUT_TOKENS
 AGENT, RETRY = CallPurpose.AGENT, CallPurpose.STRUCTURED_OUTPUT
@@ -61,7 +64,7 @@ async def texts(caller: Caller, session_id: str = "talk") -> list[str]:
 
 
 async def turn_of(caller: Caller, turn: Turn) -> turn_pb2.Turn:
-    """Return what GetTurn returns of a turn."""
+    """Return a turn as GetTurn does."""
     found: turn_pb2.Turn = (await caller.call("GetTurn", pb.GetTurnRequest(turn_id=turn.responses[0].turn_id))).turn
     return found
 
@@ -370,6 +373,16 @@ async def test_sub_agent_gives_its_value(definer: Definer, caller: Caller, queue
     assert "gave no answer" in error
     assert not good.finished.HasField("output_json")
     assert [each.purpose for each in caller.service.entries("other")][1:4] == [CallPurpose.SUB_AGENT, RETRY, RETRY]
+
+
+async def test_extractor_of_the_examples_reads_an_invoice(definer: Definer, caller: Caller) -> None:
+    """As its file has it, which is a valid schema of what it returns."""
+    (definition,) = read_definitions(EXAMPLE)
+    await definer.call("ApplyAgent", definition=definition)
+    turn = await caller.converse("Invoice of Acme, 3 chairs: 150.00 EUR", agent="extractor")
+
+    assert turn.finished.stop_reason == END
+    assert jsonschema.Draft202012Validator(json.loads(definition.output_schema)).is_valid(json.loads(turn.text))
 
 
 async def test_model_that_can_do_neither_is_refused(caller: Caller) -> None:
