@@ -19,6 +19,7 @@ from godoty_service.openrouter.read_pacer import ReadPacer
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.provider_prices import ProviderPrices
+from godoty_service.pricing.server_tools import ServerToolPrices
 from godoty_service.settings import Settings
 from godoty_service.tenancy.provider_keys import ProviderKeys
 
@@ -113,6 +114,9 @@ def _oracle(
             keep_for=timedelta(seconds=settings.catalogue_refresh),
             on_rejected=on_rejected,
             clock=clock,
+        ),
+        server_tools=ServerToolPrices(
+            fetch=api.tools, valid_for=timedelta(seconds=settings.catalogue_refresh), clock=clock
         ),
         least_share=settings.catalogue_least_share,
         on_rejected=on_rejected,

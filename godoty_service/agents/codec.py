@@ -25,6 +25,12 @@ from godoty_service.agents.definitions import (
     SubAgent,
     ToolEntry,
 )
+from godoty_service.agents.server_tools import (
+    fetch_from_fields,
+    fetch_to_fields,
+    search_from_fields,
+    search_to_fields,
+)
 
 Member = TypeVar("Member", bound=StrEnum)
 Fields = dict[str, Any]
@@ -49,6 +55,8 @@ def definition_to_text(definition: AgentDefinition) -> str:
         # Always there: an empty list is another content than the default.
         "overridable": sorted(definition.overridable),
         **({"prompt_caching": True} if definition.prompt_caching else {}),
+        **search_to_fields(definition.web_search),
+        **fetch_to_fields(definition.web_fetch),
     }
     return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
@@ -73,6 +81,8 @@ def definition_from_text(name: str, text: str) -> AgentDefinition:
         history=HistorySettings(messages=history.get("messages"), mode=_member(HistoryMode, history.get("mode"))),
         overridable=frozenset(each for text in content["overridable"] if (each := _member(Override, text)) is not None),
         prompt_caching=content.get("prompt_caching", False),
+        web_search=search_from_fields(content.get("web_search")),
+        web_fetch=fetch_from_fields(content.get("web_fetch")),
     )
 
 

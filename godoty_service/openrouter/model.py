@@ -31,6 +31,7 @@ from godoty_service.openrouter.message_normalizer import BLANK_TEXT, MAKER, Mess
 from godoty_service.openrouter.reasoning_details import details_of, maker_of
 from godoty_service.openrouter.response_reader import ResponseReader
 from godoty_service.openrouter.stream_decoder import Listener, StreamDecoder
+from godoty_service.pricing.server_tools import NO_OFFER, ServerToolOffer
 
 LISTENER = "listener"  # in the invocation state: receives the answers to the agent's own calls, not to a summary's
 MAX_ATTEMPTS = 3
@@ -74,6 +75,7 @@ class OpenRouterModel(OpenAIModel):
         call_output_tokens: int | None = None,
         side_output_tokens: int | None = None,
         parameters: Mapping[str, Any] | None = None,
+        server_tools: ServerToolOffer = NO_OFFER,
         call_terms: Callable[[int], Awaitable[CallTerms]] | None = None,
         user: str | None = None,
         session_key: str | None = None,
@@ -94,6 +96,7 @@ class OpenRouterModel(OpenAIModel):
             call_output_tokens: Output tokens of one of the agent's own calls.
             side_output_tokens: Output tokens of one other call (a summary).
             parameters: Further fields of the agent's own requests, such as `temperature`.
+            server_tools: Tools that the provider runs, for the agent's own requests.
             call_terms: Returns the limits of one call, by the bytes of its request; None: calls have no limits.
             user: A pseudonym of the end user, for the provider.
             session_key: A pseudonym of the session; it pins the provider, which keeps prompt caches warm.
@@ -112,6 +115,7 @@ class OpenRouterModel(OpenAIModel):
         self._call_output = call_output_tokens
         self._side_output = side_output_tokens
         self._parameters = dict(parameters or {})
+        self._server_tools = server_tools
         self._call_terms = call_terms
         self._provider = provider
         self._limits = limits or AnswerLimits()
@@ -148,6 +152,8 @@ class OpenRouterModel(OpenAIModel):
         listener: Listener | None = (invocation_state or {}).get(LISTENER)
         if listener is not None:
             request |= self._parameters
+            if self._server_tools.entries:
+                request["tools"] = [*request.get("tools", ()), *self._server_tools.entries]
             self._call_limits.take_call()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             decoder = StreamDecoder(
@@ -204,6 +210,7 @@ class OpenRouterModel(OpenAIModel):
             max_price=(terms.provider or {}).get("max_price"),
             attempt=attempt,
             purpose=CallPurpose.SUMMARY if side else CallPurpose.AGENT,
+            server_tools=() if side else self._server_tools.uses,
         )
         if reserved is not None:
             reserved.lower(call.output_limit)

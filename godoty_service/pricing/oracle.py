@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -21,6 +21,7 @@ from godoty_service.pricing.catalogue import Catalogue, CatalogueModel, Endpoint
 from godoty_service.pricing.listing_checks import check_priced, check_shrink
 from godoty_service.pricing.money import format_usd, multiply
 from godoty_service.pricing.provider_prices import PriceSnapshot, ProviderPrices
+from godoty_service.pricing.server_tools import NO_SERVER_TOOLS, ServerToolPrices, ServerToolUse
 from godoty_service.pricing.token_usage import TokenUsage
 from godoty_service.pricing.unit_prices import PriceEvidence, price
 from godoty_service.pricing.upper_bound import TEMPLATE_TOKENS, output_limit, upper_bound
@@ -52,6 +53,7 @@ class PricingOracle:
         *,
         fetch_models: Fetch,
         providers: ProviderPrices,
+        server_tools: ServerToolPrices,
         least_share: float = 0.5,
         on_rejected: Callable[[str], None] = lambda _: None,
         clock: Clock = utc_now,
@@ -62,6 +64,7 @@ class PricingOracle:
             collection: Stores the catalogues.
             fetch_models: Fetches the body of the provider's model listing.
             providers: The providers' own prices.
+            server_tools: The prices of the provider's server tools.
             least_share: The smallest accepted ratio of priced models to those of the listing before.
             on_rejected: Called with "models" for each listing that was fetched and rejected.
             clock: Returns the time.
@@ -69,6 +72,7 @@ class PricingOracle:
         self._catalogues = collection
         self._fetch_models = fetch_models
         self._providers = providers
+        self._server_tools = server_tools
         self._least_share = least_share
         self._on_rejected = on_rejected
         self._clock = clock
@@ -148,8 +152,10 @@ class PricingOracle:
         """Return the seconds since the provider last confirmed the catalogue; None: there is none."""
         return (self._clock() - self.seen_time).total_seconds() if self.seen_time else None
 
-    async def prepare(self, models: tuple[str, ...]) -> None:
-        """Load the providers' own prices of these models; wait at most two seconds."""
+    async def prepare(self, models: tuple[str, ...], *, server_tools: bool = False) -> None:
+        """Load the providers' own prices of these models, and those of server tools: at most two seconds for each."""
+        if server_tools:
+            await self._server_tools.prepare()
         found = [self.current.find(model) for model in models] if self.current else []
         await self._providers.prepare({model.id for model in found if model is not None})
 
@@ -160,6 +166,7 @@ class PricingOracle:
         request_bytes: int,
         max_output_tokens: int | None,
         max_price: Mapping[str, str] | None = None,
+        server_tools: Sequence[ServerToolUse] = (),
     ) -> Decimal | None:
         """Return the upper bound of a request's cost for any of the models; None: it is not known.
 
@@ -168,7 +175,11 @@ class PricingOracle:
             request_bytes: The length of the request.
             max_output_tokens: The output limit that the request carries.
             max_price: `provider.max_price` as the request carries it; None: it carries none.
+            server_tools: What the request may use of server tools.
         """
+        tools = self._server_tools.bound(server_tools) if server_tools else NO_SERVER_TOOLS
+        if tools is None:
+            return None
         catalogue = self.current
         offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
         if not offers or not all(catalogue and catalogue.offers(model) for model in models):
@@ -180,7 +191,12 @@ class PricingOracle:
             models=offers,
             endpoint_prices=[prices for prices in known if prices is not None],
             max_price=None if max_price is None else _per_token(max_price),
+            server_tools=tools,
         )
+
+    def unbounded_tools(self, server_tools: Sequence[ServerToolUse]) -> list[str]:
+        """Return the server tools that have no finite bound, as errors name them."""
+        return [each.label for each in server_tools if self._server_tools.is_unbounded(each)]
 
     def output_limit(self, models: tuple[str, ...], *, request_bytes: int) -> int | None:
         """Return the largest output limit that all of these models accept; None: it is not known."""

@@ -6,6 +6,7 @@ calling model sees, except for a cancellation of the turn.
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from godoty_service.agents.profile import AgentInput, AgentProfile, agent_profil
 from godoty_service.agents.sub_agents import MAX_CALLS, MAX_SECONDS, CallNotPossible, called_version, check_call
 from godoty_service.agents.tools.session_cost import SESSION_TOTALS, SessionTotalsReader
 from godoty_service.budgets.turn_budget import SubAgentLimit
+from godoty_service.citations import Citation
 from godoty_service.errors import ProviderError
 from godoty_service.metering.meter import CallingAgent, TurnMeter
 from godoty_service.metering.sub_agent_meter import SubAgentMeter
@@ -108,6 +110,9 @@ class _Unheard:
         """Do nothing."""
 
     def reasoning(self, piece: str) -> None:
+        """Do nothing."""
+
+    def citations(self, found: Sequence[Citation]) -> None:
         """Do nothing."""
 
     def complete(self) -> None:

@@ -11,6 +11,7 @@ from godoty_service.clock import milliseconds_of, utc_now
 from godoty_service.errors import GodotyError, TurnTooLarge
 from godoty_service.turns.event_log.events import (
     HEARTBEAT,
+    Annotations,
     Event,
     ModelCallFinished,
     ReadEvent,
@@ -220,6 +221,8 @@ def _size(event: Event) -> int:
     if isinstance(event, (TextDelta, ReasoningDelta)):  # nearly all events
         return _OVERHEAD + _bytes(event.text)
     match event:
+        case Annotations(citations=citations):
+            return _OVERHEAD + sum(each.size for each in citations)
         case ToolCallStarted(tool_call_id=name, name=tool, input_json=text, sub_agent_path=path):
             return _OVERHEAD + _bytes(name) + _bytes(tool) + _bytes(text) + len(path)
         case ToolProgress(tool_call_id=name, message=text) | ToolCallFinished(tool_call_id=name, output=text):
