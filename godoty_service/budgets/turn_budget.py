@@ -107,9 +107,9 @@ class TurnBudget:
 def _unbounded(call: PlannedCall, model: str) -> CostUnbounded:
     """Return the error of a call without a finite bound, which names what has none."""
     tools = ", ".join(call.unbounded_tools)
-    what = tools or "The model's cost"
+    cost = f"The cost of {tools}" if tools else "The model's cost"
     return CostUnbounded(
-        f"{what[:1].upper()}{what[1:]} has no finite bound, which a hard budget and max_cost_usd need.",
+        f"{cost} has no finite bound, which a hard budget and max_cost_usd need.",
         metadata={"model": model, **({"server_tools": tools} if tools else {})},
     )
 

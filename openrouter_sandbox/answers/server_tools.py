@@ -1,7 +1,7 @@
 """Runs the server tools of a request as OpenRouter does: a loop of the model's answers and of the calls in them.
 
-By default the model searches once, if the request offers a search. The scenario's `uses=N` is the number of calls of each
-offered tool, one in each step, or all in the first with `together=1`; `result_tokens=N` is the size of each result.
+By default the model searches once, if the request offers a search. The scenario's `uses=N` is the number of calls of
+each offered tool, one in each step, or all in the first with `together=1`; `result_tokens=N` is the size of a result.
 """
 
 from collections import Counter

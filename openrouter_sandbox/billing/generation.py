@@ -114,7 +114,7 @@ class Generation:
 
     @property
     def openrouter_metadata(self) -> dict[str, Any]:
-        """The `openrouter_metadata` of the last chunk, if the request asks for it: with the fees of a plugin's search."""
+        """The `openrouter_metadata` of the last chunk, if the request asks for it, with a plugin's fees."""
         if not self._with_metadata:
             return {}
         searches = 0 if self.scenario.has("searches") else self._plugin_searches()

@@ -33,6 +33,19 @@ WHOLE: dict[str, Any] = {
     "history": {"messages": 12, "mode": "HISTORY_MODE_SUMMARY"},
     "overridable": {"fields": ["AGENT_OVERRIDE_MODEL"]},
     "prompt_caching": True,
+    "web_search": {
+        "engine": "WEB_SEARCH_ENGINE_PARALLEL",
+        "max_uses": 2,
+        "max_results": 4,
+        "max_characters": 300,
+        "allowed_domains": ["example.com", "*.example.org"],
+    },
+    "web_fetch": {
+        "engine": "WEB_FETCH_ENGINE_EXA",
+        "max_uses": 1,
+        "max_content_tokens": 900,
+        "excluded_domains": ["example.com/private"],
+    },
 }
 
 

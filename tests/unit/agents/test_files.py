@@ -37,6 +37,8 @@ tools: [calculator, {builtin: current_time}]
 limits: {max_model_calls: 3, max_cost_usd: "0.05"}
 history: {messages: 12, mode: summary}
 overridable: [model]
+web_search: {engine: exa, max_uses: 2, allowed_domains: [example.com]}
+web_fetch: {}
 """
 
 
@@ -67,6 +69,8 @@ def test_file_is_the_definition_that_it_says(tmp_path: Path) -> None:
         limits={"max_model_calls": 3, "max_cost_usd": "0.05"},
         history={"messages": 12, "mode": "HISTORY_MODE_SUMMARY"},
         overridable={"fields": ["AGENT_OVERRIDE_MODEL"]},
+        web_search={"engine": "WEB_SEARCH_ENGINE_EXA", "max_uses": 2, "allowed_domains": ["example.com"]},
+        web_fetch={},
     )
 
 
