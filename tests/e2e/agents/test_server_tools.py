@@ -3,15 +3,18 @@
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import session_pb2 as session_pb
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
+from godoty_service.cli.agents.files import read_definitions
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.states import CallState
 from godoty_service.tenancy.policies import Policy, PolicyChange
@@ -23,6 +26,7 @@ from tests.support.backends import ME
 from tests.support.caller import Caller, Turn, failure_of, read
 from tests.support.service import Service, format_amount
 
+ROOT = Path(__file__).parents[3]
 MODEL = "openai/gpt-4o-mini"
 EXA = "sse_2026-08_websearch-exa_server-tool.sse"
 SEARCH_FEE = Decimal("0.007")  # of Exa, in the sandbox's list
@@ -134,7 +138,7 @@ async def test_citations_of_an_interrupted_answer_are_stored_with_its_text(defin
     assert [each.title for each in answer.citations] == ["Page 1", "Page 2", "Page 3"]
 
 
-async def test_fees_are_in_the_cost_and_told_apart(definer: Definer, caller: Caller) -> None:
+async def test_fees_are_in_the_cost_and_reported_apart(definer: Definer, caller: Caller) -> None:
     """Two searches of Exa: in the cost, beside it, in the counters, and on the invoice, to the last digit."""
     await definer.apply(model=MODEL, web_search=SEARCH)
     turn = await caller.converse("@sandbox default uses=2", agent="support")
@@ -162,7 +166,7 @@ async def test_fees_that_the_provider_does_not_report_are_unknown(definer: Defin
     assert entry_of(caller).cost == caller.service.invoiced("talk")
 
 
-async def test_search_of_a_plugin_is_told_apart(caller: Caller) -> None:
+async def test_fee_of_a_plugin_is_reported_apart(caller: Caller) -> None:
     """The variant `:online` searches without a counter: the pipeline in the answer has the fee."""
     turn = await caller.converse("@sandbox plain", model=f"{MODEL}:online")
 
@@ -170,7 +174,7 @@ async def test_search_of_a_plugin_is_told_apart(caller: Caller) -> None:
     assert entry_of(caller).cost == caller.service.invoiced("talk")
 
 
-async def test_search_of_the_models_provider_is_booked(definer: Definer, caller: Caller) -> None:
+async def test_search_of_the_models_provider_is_charged(definer: Definer, caller: Caller) -> None:
     """Its fee is in the model's price list, so that the catalogue's price has it, too."""
     await definer.apply(model="openai/gpt-5.2", web_search={"engine": "WEB_SEARCH_ENGINE_NATIVE"})
     await caller.converse("@sandbox default", agent="support")
@@ -182,7 +186,7 @@ async def test_search_of_the_models_provider_is_booked(definer: Definer, caller:
     assert (entry.tool_fees, entry.upper_bound) == (None, None)
 
 
-async def test_recorded_search_is_booked_exactly(definer: Definer, caller: Caller) -> None:
+async def test_recorded_search_is_charged_exactly(definer: Definer, caller: Caller) -> None:
     """An answer of August 2026: its cost has a fee that nothing in it states, and its pages are cited."""
     recording = Recording(EXA)
     await definer.apply(model="deepseek/deepseek-chat", web_search={})
@@ -196,6 +200,20 @@ async def test_recorded_search_is_booked_exactly(definer: Definer, caller: Calle
     assert len(cited(turn)) == 5
     assert all(len(each.content) <= 1000 for each in cited(turn))
     assert caller.service.invoiced("talk") == recording.cost
+
+
+async def test_example_researches_under_a_limit(definer: Definer, caller: Caller) -> None:
+    """The published definition, as `godoty agent apply` sends it: cited pages, and fees within `max_cost_usd`."""
+    (definition,) = read_definitions(ROOT / "examples" / "agents" / "researcher.yaml")
+    await definer.call("ApplyAgent", definition=definition)
+    turn = await caller.converse(
+        "What is new?", agent="researcher", model=MODEL, limits={"max_cost_usd": "1"}
+    )
+
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
+    assert len(cited(turn)) == 4
+    assert entry_of(caller).tool_fees == SEARCH_FEE
+    assert entry_of(caller).cost == caller.service.invoiced("talk")
 
 
 @pytest.mark.parametrize("limits", [{"max_cost_usd": "5"}, {}])

@@ -236,6 +236,6 @@ def test_fees_that_a_recording_does_not_state_are_unknown(completions: list[Row]
         ({"cost": Decimal("0.02")}, None),
     ],
 )
-def test_fees_are_told_apart_where_the_provider_reports_them(usage: dict[str, Any], fees: str | None) -> None:
+def test_fees_are_read_where_the_provider_reports_them(usage: dict[str, Any], fees: str | None) -> None:
     """Those of server tools and of plugins together; more than the charge is a contradiction, and unknown."""
     assert from_openrouter(usage).tool_fees == (None if fees is None else Decimal(fees))

@@ -218,7 +218,7 @@ fetches = st.builds(
 def test_no_run_of_the_emulator_costs_more_than_the_bound(
     search: WebSearch | None, fetch: WebFetch | None, uses: int, together: bool
 ) -> None:
-    """Whatever the model calls, in however many steps, with results as large as the request allows."""
+    """With any number of calls, in one step or in many, and results as large as the request allows."""
     definition = AgentDefinition(name="a", web_search=search, web_fetch=fetch)
     offer = server_tool_offer(definition)
     body: dict[str, Any] = {

@@ -30,9 +30,10 @@ async def test_prices_are_listed(http: httpx.AsyncClient) -> None:
 async def test_loop_is_billed_answer_by_answer(ask: Ask, chunks: Chunks, sandbox: Sandbox) -> None:
     """Two searches of two results: three answers, each with the request, the calls and the results before it."""
     tools = [search(max_uses=2, max_results=2)]
-    plain = chunks(await ask("@sandbox plain tokens=10", tools=tools))[-1]["usage"]
-    found = chunks(await ask("@sandbox plain tokens=10 uses=3 result_tokens=100", tools=tools))
-    usage, request = found[-1]["usage"], plain["prompt_tokens"] + 7  # the directive is 28 bytes longer
+    directive = "@sandbox plain tokens=10 result_tokens=100 uses"
+    request = chunks(await ask(f"{directive}=0", tools=tools))[-1]["usage"]["prompt_tokens"]
+    found = chunks(await ask(f"{directive}=3", tools=tools))
+    usage = found[-1]["usage"]
 
     carried = [20 + 200, 2 * (20 + 200), 2 * (20 + 200) + 20 + 20]  # the third call is refused
     prompt, completion = 4 * request + sum(carried), 3 * 20 + 10
