@@ -258,7 +258,10 @@ class StreamDecoder:
     def _add_delta(self, delta: dict[str, Any], events: list[StreamEvent], *, repeats: bool) -> None:
         if len(delta) <= (2 if "role" in delta else 1) and not repeats and (content := delta.get("content")):
             self._add("text", content, events)  # nearly all deltas have nothing else
-            return
+        else:
+            self._add_parts(delta, events, repeats=repeats)
+
+    def _add_parts(self, delta: dict[str, Any], events: list[StreamEvent], *, repeats: bool) -> None:
         if details := delta.get("reasoning_details"):
             self._details.add(details)
         if not repeats:

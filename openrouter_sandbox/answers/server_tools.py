@@ -162,7 +162,7 @@ class _Runner:
         if name == WEB_FETCH:
             return self._result_tokens
         left = parameters.get("max_total_results", 50) - self._results
-        count = min(parameters.get("max_results", _DEFAULT_RESULTS), left)
+        count = min(int(parameters.get("max_results", _DEFAULT_RESULTS)), int(left))
         for _ in range(count):
             self._cite(parameters)
         return count * self._result_tokens

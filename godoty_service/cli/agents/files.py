@@ -136,7 +136,7 @@ def _long(document: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
                 yield name, {**rest, "mode": _full(mode, _MODE)}
             case "parameters", dict(parameters):
                 yield name, dict(_long_parameters(parameters))
-            case ("web_search" | "web_fetch"), {"engine": str(engine), **rest}:
+            case (("web_search" | "web_fetch"), {"engine": str(engine), **rest}):
                 yield name, {**rest, "engine": _full(engine, _ENGINES[name])}
             case _:
                 yield str(name), value

@@ -221,8 +221,6 @@ def _size(event: Event) -> int:
     if isinstance(event, (TextDelta, ReasoningDelta)):  # nearly all events
         return _OVERHEAD + _bytes(event.text)
     match event:
-        case Annotations(citations=citations):
-            return _OVERHEAD + sum(each.size for each in citations)
         case ToolCallStarted(tool_call_id=name, name=tool, input_json=text, sub_agent_path=path):
             return _OVERHEAD + _bytes(name) + _bytes(tool) + _bytes(text) + len(path)
         case ToolProgress(tool_call_id=name, message=text) | ToolCallFinished(tool_call_id=name, output=text):
@@ -234,7 +232,8 @@ def _size(event: Event) -> int:
             return _OVERHEAD + len(path) + _size(inner)
         case _:
             tools = event.tools if isinstance(event, TurnFinished) else ()
-            return _FIXED + sum(len(tool.name) * 4 for tool in tools)
+            citations = event.citations if isinstance(event, Annotations) else ()
+            return _FIXED + sum(len(tool.name) * 4 for tool in tools) + sum(each.size for each in citations)
 
 
 def _bytes(text: str) -> int:

@@ -206,9 +206,7 @@ async def test_example_researches_under_a_limit(definer: Definer, caller: Caller
     """The published definition, as `godoty agent apply` sends it: cited pages, and fees within `max_cost_usd`."""
     (definition,) = read_definitions(ROOT / "examples" / "agents" / "researcher.yaml")
     await definer.call("ApplyAgent", definition=definition)
-    turn = await caller.converse(
-        "What is new?", agent="researcher", model=MODEL, limits={"max_cost_usd": "1"}
-    )
+    turn = await caller.converse("What is new?", agent="researcher", model=MODEL, limits={"max_cost_usd": "1"})
 
     assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert len(cited(turn)) == 4
@@ -312,7 +310,7 @@ async def test_sub_agent_searches_on_the_turns_purse(definer: Definer, caller: C
     await definer.apply("finder", model=MODEL, web_search=SEARCH)
     await definer.apply(model=MODEL, tools=[{"agent": {"agent": "finder", "description": "Finds facts."}}])
     turn = await caller.converse(
-        "@sandbox tool-loop calls=2 tool=agent_finder input='{\"task\":\"find\"}'",
+        '@sandbox tool-loop calls=2 tool=agent_finder input=\'{"task":"find"}\'',
         agent="support",
         limits={"max_cost_usd": "1"},
     )

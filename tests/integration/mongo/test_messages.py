@@ -145,9 +145,7 @@ async def test_citations_are_stored_beside_the_content(store: MessageStore) -> N
     """By number; readers get them, also of a large message, and no model does; they count as bytes of a page."""
     cited = [Citation(url=f"https://a.example/{number}", title="ü", content="c" * 1000) for number in range(30)]
     messages = conversation("a", "b", "c", "d" * 50_000)
-    await store.append(
-        "tenant", "ses", number=1, turn_id="turn", messages=messages, citations={2: cited[:1], 4: cited}
-    )
+    await store.append("tenant", "ses", number=1, turn_id="turn", messages=messages, citations={2: cited[:1], 4: cited})
 
     found, _ = await store.page("tenant", "ses", after=0, limit=9, most_bytes=10**6)
     loaded = await store.load("tenant", "ses", found)

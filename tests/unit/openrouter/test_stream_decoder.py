@@ -344,9 +344,13 @@ def test_citations_come_in_order_and_once() -> None:
     decoder = StreamDecoder(listener)
     decoder.add_chunks([chunk(cited("https://a.example/", "https://b.example/"))])
     assert (listener.pieces, decoder.has_output) == ([], False)
-    decoder.add_chunks([chunk({"content": "x", "role": "assistant"})])
-    decoder.add_chunks([chunk({"content": "y"}), chunk(cited("https://c.example/", "https://a.example/"))])
-    events = decode(decoder, [chunk({}, finish="stop")], [chunk(cited("https://c.example/"))])
+    events = decode(
+        decoder,
+        [chunk({"content": "x", "role": "assistant"})],
+        [chunk({"content": "y"}), chunk(cited("https://c.example/", "https://a.example/"))],
+        [chunk({}, finish="stop")],
+        [chunk(cited("https://c.example/"))],
+    )
 
     assert listener.pieces == [
         ("text", "x"),
