@@ -263,7 +263,6 @@ async def test_hard_budget_is_never_exceeded_by_searches(
 ) -> None:
     """Thirty turns at once on a budget for four: each searches as much as it may; together they do not overspend."""
     caller = connect(await serve())
-    await define(caller).apply(model=MODEL, web_search=SEARCH)
     other = connect(caller.service.another_tenant())
     await define(other).apply(model=MODEL, web_search=SEARCH)
     directive = "@sandbox plain uses=9 together=1 result_tokens=400 tokens=20"
@@ -276,6 +275,7 @@ async def test_hard_budget_is_never_exceeded_by_searches(
     async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
         change = PolicyChange(policy=Policy(budgets=(budget,)))
         await components.administration.update_policy(ME, caller.service.tenant_id, change)
+    await define(caller).apply(model=MODEL, web_search=SEARCH)  # only now the server reads the policy
     names = [f"s{number}" for number in range(30)]
     turns = await asyncio.gather(
         *(caller.converse(directive, session_id=name, agent="support", limits=limits) for name in names)
