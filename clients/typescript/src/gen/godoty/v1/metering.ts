@@ -224,7 +224,10 @@ export interface TokenUsage {
   webSearchRequests?:
     | bigint
     | undefined;
-  /** Tool calls that OpenRouter ran itself. Their fees are in no price list. */
+  /**
+   * Tool calls that OpenRouter ran itself. Their fees are in no list of models; a web search among them is one of
+   * `web_search_requests` as well.
+   */
   serverToolCalls?: bigint | undefined;
 }
 
@@ -399,6 +402,11 @@ export interface ModelCall {
    * did.
    */
   agentPath: string;
+  /**
+   * The part of `cost_usd` that is fees for what the provider ran for the answer: web searches, fetched pages, read
+   * files. Unset: the provider did not report it, which does not mean that there were none.
+   */
+  toolFeesUsd?: string | undefined;
 }
 
 /** A sum of ledger entries. */
@@ -1257,6 +1265,7 @@ function createBaseModelCall(): ModelCall {
     errorMessage: "",
     agentVersion: undefined,
     agentPath: "",
+    toolFeesUsd: undefined,
   };
 }
 
@@ -1360,6 +1369,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     }
     if (message.agentPath !== "") {
       writer.uint32(258).string(message.agentPath);
+    }
+    if (message.toolFeesUsd !== undefined) {
+      writer.uint32(274).string(message.toolFeesUsd);
     }
     return writer;
   },
@@ -1633,6 +1645,14 @@ export const ModelCall: MessageFns<ModelCall> = {
             message.agentPath = reader.string();
             continue;
           }
+          case 34: {
+            if (tag !== 274) {
+              break;
+            }
+
+            message.toolFeesUsd = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1767,6 +1787,11 @@ export const ModelCall: MessageFns<ModelCall> = {
         : isSet(object.agent_path)
         ? globalThis.String(object.agent_path)
         : "",
+      toolFeesUsd: isSet(object.toolFeesUsd)
+        ? globalThis.String(object.toolFeesUsd)
+        : isSet(object.tool_fees_usd)
+        ? globalThis.String(object.tool_fees_usd)
+        : undefined,
     };
   },
 
@@ -1868,6 +1893,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     if (message.agentPath !== "") {
       obj.agentPath = message.agentPath;
     }
+    if (message.toolFeesUsd !== undefined) {
+      obj.toolFeesUsd = message.toolFeesUsd;
+    }
     return obj;
   },
 
@@ -1916,6 +1944,7 @@ export const ModelCall: MessageFns<ModelCall> = {
     message.errorMessage = object.errorMessage ?? "";
     message.agentVersion = object.agentVersion ?? undefined;
     message.agentPath = object.agentPath ?? "";
+    message.toolFeesUsd = object.toolFeesUsd ?? undefined;
     return message;
   },
 };
