@@ -378,6 +378,7 @@ def test_text_and_citations_of_one_delta_are_both_received() -> None:
         ([{"name": "guard"}], None),
         ([{"name": "a", "cost_usd": Decimal("0.1")}, {"name": "b", "cost_usd": None}], None),
         ([{"name": "a", "cost_usd": -1}], None),
+        ([{"name": "a", "cost_usd": Decimal("0.2")}, {"name": "b", "cost_usd": Decimal("-0.1")}], None),
         ([{"name": "a", "cost_usd": "0.1"}], None),
         ([{"name": "a", "cost_usd": Decimal(10**7)}], None),
         ([1, None, "a"], None),
