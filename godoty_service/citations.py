@@ -49,17 +49,22 @@ class CitationCollector:
     def __init__(self) -> None:
         self._seen: set[tuple[str, int, int]] = set()
         self._size = 0
+        self._found: list[Citation] = []
 
-    def add(self, annotations: Any) -> tuple[Citation, ...]:
-        """Return the new citations of a chunk's annotations; those of other kinds or beyond the bounds are dropped."""
+    def add(self, annotations: Any) -> None:
+        """Add the new citations of a chunk's annotations; those of other kinds or beyond the bounds are dropped."""
         if not isinstance(annotations, list):
-            return ()
-        found = [
+            return
+        self._found += [
             citation
             for each in annotations[:_MAX_PIECES]
             if len(self._seen) < MAX_CITATIONS and (citation := _parse(each)) is not None and self._is_new(citation)
         ]
-        return tuple(found)
+
+    def take(self) -> tuple[Citation, ...]:
+        """Return the citations that were added since this was called last."""
+        found, self._found = tuple(self._found), []
+        return found
 
     def _is_new(self, citation: Citation) -> bool:
         key = (citation.url, citation.start, citation.end)

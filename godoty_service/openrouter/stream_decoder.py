@@ -31,6 +31,7 @@ from godoty_service.openrouter.reasoning_details import ReasoningDetails
 from godoty_service.openrouter.text import MAX_UNSPLIT, SurrogateJoiner, id_of, name_of, split_utf8
 from godoty_service.openrouter.tool_calls import ToolCall, ToolCalls
 
+_TEXT_FIELDS = 2  # of a delta that has a text alone: its content and its role
 _MAX_JSON_WIDTH = 6  # bytes of a character in JSON at most
 
 
@@ -109,8 +110,7 @@ class StreamDecoder:
         self._surrogates = SurrogateJoiner()
         self._tool_calls = ToolCalls(self._limits)
         self._details = ReasoningDetails(self._limits)
-        self._citations = CitationCollector()
-        self._unsent_citations: list[Citation] = []
+        self._citations: CitationCollector | None = None  # until there are some
 
     @property
     def refused(self) -> bool:
@@ -189,8 +189,8 @@ class StreamDecoder:
             if usage := chunk.get("usage"):
                 self._add_usage(with_pipeline_cost(usage, chunk.get("openrouter_metadata")))
         self._notify()
-        if self._unsent_citations and self.has_output:
-            self._send_citations()
+        if self._citations is not None:
+            self._send_citations(self._citations)
         if self._buffered and not self._block_started:
             self._forward(events)
         return events
@@ -256,7 +256,7 @@ class StreamDecoder:
             self._flush_surrogates(events)
 
     def _add_delta(self, delta: dict[str, Any], events: list[StreamEvent], *, repeats: bool) -> None:
-        if len(delta) <= (2 if "role" in delta else 1) and not repeats and (content := delta.get("content")):
+        if len(delta) == _TEXT_FIELDS and "role" in delta and not repeats and (content := delta.get("content")):
             self._add("text", content, events)  # nearly all deltas have nothing else
         else:
             self._add_parts(delta, events, repeats=repeats)
@@ -274,16 +274,17 @@ class StreamDecoder:
             if refusal := delta.get("refusal"):
                 self._refuse(refusal, events)
         if annotations := delta.get("annotations"):
-            self._unsent_citations += self._citations.add(annotations)
+            self._citations = self._citations or CitationCollector()
+            self._citations.add(annotations)
         if calls := delta.get("tool_calls"):
             self.has_output = self._tool_calls.add(calls) or self.has_output
             if self._tool_calls.too_many:
                 self.fail(_too_large())
 
-    def _send_citations(self) -> None:
+    def _send_citations(self, citations: CitationCollector) -> None:
         """Send the listener the citations; those that precede the output wait for it, as a retry would repeat them."""
-        found, self._unsent_citations = self._unsent_citations, []
-        if self._listener is None or isinstance(self.error, TurnTooLarge):
+        found = citations.take() if self.has_output else ()
+        if not found or self._listener is None or isinstance(self.error, TurnTooLarge):
             return
         try:
             self._listener.citations(found)

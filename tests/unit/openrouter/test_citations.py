@@ -23,7 +23,13 @@ def annotation(url: Any = "https://a.example/", **fields: Any) -> dict[str, Any]
 
 def collected(*annotations: Any) -> list[Citation]:
     """Return what is retained of the annotations of one chunk."""
-    return list(CitationCollector().add(list(annotations)))
+    return added(CitationCollector(), list(annotations))
+
+
+def added(collector: CitationCollector, annotations: Any) -> list[Citation]:
+    """Return what a chunk's annotations add."""
+    collector.add(annotations)
+    return list(collector.take())
 
 
 def test_citation_has_what_the_provider_reports() -> None:
@@ -61,7 +67,7 @@ def test_what_is_no_web_page_is_dropped(hostile: Any) -> None:
 
 def test_annotations_that_are_no_list_are_none() -> None:
     """Nothing is raised."""
-    assert [CitationCollector().add(each) for each in (None, "a", {"url": "https://a.example/"}, 1)] == [()] * 4
+    assert [added(CitationCollector(), each) for each in (None, "a", {"url": "https://a.example/"}, 1)] == [[]] * 4
 
 
 def test_texts_are_cut_and_cleaned() -> None:
@@ -92,19 +98,19 @@ def test_citation_comes_once() -> None:
     """A provider may repeat them at the end; another part of the answer is another citation."""
     collector = CitationCollector()
 
-    assert len(collector.add([annotation(), annotation(), annotation(start_index=1, end_index=2)])) == 2
-    assert collector.add([annotation(), annotation(start_index=1, end_index=2)]) == ()
+    assert len(added(collector, [annotation(), annotation(), annotation(start_index=1, end_index=2)])) == 2
+    assert added(collector, [annotation(), annotation(start_index=1, end_index=2)]) == []
 
 
 def test_number_and_size_are_bounded() -> None:
     """Over all chunks of an answer."""
     many, large = CitationCollector(), CitationCollector()
-    found = [each for number in range(900) for each in many.add([annotation(f"https://a.example/{number}")])]
+    found = [each for number in range(900) for each in added(many, [annotation(f"https://a.example/{number}")])]
     content = "ü" * 1000
     sizes = [
         each.size
         for number in range(900)
-        for each in large.add([annotation(f"https://a.example/{number}", content=content)])
+        for each in added(large, [annotation(f"https://a.example/{number}", content=content)])
     ]
 
     assert len(found) == MAX_CITATIONS
