@@ -15,16 +15,24 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 from godoty_service.agents.tools.registry import NEED_SETTINGS, built_in_tools
 from godoty_service.clock import utc_now
+from godoty_service.rpc.agents import server_tools
 from godoty_service.rpc.validation import AGENT_NAME, COUNTS, LENGTHS, MODEL_ID
 
 TARGET = Path(__file__).with_name("agent.schema.json")
 PROTOS = Path(__file__).parents[1] / "protos" / "godoty" / "v1"
-PATTERNS = {"name": AGENT_NAME.pattern, "model": MODEL_ID.pattern, "fallback_models": MODEL_ID.pattern}
+PATTERNS = {
+    "name": AGENT_NAME.pattern,
+    "model": MODEL_ID.pattern,
+    "fallback_models": MODEL_ID.pattern,
+    "allowed_domains": server_tools.DOMAIN.pattern,
+    "excluded_domains": server_tools.DOMAIN.pattern,
+}
 BOUNDS: dict[str, dict[str, float]] = {
     "temperature": {"minimum": 0, "maximum": 2},
     "top_p": {"exclusiveMinimum": 0, "maximum": 1},
     "seed": {"minimum": 0},
     "messages": {"minimum": 4, "maximum": 1000},
+    **{name: {"minimum": least, "maximum": most} for name, (least, most) in server_tools.BOUNDS.items()},
 }
 TYPES = {
     FieldDescriptor.CPPTYPE_INT32: {"type": "integer", "minimum": 1},

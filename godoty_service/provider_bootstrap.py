@@ -20,6 +20,7 @@ from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.price_file import PriceRules, load_price_file
 from godoty_service.pricing.provider_prices import ProviderPrices
+from godoty_service.pricing.server_tools import ServerToolPrices
 from godoty_service.pricing.stored_catalogues import Upstream
 from godoty_service.settings import Settings
 from godoty_service.tenancy.provider_keys import ProviderKeys
@@ -136,6 +137,9 @@ def _oracle(
             clock=clock,
         ),
         upstream=upstream,
+        server_tools=ServerToolPrices(
+            fetch=api.tools, valid_for=timedelta(seconds=settings.catalogue_refresh), clock=clock
+        ),
         least_share=settings.catalogue_least_share,
         on_rejected=on_rejected,
         clock=clock,

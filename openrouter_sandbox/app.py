@@ -13,12 +13,13 @@ from openrouter_sandbox.accounts import Accounts, authenticate, json_response
 from openrouter_sandbox.completions import ChatCompletions
 from openrouter_sandbox.control import Control
 from openrouter_sandbox.conversation import RequestError
+from openrouter_sandbox.models import server_tools
 from openrouter_sandbox.state import SandboxState
 from openrouter_sandbox.streaming.chunk_encoder import JSON, error_body
 
 
 class Models:
-    """Serves `GET /models` and `GET /models/{author}/{slug}/endpoints`; the listing is encoded once."""
+    """Serves `GET /models`, `GET /tools` and `GET /models/{author}/{slug}/endpoints`; the listing is encoded once."""
 
     def __init__(self, state: SandboxState) -> None:
         self._catalogue = state.catalogue
@@ -36,6 +37,11 @@ class Models:
             listing = self._catalogue.listing(all_modalities=all_modalities)
             self._encoded[all_modalities] = json.dumps(listing).encode()  # prices are strings: no Decimal to encode
         return Response(self._encoded[all_modalities], media_type=JSON)
+
+    async def tools(self, request: Request) -> Response:
+        """Return the server tools and their prices."""
+        authenticate(request)
+        return json_response(server_tools.listing())
 
     async def endpoints(self, request: Request) -> Response:
         """Return a model's providers and their prices."""
@@ -56,6 +62,7 @@ def build_app(state: SandboxState) -> Starlette:
         Route("/chat/completions", ChatCompletions(state), methods=["POST"]),
         _read_route(state, "/models", models.models),
         _read_route(state, "/models/{author}/{slug}/endpoints", models.endpoints),
+        _read_route(state, "/tools", models.tools),
         _read_route(state, "/generation", state.billing.records.get),
         _read_route(state, "/key", accounts.key),
         _read_route(state, "/credits", accounts.credits),

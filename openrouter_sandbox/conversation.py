@@ -30,7 +30,9 @@ class Conversation:
             raise RequestError(400, "Input required: specify 'prompt' or 'messages'")
         self.body: dict[str, Any] = body
         self.messages: list[dict[str, Any]] = messages
-        self.tools: list[dict[str, Any]] = body.get("tools") or []
+        offered: list[dict[str, Any]] = body.get("tools") or []
+        self.tools = [tool for tool in offered if tool.get("type", "function") == "function"]
+        self.server_tools = [tool for tool in offered if tool.get("type", "function") != "function"]
         self._last_user = max((n for n, m in enumerate(messages) if m.get("role") == "user"), default=-1)
 
     def without(self, parameters: frozenset[str]) -> "Conversation":
@@ -81,7 +83,8 @@ class Conversation:
     @property
     def prompt_tokens(self) -> int:
         """The prompt's size: one token per 4 UTF-8 bytes of the messages and tools as JSON, rounded up."""
-        size = _json_size(self.messages) + (_json_size(self.tools) if self.tools else 0)
+        offered = self.body.get("tools")
+        size = _json_size(self.messages) + (_json_size(offered) if offered else 0)
         return -(-size // 4)
 
     @property

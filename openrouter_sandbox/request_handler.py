@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from openrouter_sandbox.accounts import authenticate
 from openrouter_sandbox.answers import answer_generator
+from openrouter_sandbox.answers.server_tools import check_server_tools
 from openrouter_sandbox.billing.generation import Generation
 from openrouter_sandbox.conversation import Conversation, RequestError
 from openrouter_sandbox.decimal_json import loads
@@ -61,6 +62,7 @@ class RequestHandler:
         model, endpoint = route(self._state.catalogue, conversation, scenario)
         conversation = conversation.without(endpoint.ignored)
         self._check_context(conversation, model)
+        check_server_tools(conversation)
         check_strictly(conversation, self._state.billing.settings.strict)
         if await self._answered_with_error(scenario, endpoint):
             return
@@ -117,6 +119,7 @@ class RequestHandler:
             endpoint=endpoint,
             answer=answer_generator.generate_answer(conversation, scenario),
             billing=self._state.billing,
+            with_metadata=self._request.headers.get("x-openrouter-metadata") == "enabled",
         )
         self._generation = generation
         self._state.reasoning_check.remember(generation.answer)

@@ -25,6 +25,12 @@ from godoty_service.agents.definitions import (
     SubAgent,
     ToolEntry,
 )
+from godoty_service.agents.server_tools import (
+    fetch_from_fields,
+    fetch_to_fields,
+    search_from_fields,
+    search_to_fields,
+)
 
 Member = TypeVar("Member", bound=StrEnum)
 Fields = dict[str, Any]
@@ -52,6 +58,8 @@ def definition_to_text(definition: AgentDefinition) -> str:
         **_later_overrides(definition.overridable),
         **({"prompt_caching": True} if definition.prompt_caching else {}),
         **({"output_schema": definition.output_schema} if definition.output_schema else {}),
+        **search_to_fields(definition.web_search),
+        **fetch_to_fields(definition.web_fetch),
     }
     return json.dumps(content, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
@@ -77,6 +85,8 @@ def definition_from_text(name: str, text: str) -> AgentDefinition:
         overridable=_overrides_from(content),
         prompt_caching=content.get("prompt_caching", False),
         output_schema=content.get("output_schema", ""),
+        web_search=search_from_fields(content.get("web_search")),
+        web_fetch=fetch_from_fields(content.get("web_fetch")),
     )
 
 

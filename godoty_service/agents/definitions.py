@@ -6,6 +6,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from godoty_service.agents.server_tools import ServerTool, WebFetch, WebSearch
 from godoty_service.ledger.entries import FIRST_AGENT
 
 ASSISTANT = FIRST_AGENT  # every tenant has it: until the tenant applies one of this name, it is the server's own
@@ -233,6 +234,8 @@ class AgentDefinition:
         overridable: The fields of a request that may replace the definition's.
         prompt_caching: Requests are marked for prompt caches that need it.
         output_schema: The JSON schema by which it answers, as `OutputSchema.text` has it; empty: it answers with text.
+        web_search: The provider's web search; None: its model calls have none.
+        web_fetch: The provider's reading of web pages; None: likewise.
     """
 
     name: str
@@ -247,11 +250,18 @@ class AgentDefinition:
     overridable: frozenset[Override] = frozenset(Override)
     prompt_caching: bool = False
     output_schema: str = ""
+    web_search: WebSearch | None = None
+    web_fetch: WebFetch | None = None
+
+    @property
+    def server_tools(self) -> tuple[ServerTool, ...]:
+        """The tools that the provider runs."""
+        return tuple(each for each in (self.web_search, self.web_fetch) if each is not None)
 
     @property
     def policy_names(self) -> tuple[str, ...]:
         """The names by which a policy allows its tools."""
-        return tuple(each.policy_name for each in self.tools)
+        return tuple(each.policy_name for each in (*self.tools, *self.server_tools))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,10 +80,7 @@ class TurnBudget:
         if not (self.bounded or limits):
             return call.asked
         if call.bound(call.asked) is None:
-            raise CostUnbounded(
-                "The model's cost has no finite bound, which a hard budget and max_cost_usd need.",
-                metadata={"model": model},
-            )
+            raise _unbounded(call, model)
         if self._max_cost is not None:
             call = replace(call, asked=_limit_within(self._max_cost, call, earlier))
         for each in limits:
@@ -105,6 +102,16 @@ class TurnBudget:
         """Settle a closed call."""
         if self._tracked:
             self.alerts.extend(await self._budget_service.settle(call, self._budgets))
+
+
+def _unbounded(call: PlannedCall, model: str) -> CostUnbounded:
+    """Return the error of a call without a finite bound, which names what has none."""
+    tools = ", ".join(call.unbounded_tools)
+    cost = f"The cost of {tools}" if tools else "The model's cost"
+    return CostUnbounded(
+        f"{cost} has no finite bound, which a hard budget and max_cost_usd need.",
+        metadata={"model": model, **({"server_tools": tools} if tools else {})},
+    )
 
 
 def _limit_within(max_cost: Decimal, call: PlannedCall, earlier: Sequence[ModelCall]) -> int | None:

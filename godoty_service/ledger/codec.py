@@ -13,7 +13,7 @@ from godoty_service.pricing import money
 from godoty_service.pricing.token_usage import COUNTERS, TokenUsage
 from godoty_service.pricing.unit_prices import PriceEvidence, UnitPrices
 
-_MONEY = frozenset({"cost", "catalogue_cost", "upper_bound", "upstream_cost", "bound", "new_cost"})
+_MONEY = frozenset({"cost", "catalogue_cost", "upper_bound", "upstream_cost", "tool_fees", "bound", "new_cost"})
 _DURATIONS = frozenset({"time_to_first_token", "duration"})
 _CALL_FIELDS = tuple(field.name for field in fields(ModelCall))
 _ADJUSTMENT_FIELDS = tuple(field.name for field in fields(Adjustment))

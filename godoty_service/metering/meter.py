@@ -4,7 +4,7 @@ The model uses it through the protocol of `openrouter/call_recorder.py`.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -25,6 +25,7 @@ from godoty_service.metering.open_call import CallDependencies, OpenCall, notify
 from godoty_service.metering.shielded_writes import ShieldedWrites
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.planned_call import PlannedCall
+from godoty_service.pricing.server_tools import ServerToolUse
 
 log = structlog.get_logger(__name__)
 
@@ -160,6 +161,7 @@ class TurnMeter:
         attempt: int,
         purpose: CallPurpose,
         agent: CallingAgent | None = None,
+        server_tools: Sequence[ServerToolUse] = (),
     ) -> OpenCall:
         """Insert an entry durably; only then may its request be sent.
 
@@ -176,6 +178,7 @@ class TurnMeter:
             attempt: The number of the request among those for one answer, from 1.
             purpose: What the answer is for.
             agent: The agent that makes the call; None: the turn's own.
+            server_tools: What the request may use of tools that the provider runs.
 
         Raises:
             StorageUnavailable: The entry could not be inserted: the request must not be sent.
@@ -187,14 +190,26 @@ class TurnMeter:
 
         @cache
         def bound(limit: int | None) -> Decimal | None:
-            return self._oracle.bound(models, request_bytes=request_bytes, max_output_tokens=limit, max_price=max_price)
+            return self._oracle.bound(
+                models,
+                request_bytes=request_bytes,
+                max_output_tokens=limit,
+                max_price=max_price,
+                server_tools=server_tools,
+            )
 
         async def attempt_open() -> OpenCall | None:
             """Open the call; None: it may still fit with fewer tokens."""
             self._check_lease()
             self._check_inserts()
             start = self._clock()
-            plan = PlannedCall(tenant_id=self.scope.tenant_id, start_time=start, asked=max_output_tokens, bound=bound)
+            plan = PlannedCall(
+                tenant_id=self.scope.tenant_id,
+                start_time=start,
+                asked=max_output_tokens,
+                bound=bound,
+                unbounded_tools=tuple(self._oracle.unbounded_tools(server_tools)),
+            )
             limit = await self.turn_budget.output_limit(plan, model, self.entries, caller.limits)
             entry = self._new_entry(
                 models, start, upper_bound=bound(limit), attempt=attempt, purpose=purpose, agent=caller

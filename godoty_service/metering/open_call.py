@@ -206,6 +206,7 @@ class OpenCall:
         return {
             "usage": charge.usage,
             "upstream_cost": charge.upstream_cost,
+            "tool_fees": charge.tool_fees,
             "is_byok": charge.is_byok,
             "catalogue_cost": priced.cost,
             "evidence": priced.evidence or self.entry.evidence,

@@ -121,6 +121,14 @@ class OpenRouterApi:
         """
         return await self._read(f"/models/{model}/endpoints")
 
+    async def tools(self) -> bytes:
+        """Return the listing of the provider's server tools and their prices.
+
+        Raises:
+            ProviderError: It cannot be read, or is too large.
+        """
+        return await self._read("/tools")
+
     async def generation(self, generation_id: str) -> bytes | None:
         """Return the record of a generation; None: it does not exist, or not yet.
 

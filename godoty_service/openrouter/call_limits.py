@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from strands.types.exceptions import MaxTokensReachedException
 
@@ -123,3 +124,10 @@ class Reservation:
             each.tokens = max(0, (each.tokens or 0) - used)
         self.tokens = None
         self._call_limits.released.set()
+
+
+def fit_reasoning(request: dict[str, Any]) -> None:
+    """Lower the tokens of reasoning in a request to half of its output tokens, if they leave none for the answer."""
+    wanted, limit = request.get("reasoning", {}).get("max_tokens"), request.get("max_tokens")
+    if wanted is not None and limit is not None and wanted >= limit:
+        request["reasoning"] = {"max_tokens": max(1, limit // 2)}

@@ -3,11 +3,12 @@
 `openrouter` and `metering` do not import each other: `turns` passes a `TurnMeter` to the model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from godoty_service.errors import GodotyError
 from godoty_service.ledger.entries import CallPurpose, ModelCall
+from godoty_service.pricing.server_tools import ServerToolUse
 
 
 class OpenCall(Protocol):
@@ -65,6 +66,7 @@ class Meter(Protocol):
         max_price: Mapping[str, str] | None,
         attempt: int,
         purpose: CallPurpose,
+        server_tools: Sequence[ServerToolUse] = (),
     ) -> OpenCall:
         """Insert an entry durably; only then may its request be sent.
 

@@ -13,6 +13,8 @@ from strands.types.event_loop import StopReason, Usage
 
 from godoty_service.errors import ProviderUnavailable
 from godoty_service.openrouter import decimal_json
+from godoty_service.pricing import money
+from godoty_service.pricing.token_usage import PIPELINE_COST
 
 Document = dict[str, Any]
 
@@ -22,6 +24,7 @@ _MAX_TOKENS = 10**9  # of one call, for Strands' limits
 _MAX_AMOUNT = 10**6  # USD; the same
 _MAX_USAGE_FIELDS = 64
 _MAX_USAGE_DEPTH = 4
+_MAX_STAGES = 64  # of a request's way at OpenRouter
 _RESPONSES_REASONS = {"max_output_tokens": "length"}
 # The first pattern found in a finish reason decides. A reason without any, such as "stop", ends the turn normally.
 _LENGTH = re.compile(r"max_|maxtokens|length|token_limit|context_window|error_limit|truncat")
@@ -153,7 +156,25 @@ def merge_usage(known: Document | None, reported: Any) -> Document | None:
 
 def without_cost(usage: Document) -> Document:
     """Return the counters of a usage object alone."""
-    return {name: value for name, value in usage.items() if name not in ("cost", "cost_details")}
+    return {name: value for name, value in usage.items() if name not in ("cost", "cost_details", PIPELINE_COST)}
+
+
+def with_pipeline_cost(usage: Any, metadata: Any) -> Any:
+    """Return a usage object with the fees that its chunk's `openrouter_metadata` has, as `PIPELINE_COST`.
+
+    They are those of plugins: searches and files. A stage without a cost is free; one whose cost is null makes the sum
+    unknown.
+    """
+    stages = metadata.get("pipeline") if isinstance(metadata, dict) else None
+    if not isinstance(usage, dict) or not isinstance(stages, list) or len(stages) > _MAX_STAGES:
+        return usage
+    costs = [stage["cost_usd"] for stage in stages if isinstance(stage, dict) and "cost_usd" in stage]
+    if not costs or not all(_is_number(cost) and 0 <= cost <= _MAX_AMOUNT for cost in costs):
+        return usage
+    try:
+        return {**usage, PIPELINE_COST: money.total(map(Decimal, costs))}
+    except DecimalException:  # more than 34 digits
+        return usage
 
 
 def _merge(known: Document, reported: Document, depth: int) -> Document:

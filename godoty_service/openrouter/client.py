@@ -18,6 +18,7 @@ from godoty_service.openrouter.transport import (
     read_bounded,
 )
 
+_METADATA = {"x-openrouter-metadata": "enabled"}  # asks for the answer's `openrouter_metadata`, which has fees
 _BODY_HEADERS = {"content-encoding", "content-length", "transfer-encoding"}  # of the body before decoding
 
 
@@ -85,9 +86,10 @@ class OpenRouterClient:
             openai.APIStatusError: The response is an error; its body is read within `ErrorBodyLimits`.
         """
         url = f"{self._base_url}/chat/completions"
+        headers = {**self._headers, **_METADATA} if _may_have_fees(body) else self._headers
         try:
             response = await self._transport.send(
-                "POST", url, headers=self._headers, content=to_json(body), limits=self._limits, on_sending=on_sending
+                "POST", url, headers=headers, content=to_json(body), limits=self._limits, on_sending=on_sending
             )
         except httpx.TimeoutException as error:
             raise APITimeoutError(httpx.Request("POST", url)) from error
@@ -110,6 +112,14 @@ class OpenRouterClient:
     async def close(self) -> None:
         """Close the connection pool, also for the clients of other keys."""
         await self.openai.close()
+
+
+def _may_have_fees(body: Mapping[str, Any]) -> bool:
+    """Return whether a request may cost more than its tokens: it offers server tools, or a model that searches."""
+    models = (body.get("model"), *body.get("models", ()))
+    return any(tool["type"] != "function" for tool in body.get("tools", ())) or any(
+        isinstance(model, str) and model.endswith(":online") for model in models
+    )
 
 
 async def _read_error(response: httpx.Response, limits: ErrorBodyLimits, request: httpx.Request) -> httpx.Response:

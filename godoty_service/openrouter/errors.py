@@ -29,6 +29,7 @@ from godoty_service.errors import (
     ProviderUnavailable,
 )
 from godoty_service.openrouter import decimal_json
+from godoty_service.openrouter.chunk import with_pipeline_cost
 from godoty_service.openrouter.text import (
     MAX_MESSAGE_CHARACTERS,
     clean_message,
@@ -36,6 +37,7 @@ from godoty_service.openrouter.text import (
     name_of,
     replace_lone_surrogates,
 )
+from godoty_service.pricing.token_usage import PIPELINE_COST
 
 _TOO_LARGE = 413
 _CODE_DIGITS, _MIN_CODE, _MAX_CODE = 3, 100, 999
@@ -133,11 +135,13 @@ def from_exception(error: Exception, *, secrets: Iterable[str] = ()) -> Provider
 
 
 def is_free_rejection(error: Exception) -> bool:
-    """Return whether the provider itself rejected the request: an error body of its own, without a generation."""
+    """Return whether the provider itself rejected the request: an error body without a generation and without fees."""
     if not isinstance(error, openai.APIStatusError) or generation_id(error.response.headers):
         return False
     body = _parse_body(error.response)
-    return isinstance(body, dict) and isinstance(body.get("error"), dict) and usage_of(error) is None
+    if not isinstance(body, dict) or not isinstance(body.get("error"), dict):
+        return False
+    return usage_of(error) is None and not _has_fees(error.response)
 
 
 def usage_of(error: Exception) -> dict[str, Any] | None:
@@ -150,6 +154,16 @@ def usage_of(error: Exception) -> dict[str, Any] | None:
         return None
     usage = body.get("usage") if isinstance(body, dict) else None
     return usage if isinstance(usage, dict) else None
+
+
+def _has_fees(response: httpx.Response) -> bool:
+    """Return whether an error's body reports fees of plugins, which a failed request may have cost."""
+    try:
+        body = decimal_json.loads_or_none(response.content)
+    except httpx.StreamError:
+        return False
+    metadata = body.get("openrouter_metadata") if isinstance(body, dict) else None
+    return bool(with_pipeline_cost({}, metadata).get(PIPELINE_COST))
 
 
 def generation_id(headers: Mapping[str, str]) -> str | None:

@@ -22,7 +22,7 @@ from strands.types.tools import ToolChoice, ToolSpec
 from godoty_service.errors import ContextWindowExceeded, GodotyError, ModelUnavailable, ProviderError, TurnTooLarge
 from godoty_service.ledger.entries import CallPurpose
 from godoty_service.openrouter import errors
-from godoty_service.openrouter.call_limits import CallLimits, Reservation
+from godoty_service.openrouter.call_limits import CallLimits, Reservation, fit_reasoning
 from godoty_service.openrouter.call_recorder import Meter, OpenCall
 from godoty_service.openrouter.chunk import AnswerLimits, strands_usage
 from godoty_service.openrouter.client import OpenRouterClient
@@ -31,6 +31,7 @@ from godoty_service.openrouter.reasoning_details import details_of, maker_of
 from godoty_service.openrouter.response_reader import ResponseReader
 from godoty_service.openrouter.stream_decoder import Listener, StreamDecoder
 from godoty_service.pricing.parameter_support import ParameterSupport
+from godoty_service.pricing.server_tools import NO_OFFER, ServerToolOffer
 
 LISTENER = "listener"  # in the invocation state: receives the answers to the agent's own calls, not to a summary's
 MAX_ATTEMPTS = 3
@@ -75,6 +76,7 @@ class OpenRouterModel(OpenAIModel):
         call_output_tokens: int | None = None,
         side_output_tokens: int | None = None,
         parameters: Mapping[str, Any] | None = None,
+        server_tools: ServerToolOffer = NO_OFFER,
         call_terms: Callable[[int], Awaitable[CallTerms]] | None = None,
         user: str | None = None,
         session_key: str | None = None,
@@ -97,6 +99,7 @@ class OpenRouterModel(OpenAIModel):
             side_output_tokens: Output tokens of one other call (a summary).
             parameters: Further fields of the agent's own requests, such as `temperature`. Their `provider` holds where
                 the routing preferences say nothing.
+            server_tools: Tools that the provider runs, for the agent's own requests.
             call_terms: Returns the limits of one call, by the bytes of its request; None: calls have no limits.
             user: A pseudonym of the end user, for the provider.
             session_key: A pseudonym of the session; it pins the provider, which keeps prompt caches warm.
@@ -116,6 +119,7 @@ class OpenRouterModel(OpenAIModel):
         self._call_output = call_output_tokens
         self._side_output = side_output_tokens
         self._parameters = dict(parameters or {})
+        self._server_tools = server_tools
         self._call_terms = call_terms
         self._provider = provider
         self._support = ParameterSupport(supported_parameters)
@@ -154,7 +158,7 @@ class OpenRouterModel(OpenAIModel):
         request = self._request(messages, tool_specs, system_prompt, tool_choice, system_prompt_content)
         listener: Listener | None = (invocation_state or {}).get(LISTENER)
         if listener is not None:
-            request |= self._parameters
+            self._add_own_fields(request)
             self._call_limits.take_call()
         for attempt in range(1, MAX_ATTEMPTS + 1):
             decoder = StreamDecoder(
@@ -226,11 +230,12 @@ class OpenRouterModel(OpenAIModel):
             max_price=(terms.provider or {}).get("max_price"),
             attempt=attempt,
             purpose=CallPurpose.SUMMARY if side else self.purpose,
+            server_tools=() if side else self._server_tools.uses,
         )
         if reserved is not None:
             reserved.lower(call.output_limit)
         request |= {"max_tokens": call.output_limit} if call.output_limit else {}
-        _fit_reasoning(request)
+        fit_reasoning(request)
         preferred = {**request.pop("provider", {}), **(terms.provider or self._provider or {})}
         routing = self._support.routing(request, preferred)
         request |= {"provider": routing} if routing else {}
@@ -314,6 +319,12 @@ class OpenRouterModel(OpenAIModel):
         request["messages"] = self._normalizer.normalize(request["messages"])
         return request
 
+    def _add_own_fields(self, request: dict[str, Any]) -> None:
+        """Add what the agent's own requests alone have: its parameters, and the tools that the provider runs."""
+        request |= self._parameters
+        if tools := self._server_tools.entries:
+            request["tools"] = [*request.get("tools", ()), *tools]
+
     @classmethod
     def _format_regular_messages(cls, messages: Messages, **kwargs: Any) -> list[dict[str, Any]]:
         """Format messages as Strands does, and restore the `reasoning_details` of each answer."""
@@ -328,13 +339,6 @@ class OpenRouterModel(OpenAIModel):
                 plain[-1] |= {"reasoning_details": details, MAKER: maker_of(message)}
             formatted.extend(plain)
         return formatted
-
-
-def _fit_reasoning(request: dict[str, Any]) -> None:
-    """Lower the tokens of reasoning in a request to half of its output tokens, if they leave none for the answer."""
-    wanted, limit = request.get("reasoning", {}).get("max_tokens"), request.get("max_tokens")
-    if wanted is not None and limit is not None and wanted >= limit:
-        request["reasoning"] = {"max_tokens": max(1, limit // 2)}
 
 
 def _closing(decoder: StreamDecoder, maker: str) -> list[StreamEvent]:

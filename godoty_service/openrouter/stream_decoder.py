@@ -4,12 +4,13 @@ The listener receives each piece at once. Strands receives a block's first piece
 then the rest of the block as one event: its loop takes longer for an event the more of them preceded it.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from json.encoder import encode_basestring
 from typing import Any, Protocol
 
 from strands.types.streaming import StreamEvent
 
+from godoty_service.citations import Citation, CitationCollector
 from godoty_service.errors import GodotyError, ProviderUnavailable, TurnTooLarge
 from godoty_service.openrouter.chunk import (
     DONE,
@@ -22,6 +23,7 @@ from godoty_service.openrouter.chunk import (
     parse_chunk,
     parse_lines,
     stop_reason,
+    with_pipeline_cost,
     without_cost,
 )
 from godoty_service.openrouter.errors import from_body
@@ -29,6 +31,7 @@ from godoty_service.openrouter.reasoning_details import ReasoningDetails
 from godoty_service.openrouter.text import MAX_UNSPLIT, SurrogateJoiner, id_of, name_of, split_utf8
 from godoty_service.openrouter.tool_calls import ToolCall, ToolCalls
 
+_TEXT_FIELDS = 2  # of a delta that has a text alone: its content and its role
 _MAX_JSON_WIDTH = 6  # bytes of a character in JSON at most
 
 
@@ -43,6 +46,9 @@ class Listener(Protocol):
 
     def reasoning(self, piece: str) -> None:
         """Receive more of the reasoning."""
+
+    def citations(self, found: Sequence[Citation]) -> None:
+        """Receive citations of the answer."""
 
 
 class StreamDecoder:
@@ -104,6 +110,7 @@ class StreamDecoder:
         self._surrogates = SurrogateJoiner()
         self._tool_calls = ToolCalls(self._limits)
         self._details = ReasoningDetails(self._limits)
+        self._citations: CitationCollector | None = None  # until there are some
 
     @property
     def refused(self) -> bool:
@@ -180,8 +187,10 @@ class StreamDecoder:
             if isinstance(choices, list) and choices and isinstance(choices[0], dict):
                 self._add_choice(choices[0], events)
             if usage := chunk.get("usage"):
-                self._add_usage(usage)
+                self._add_usage(with_pipeline_cost(usage, chunk.get("openrouter_metadata")))
         self._notify()
+        if self._citations is not None:
+            self._send_citations(self._citations)
         if self._buffered and not self._block_started:
             self._forward(events)
         return events
@@ -247,6 +256,12 @@ class StreamDecoder:
             self._flush_surrogates(events)
 
     def _add_delta(self, delta: dict[str, Any], events: list[StreamEvent], *, repeats: bool) -> None:
+        if len(delta) == _TEXT_FIELDS and "role" in delta and not repeats and (content := delta.get("content")):
+            self._add("text", content, events)  # nearly all deltas have nothing else
+        else:
+            self._add_parts(delta, events, repeats=repeats)
+
+    def _add_parts(self, delta: dict[str, Any], events: list[StreamEvent], *, repeats: bool) -> None:
         if details := delta.get("reasoning_details"):
             self._details.add(details)
         if not repeats:
@@ -258,10 +273,23 @@ class StreamDecoder:
                 self._add("text", content, events)
             if refusal := delta.get("refusal"):
                 self._refuse(refusal, events)
+        if annotations := delta.get("annotations"):
+            self._citations = self._citations or CitationCollector()
+            self._citations.add(annotations)
         if calls := delta.get("tool_calls"):
             self.has_output = self._tool_calls.add(calls) or self.has_output
             if self._tool_calls.too_many:
                 self.fail(_too_large())
+
+    def _send_citations(self, citations: CitationCollector) -> None:
+        """Send the listener the citations; those that precede the output wait for it, as a retry would repeat them."""
+        found = citations.take() if self.has_output else ()
+        if not found or self._listener is None or isinstance(self.error, TurnTooLarge):
+            return
+        try:
+            self._listener.citations(found)
+        except TurnTooLarge as error:
+            self.fail(error)
 
     def _refuse(self, refusal: Any, events: list[StreamEvent]) -> None:
         if isinstance(refusal, str):

@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from decimal import Decimal
 from typing import Literal
 
 from godoty_service.pricing.catalogue import Catalogue, CatalogueModel
+from godoty_service.pricing.provider_prices import PriceSnapshot
+from godoty_service.pricing.token_usage import TokenUsage
+from godoty_service.pricing.unit_prices import PriceEvidence, price
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +27,14 @@ class CatalogueSummary:
     models: int
     priced_models: int
     price_rules: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priced:
+    """The catalogue's price of a call; None: unknown."""
+
+    cost: Decimal | None
+    evidence: PriceEvidence | None
 
 
 def summarize(catalogue: Catalogue) -> CatalogueSummary:
@@ -61,6 +73,29 @@ def priced_offers(catalogue: Catalogue, model: str, *, at: datetime) -> tuple[Ca
     """Return every entry whose price may apply to a request, with its prices."""
     offers = (_with_rules(catalogue, offer, at) for offer in catalogue.offers(model))
     return tuple(offer for offer in offers if offer is not None)
+
+
+def price_call(
+    usage: TokenUsage | None,
+    catalogue: Catalogue,
+    model: CatalogueModel,
+    snapshot: PriceSnapshot | None,
+    *,
+    provider: str | None,
+    at: datetime,
+) -> Priced:
+    """Price a call by its provider's own prices if they are known, else by the catalogue's."""
+    own = snapshot.prices.for_provider(provider) if snapshot and provider else None
+    # The fees of a variant (`:online` searches) apply with every provider.
+    prices = replace(own, uncounted_fees=model.prices.uncounted_fees) if own else model.prices
+    evidence = PriceEvidence(
+        prices=prices,
+        catalogue_hash=catalogue.hash,
+        catalogue_time=catalogue.fetch_time,
+        provider_prices_hash=snapshot.hash if snapshot and own else None,
+        provider_prices_time=snapshot.first_seen if snapshot and own else None,
+    )
+    return Priced(cost=price(usage, prices, at=at) if usage else None, evidence=evidence)
 
 
 def _with_rules(catalogue: Catalogue, model: CatalogueModel | None, at: datetime) -> CatalogueModel | None:

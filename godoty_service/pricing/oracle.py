@@ -1,8 +1,8 @@
 """The pricing oracle: prices calls by the catalogue in force when they started. Owns `catalogues`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
@@ -16,10 +16,11 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, ProviderError, provider_message
 from godoty_service.mongo.collection import Collection, Document, Index
 from godoty_service.pricing.catalogue import Catalogue, CatalogueModel, Endpoint
-from godoty_service.pricing.effective_prices import priced_model, priced_offers
+from godoty_service.pricing.effective_prices import Priced, price_call, priced_model, priced_offers
 from godoty_service.pricing.listing_checks import check_priced, check_shrink
 from godoty_service.pricing.money import format_usd, multiply
-from godoty_service.pricing.provider_prices import PriceSnapshot, ProviderPrices
+from godoty_service.pricing.provider_prices import ProviderPrices
+from godoty_service.pricing.server_tools import NO_SERVER_TOOLS, ServerToolPrices, ServerToolUse
 from godoty_service.pricing.stored_catalogues import (
     Upstream,
     decode_or_none,
@@ -29,7 +30,6 @@ from godoty_service.pricing.stored_catalogues import (
     stored_fields,
 )
 from godoty_service.pricing.token_usage import TokenUsage
-from godoty_service.pricing.unit_prices import PriceEvidence, price
 from godoty_service.pricing.upper_bound import TEMPLATE_TOKENS, output_limit, upper_bound
 
 log = structlog.get_logger(__name__)
@@ -38,14 +38,6 @@ _NO_SUCH_PATH = frozenset({"404", "405", "501"})  # answers of upstreams without
 _CACHED_CATALOGUES = 8  # beside the current one; the database has all
 
 Fetch = Callable[[], Awaitable[bytes]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Priced:
-    """The catalogue's price of a call; None: unknown."""
-
-    cost: Decimal | None
-    evidence: PriceEvidence | None
 
 
 class PricingOracle:
@@ -61,6 +53,7 @@ class PricingOracle:
         fetch_models: Fetch,
         providers: ProviderPrices,
         upstream: Upstream | None = None,
+        server_tools: ServerToolPrices,
         least_share: float = 0.5,
         on_rejected: Callable[[str], None] = lambda _: None,
         clock: Clock = utc_now,
@@ -72,6 +65,7 @@ class PricingOracle:
             fetch_models: Fetches the body of the provider's model listing.
             providers: The providers' own prices.
             upstream: The provider of the listing, and the operator's own prices for its models.
+            server_tools: The prices of the provider's server tools.
             least_share: The smallest accepted ratio of priced models to those of the listing before.
             on_rejected: Called with "models" for each listing that was fetched and rejected.
             clock: Returns the time.
@@ -80,6 +74,7 @@ class PricingOracle:
         self._fetch_models = fetch_models
         self._providers = providers
         self._upstream = upstream or Upstream()
+        self._server_tools = server_tools
         self._least_share = least_share
         self._on_rejected = on_rejected
         self._clock = clock
@@ -194,8 +189,10 @@ class PricingOracle:
         """Return the seconds since the provider last confirmed the catalogue; None: there is none."""
         return (self._clock() - self.seen_time).total_seconds() if self.seen_time else None
 
-    async def prepare(self, models: tuple[str, ...]) -> None:
-        """Load the providers' own prices of these models; wait at most two seconds."""
+    async def prepare(self, models: tuple[str, ...], *, server_tools: bool = False) -> None:
+        """Load the providers' own prices of these models, and those of server tools: at most two seconds for each."""
+        if server_tools:
+            await self._server_tools.prepare()
         found = [self.current.find(model) for model in models] if self.current else []
         await self._providers.prepare({model.id for model in found if model is not None and model.prices.are_listed})
 
@@ -206,6 +203,7 @@ class PricingOracle:
         request_bytes: int,
         max_output_tokens: int | None,
         max_price: Mapping[str, str] | None = None,
+        server_tools: Sequence[ServerToolUse] = (),
     ) -> Decimal | None:
         """Return the upper bound of a request's cost for any of the models; None: it is not known.
 
@@ -214,7 +212,11 @@ class PricingOracle:
             request_bytes: The length of the request.
             max_output_tokens: The output limit that the request carries.
             max_price: `provider.max_price` as the request carries it; None: it carries none.
+            server_tools: What the request may use of server tools.
         """
+        tools = self._server_tools.bound(server_tools) if server_tools else NO_SERVER_TOOLS
+        if tools is None:
+            return None
         catalogue, offers = self.current, self._listed(models)
         if not offers or not all(catalogue and catalogue.offers(model) for model in models):
             return None
@@ -225,7 +227,12 @@ class PricingOracle:
             models=offers,
             endpoint_prices=[prices for prices in known if prices is not None],
             max_price=None if max_price is None else _per_token(max_price),
+            server_tools=tools,
         )
+
+    def unbounded_tools(self, server_tools: Sequence[ServerToolUse]) -> list[str]:
+        """Return the server tools that have no finite bound, as errors name them."""
+        return [each.label for each in server_tools if self._server_tools.is_unbounded(each)]
 
     def output_limit(self, models: tuple[str, ...], *, request_bytes: int) -> int | None:
         """Return the largest output limit that all of these models accept; None: it is not known."""
@@ -286,7 +293,7 @@ class PricingOracle:
         if catalogue is None or model is None:
             return Priced(cost=None, evidence=None)
         snapshot = self._providers.at(model.id, at) if provider else None
-        return _priced(usage, catalogue, model, snapshot, provider=provider, at=at)
+        return price_call(usage, catalogue, model, snapshot, provider=provider, at=at)
 
     async def load_display_name(self, slug: str, *, requested: tuple[str, ...], catalogue_hash: str | None) -> str:
         """Return the name under which a served model is shown, by the catalogue in force at the call's start.
@@ -324,7 +331,7 @@ class PricingOracle:
         if catalogue is None or model is None:
             return Priced(cost=None, evidence=None)
         snapshot = await self._providers.load_at(model.id, at) if provider and catalogue.has_prices else None
-        return _priced(usage, catalogue, model, snapshot, provider=provider, at=at)
+        return price_call(usage, catalogue, model, snapshot, provider=provider, at=at)
 
     async def _load(self, catalogue_hash: str) -> Catalogue | None:
         if self.current is not None and self.current.hash == catalogue_hash:
@@ -360,26 +367,3 @@ def display_name(slug: str, *, requested: tuple[str, ...], catalogue: Catalogue 
         catalogue: The catalogue in force when the call started.
     """
     return (catalogue.listed_name(slug, requested=requested) if catalogue is not None else None) or slug
-
-
-def _priced(
-    usage: TokenUsage | None,
-    catalogue: Catalogue,
-    model: CatalogueModel,
-    snapshot: PriceSnapshot | None,
-    *,
-    provider: str | None,
-    at: datetime,
-) -> Priced:
-    """Price a call by its provider's own prices if they are known, else by the catalogue's."""
-    own = snapshot.prices.for_provider(provider) if snapshot and provider else None
-    # The fees of a variant (`:online` searches) apply with every provider.
-    prices = replace(own, uncounted_fees=model.prices.uncounted_fees) if own else model.prices
-    evidence = PriceEvidence(
-        prices=prices,
-        catalogue_hash=catalogue.hash,
-        catalogue_time=catalogue.fetch_time,
-        provider_prices_hash=snapshot.hash if snapshot and own else None,
-        provider_prices_time=snapshot.first_seen if snapshot and own else None,
-    )
-    return Priced(cost=price(usage, prices, at=at) if usage else None, evidence=evidence)

@@ -19,12 +19,14 @@ class PlannedCall:
         start_time: The time that determines the day and month it counts in.
         asked: The output limit that the turn and its model allow, in tokens; None: neither has one.
         bound: Returns the upper bound in US dollars for an output limit in tokens; None: it is not known.
+        unbounded_tools: The server tools of the request that have no finite bound, as errors name them.
     """
 
     tenant_id: str
     start_time: datetime
     asked: int | None
     bound: Callable[[int | None], Decimal | None]
+    unbounded_tools: tuple[str, ...] = ()
 
     @property
     def least(self) -> int | None:

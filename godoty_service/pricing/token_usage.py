@@ -6,7 +6,7 @@ The shapes are those of OpenRouter's chat and Responses APIs and of its generati
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from decimal import Decimal
+from decimal import Decimal, DecimalException
 from operator import attrgetter
 from typing import Any
 
@@ -15,6 +15,8 @@ from godoty_service.pricing import money
 # No call uses a million million of anything: a larger count is a provider's fault and counts as unknown. The bound also
 # keeps sums of millions of calls within 64 bits.
 _MAX_COUNT = 10**12
+
+PIPELINE_COST = "pipeline_cost"  # of a usage object, beside its `cost`: the fees that other parts of the response have
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,13 +72,15 @@ class ProviderCharge:
     """The provider's report of one call: its usage and its charge, in US dollars.
 
     Under BYOK (the tenant's own provider account) `cost` is 0 or a fee, and that account pays `upstream_cost`.
-    Otherwise the upstream cost is for information and never added to `cost`.
+    Otherwise the upstream cost is for information and never added to `cost`. `tool_fees` is the part of `cost` that is
+    fees for tools and plugins, if the provider reports it.
     """
 
     usage: TokenUsage
     cost: Decimal | None = None
     upstream_cost: Decimal | None = None
     is_byok: bool | None = None
+    tool_fees: Decimal | None = None
 
 
 def from_openrouter(usage: Mapping[str, Any]) -> ProviderCharge:
@@ -88,12 +92,13 @@ def from_openrouter(usage: Mapping[str, Any]) -> ProviderCharge:
     Raises:
         TypeError: An amount is a float.
     """
-    counters = _counters(usage)
+    counters, cost = _counters(usage), _charge(usage.get("cost"))
     return ProviderCharge(
         usage=counters,
-        cost=_charge(usage.get("cost")),
+        cost=cost,
         upstream_cost=_upstream_cost(_part(usage, "cost_details"), counters),
         is_byok=_flag(usage.get("is_byok")),
+        tool_fees=_tool_fees(usage, cost),
     )
 
 
@@ -141,6 +146,17 @@ def _counters(usage: Mapping[str, Any]) -> TokenUsage:
         web_search_requests=_count(tools, "web_search_requests"),
         server_tool_calls=_count(tools, "tool_calls_executed", "tool_calls_requested"),
     )
+
+
+def _tool_fees(usage: Mapping[str, Any], cost: Decimal | None) -> Decimal | None:
+    """Return the fees of server tools and of plugins together; None: neither is reported, or they exceed the charge."""
+    parts = (_part(usage, "cost_details").get("server_tool_cost"), usage.get(PIPELINE_COST))
+    known = [fee for each in parts if (fee := _charge(each)) is not None]
+    try:
+        fees = money.total(known) if known else None
+    except DecimalException:  # more than 34 digits
+        return None
+    return fees if fees is None or cost is None or fees <= cost else None
 
 
 def _upstream_cost(details: Mapping[str, Any], counters: TokenUsage) -> Decimal | None:

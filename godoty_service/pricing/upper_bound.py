@@ -7,8 +7,10 @@ context length; reasoning is part of it, but below a limit of 2,048 the least re
 top. With `provider.max_price`, its two prices count together. Every override that could apply, at any time, counts, and
 so does the dearest of all given models and providers: the bound holds for any of them.
 
-It does not cover fees without a counter (plugins, server tools, PDF OCR), pictures, video and files that the request
-references or embeds (they are no text), service tiers, providers whose prices were not given (let the request carry
+With server tools a request has several answers: `server_tools.py` has what they and the tools' fees can add.
+
+It does not cover fees without a counter (plugins, PDF OCR), pictures, video and files that the request references or
+embeds (they are no text), service tiers, providers whose prices were not given (let the request carry
 `provider.max_price`), a normalising tokenizer that lengthens the text first, or the last bits that a provider loses by
 adding in binary.
 """
@@ -20,6 +22,7 @@ from itertools import count
 
 from godoty_service.pricing import money
 from godoty_service.pricing.catalogue import CatalogueModel, Endpoint, EndpointPrices
+from godoty_service.pricing.server_tools import NO_SERVER_TOOLS, ServerToolBound
 from godoty_service.pricing.unit_prices import UnitPrices
 
 # Tokens that a provider may put around the request: chat templates, instructions for tool use, and hidden
@@ -46,6 +49,7 @@ def upper_bound(
     web_searches: int = 0,
     audio_input: bool = False,
     max_price: Mapping[str, Decimal] | None = None,
+    server_tools: ServerToolBound = NO_SERVER_TOOLS,
 ) -> Decimal | None:
     """Return the upper bound of one request's cost in US dollars; None: there is no finite one.
 
@@ -58,6 +62,7 @@ def upper_bound(
         audio_input: Whether the request carries audio.
         max_price: The prices per token that the request permits, "prompt" and "completion": any provider that charges
             no more than both may serve, so both count together, even if no known offer has the two.
+        server_tools: What the request's server tools can use.
 
     Raises:
         ValueError: A size is negative.
@@ -70,14 +75,15 @@ def upper_bound(
         *(entry for listed in endpoint_prices for entry in listed.endpoints),
     ]
     permitted = [
-        (rates, _output_tokens(offer, max_output_tokens))
+        (rates, tokens)
         for offer in offers
-        for rates in offer.prices.variants(max_prompt_tokens=input_tokens)
+        for tokens in [_output_tokens(offer, max_output_tokens)]
+        for rates in offer.prices.variants(max_prompt_tokens=server_tools.input_tokens(input_tokens, tokens or 0))
     ]
     if max_price is not None:
         permitted = _crossed(permitted, max_price)
     bounds = [
-        _bound(rates, input_tokens, output_tokens, web_searches, audio_input=audio_input)
+        _bound(rates, input_tokens, output_tokens, web_searches, audio_input=audio_input, server_tools=server_tools)
         for rates, output_tokens in permitted
     ]
     known = [bound for bound in bounds if bound is not None]
@@ -163,19 +169,27 @@ def _output_tokens(offer: CatalogueModel | Endpoint, max_output_tokens: int | No
 
 
 def _bound(
-    rates: UnitPrices, input_tokens: int, output_tokens: int | None, web_searches: int, *, audio_input: bool
+    rates: UnitPrices,
+    request_tokens: int,
+    output_tokens: int | None,
+    web_searches: int,
+    *,
+    audio_input: bool,
+    server_tools: ServerToolBound,
 ) -> Decimal | None:
     if output_tokens is None or rates.uncounted_fees or rates.prompt is None or rates.completion is None:
         return None
     if rates.unpriced_keys or (web_searches and rates.web_search is None):
         return None
+    input_tokens = server_tools.input_tokens(request_tokens, output_tokens)
     try:
         bound = money.total(
             [
                 money.multiply(_input_rate(rates, audio_input=audio_input), input_tokens),
-                money.multiply(_output_rate(rates), output_tokens),
+                money.multiply(_output_rate(rates), output_tokens * server_tools.answers),
                 money.multiply(rates.web_search or money.ZERO, web_searches),
-                rates.request or money.ZERO,
+                money.multiply(rates.request or money.ZERO, server_tools.answers),
+                server_tools.fees,
             ]
         )
     except DecimalException:  # more than 34 digits

@@ -12,6 +12,7 @@ from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.agents.output.schemas import NO_SCHEMA, ReadSchema
 from godoty_service.agents.templates import VARIABLE_NAME
+from godoty_service.citations import Citation
 from godoty_service.errors import InvalidRequest
 from godoty_service.ids import new_id
 from godoty_service.ledger.totals import SessionTotals
@@ -184,8 +185,9 @@ def session_message(
 
 
 def to_proto(message: StoredMessage, *, max_bytes: int) -> session_pb.Message:
-    """Convert a message of a session; its content blocks are truncated once their text exceeds `max_bytes` together."""
-    converted, remaining = _without_content(message), max_bytes
+    """Convert a message of a session; content blocks are cut once citations and text exceed `max_bytes` together."""
+    converted = _without_content(message)
+    remaining = max(0, max_bytes - sum(each.size for each in message.citations))
     for block in _blocks(message):
         text = text_of(block)
         size = byte_length(text)
@@ -308,7 +310,16 @@ def _without_content(message: StoredMessage) -> session_pb.Message:
         role=_ROLES[message.role],
         create_time=timestamp(message.create_time),
         turn_id=message.turn_id,
+        citations=map(citation_message, message.citations),
     )
+
+
+def citation_message(citation: Citation) -> session_pb.Citation:
+    """Convert a citation."""
+    message = session_pb.Citation(url=citation.url, title=citation.title, content=citation.content)
+    if citation.end:
+        message.start_index, message.end_index = citation.start, citation.end
+    return message
 
 
 def _blocks(message: StoredMessage) -> Iterator[session_pb.ContentBlock]:

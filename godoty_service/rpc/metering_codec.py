@@ -48,6 +48,7 @@ def call_message(call: ModelCall) -> pb.ModelCall:
         catalogue_cost_usd=format_usd(call.catalogue_cost),
         upper_bound_usd=format_usd(call.upper_bound),
         upstream_cost_usd=format_usd(call.upstream_cost),
+        tool_fees_usd=format_usd(call.tool_fees),
         byok=call.is_byok,
         provider_key_id=call.provider_key_id,
         unit_prices=_prices_message(call, call.evidence) if call.evidence is not None else None,

@@ -7,7 +7,7 @@ from godoty.v1 import turn_pb2 as pb
 from godoty.v1.budget_pb2 import BudgetAlert
 
 from godoty_service.pricing.money import format_usd
-from godoty_service.rpc.agent_codec import tool_status
+from godoty_service.rpc.agent_codec import citation_message, tool_status
 from godoty_service.rpc.metering_codec import call_message, duration, timestamp, totals_message
 from godoty_service.turns.event_log import events
 from godoty_service.turns.listing import TurnSummary
@@ -64,6 +64,10 @@ def _text(message: pb.TurnEvent, event: events.TextDelta) -> None:
 
 def _reasoning(message: pb.TurnEvent, event: events.ReasoningDelta) -> None:
     message.reasoning_delta.text = event.text
+
+
+def _annotations(message: pb.TurnEvent, event: events.Annotations) -> None:
+    message.annotations.citations.extend(map(citation_message, event.citations))
 
 
 def _tool_started(message: pb.TurnEvent, event: events.ToolCallStarted) -> None:
@@ -128,6 +132,7 @@ _FILL: dict[type, Callable[[pb.TurnEvent, Any], None]] = {
     events.TurnStarted: _started,
     events.TextDelta: _text,
     events.ReasoningDelta: _reasoning,
+    events.Annotations: _annotations,
     events.ToolCallStarted: _tool_started,
     events.ToolProgress: _tool_progress,
     events.ToolCallFinished: _tool_finished,

@@ -37,7 +37,8 @@ MAX_FALLBACK_MODELS = 8
 
 # Maximum characters of a text field, by its name; a field of another name in any request is a bug.
 LENGTHS = {
-    "add_usd": 64,
+    **dict.fromkeys(("add_usd", "cost_usd", "limit_usd", "max_cost_usd"), 64),
+    **dict.fromkeys(("allowed_domains", "excluded_domains"), 253),
     "agent": 80,
     "allow": 128,
     "allowed_agents": 64,
@@ -48,7 +49,6 @@ LENGTHS = {
     "call_id": 128,
     "client_id": 256,
     "client_secret": 1024,
-    "cost_usd": 64,
     "cursor": MAX_TOKEN_LENGTH,
     "default_fallback_models": 128,
     "default_model": 128,
@@ -58,8 +58,6 @@ LENGTHS = {
     "etag": 64,
     "fallback_models": 128,
     "key": 64,  # of a map
-    "limit_usd": 64,
-    "max_cost_usd": 64,
     "mcp_server": 32,
     "model": 128,
     "models": 128,
@@ -88,18 +86,13 @@ LENGTHS = {
 }
 # Maximum number of values of a repeated field, by its name.
 COUNTS = {
-    "allow": 100,
-    "allowed_agents": 100,
-    "allowed_models": 100,
-    "allowed_tools": 100,
+    **dict.fromkeys(("allow", "allowed_agents", "allowed_models", "allowed_tools", "deny", "models"), 100),
+    **dict.fromkeys(("allowed_domains", "excluded_domains"), 20),
+    **dict.fromkeys(("default_fallback_models", "fallback_models"), 8),
     "budgets": 16,
-    "default_fallback_models": 8,
-    "deny": 100,
-    "fallback_models": 8,
     "fields": 8,
     "group_by": 16,
     "headers": 8,
-    "models": 100,
     "paths": 32,
     "scopes": 16,
     "stop": 4,

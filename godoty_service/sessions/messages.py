@@ -1,18 +1,21 @@
 """Stores messages: one document each, numbered by the turn that holds the session. Owns the collection `messages`.
 
-The content is stored as JSON text, so that it is read back unchanged with any keys of a tool's input.
+The content is stored as JSON text, so that it is read back unchanged with any keys of a tool's input. Citations are
+stored beside it: they are for readers, and no model sees them.
 """
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 from strands.types.content import Message, Messages
 
+from godoty_service.citations import Citation, citations_from_text, citations_to_text
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, SessionLost
 from godoty_service.mongo.collection import Collection, Document, Index
@@ -26,13 +29,14 @@ _DECODED = 256 * 1024  # characters that are decoded at once
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredMessage:
-    """A message as it is stored. `content` is a list of Strands' content blocks."""
+    """A message as it is stored. `content` is a list of Strands' content blocks; `citations` are of the answer."""
 
     number: int
     role: str
     content: list[dict[str, Any]]
     turn_id: str
     create_time: datetime
+    citations: tuple[Citation, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class SizedMessage:
 
     @property
     def size(self) -> int:
-        """The bytes of its stored content."""
+        """The bytes of its stored content and citations."""
         return int(self.document["bytes"])
 
     @property
@@ -70,9 +74,24 @@ class MessageStore:
         self._clock = clock
 
     async def append(
-        self, tenant_id: str, session_uid: str, *, number: int, turn_id: str, messages: Sequence[Message]
+        self,
+        tenant_id: str,
+        session_uid: str,
+        *,
+        number: int,
+        turn_id: str,
+        messages: Sequence[Message],
+        citations: Mapping[int, Sequence[Citation]] = MappingProxyType({}),
     ) -> None:
         """Insert messages at a number and those after it.
+
+        Args:
+            tenant_id: The tenant.
+            session_uid: The session.
+            number: The number of the first message.
+            turn_id: The turn that adds them.
+            messages: The messages.
+            citations: What they cite, by number.
 
         Raises:
             SessionLost: Another turn has inserted one of these numbers: the session was taken over.
@@ -87,6 +106,7 @@ class MessageStore:
                 "role": message["role"],
                 "content": _to_json(message["content"]),
                 "create_time": now,
+                **({"citations": citations_to_text(cited)} if (cited := citations.get(number + index)) else {}),
             }
             for index, message in enumerate(messages)
         ]
@@ -152,17 +172,17 @@ class MessageStore:
     async def load(self, tenant_id: str, session_uid: str, found: Sequence[SizedMessage]) -> list[StoredMessage]:
         """Read the contents of messages that were found; messages that were deleted since are omitted."""
         large = [each.number for each in found if not each.inline]
-        contents: dict[int, str] = {}
+        contents: dict[int, Document] = {}
         if large:
             query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$in": large}}
-            documents = await self._messages.find(query, fields={"number": 1, "content": 1})
-            contents = {each["number"]: each["content"] for each in documents}
+            documents = await self._messages.find(query, fields={"number": 1, "content": 1, "citations": 1})
+            contents = {each["number"]: each for each in documents}
         messages = []
         for each in found:
             if each.inline:
                 messages.append(_from_document(each.document))
             elif each.number in contents:
-                messages.append(_from_document(each.document | {"content": contents.pop(each.number)}))
+                messages.append(_from_document(each.document | contents.pop(each.number)))
                 await asyncio.sleep(0)
         return messages
 
@@ -215,14 +235,16 @@ def tool_result_text(content: Any) -> str:
     )
 
 
-_BYTES = {"$strLenBytes": "$content"}
+_BYTES = {"$add": [{"$strLenBytes": "$content"}, {"$strLenBytes": {"$ifNull": ["$citations", ""]}}]}
+_IS_INLINE = {"$lte": [_BYTES, _INLINE]}
 _SIZED = {
     "number": 1,
     "role": 1,
     "turn_id": 1,
     "create_time": 1,
     "bytes": _BYTES,
-    "content": {"$cond": [{"$lte": [_BYTES, _INLINE]}, "$content", "$$REMOVE"]},
+    "content": {"$cond": [_IS_INLINE, "$content", "$$REMOVE"]},
+    "citations": {"$cond": [_IS_INLINE, "$citations", "$$REMOVE"]},
 }
 
 
@@ -233,6 +255,7 @@ def _from_document(document: Document) -> StoredMessage:
         content=json.loads(document["content"]),
         turn_id=document["turn_id"],
         create_time=document["create_time"],
+        citations=citations_from_text(document.get("citations") or "[]"),
     )
 
 

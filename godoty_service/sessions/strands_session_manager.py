@@ -10,6 +10,7 @@ from strands.hooks import AfterInvocationEvent, AgentInitializedEvent, HookRegis
 from strands.session.session_manager import SessionManager
 from strands.types.content import Message, Messages
 
+from godoty_service.citations import Citation
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 
@@ -54,6 +55,8 @@ class MongoSessionManager(SessionManager[Agent]):
         self._turn_id = turn_id
         self._insert: asyncio.Task[None] | None = None
         self._pending: list[Message] = []  # the user's text, until the answer begins
+        self._cited: list[Citation] = []  # by the answer that is not added yet
+        self._citations: dict[int, tuple[Citation, ...]] = {}  # of the pending messages, by number
         self.session_id = session.uid
         self.history = [*head, *messages]
         self.last_number = last_number
@@ -87,11 +90,16 @@ class MongoSessionManager(SessionManager[Agent]):
         if self.withheld:
             await self._store.withhold(self._session.tenant_id, self._session.uid, self._turn_id)
 
+    def cite(self, found: Sequence[Citation]) -> None:
+        """Store citations with the next message of the agent."""
+        self._cited.extend(found)
+
     def write_pending(self) -> None:
         """Start to insert the pending messages; an earlier insert must have ended."""
         if not self._pending:
             return
         messages, self._pending = self._pending, []
+        citations, self._citations = self._citations, {}
         self._insert = asyncio.create_task(
             self._store.append(
                 self._session.tenant_id,
@@ -99,6 +107,7 @@ class MongoSessionManager(SessionManager[Agent]):
                 number=self.last_number - len(messages) + 1,
                 turn_id=self._turn_id,
                 messages=messages,
+                citations=citations,
             )
         )
 
@@ -154,6 +163,8 @@ class MongoSessionManager(SessionManager[Agent]):
             self._numbers[id(message)] = number
             self._stored_content[id(message)] = json.dumps(message["content"])
             self._pending.append(Message(role=message["role"], content=list(message["content"])))
+            if self._cited and message["role"] == "assistant":
+                self._citations[number], self._cited = tuple(self._cited), []
         self.last_number += len(messages)
         self.history.extend(messages)
         self.added = self.added or bool(messages)

@@ -96,7 +96,12 @@ class TurnFactory:
             on_request: Called before each request to the model.
         """
         manager = self._session_manager(turn, claim, history)
-        answer = AnswerListener(turn.log, on_request=on_request, on_first_output=manager.write_pending)
+        answer = AnswerListener(
+            turn.log,
+            on_request=on_request,
+            on_first_output=manager.write_pending,
+            on_citations=manager.cite,
+        )
         connections = self._dependencies.mcp.connections()
         invocation: dict[str, Any] = {LISTENER: answer, MCP: connections, TENANT: turn.tenant_id}
         spans = CallSpans(invocation)

@@ -32,7 +32,7 @@ _INDEX_ORDER = [("rollup_state", 1), ("tenant_id", 1), ("start_time", 1)]
 _UNUSED = dict.fromkeys(
     (
         *("evidence", "catalogue_cost", "upstream_cost", "is_byok", "cost_source", "fallback_models", "generation_id"),
-        *("served_slug", "purpose", "api_key_id", "user", "user_reference"),
+        *("served_slug", "tool_fees", "purpose", "api_key_id", "user", "user_reference"),
         *("time_to_first_token", "duration", "attempt", "finish_reason", "error", "error_code"),
     ),
     0,

@@ -9,12 +9,13 @@ from typing import Any
 
 from openrouter_sandbox.accounts import iso
 from openrouter_sandbox.answers.answer import Answer, reasoning_tokens
+from openrouter_sandbox.answers.server_tools import NO_SERVER_TOOLS, run_server_tools
 from openrouter_sandbox.billing.generation_records import GenerationRecords, generation_record
 from openrouter_sandbox.billing.invoice import Invoice, Line
 from openrouter_sandbox.billing.usage import usage_object
 from openrouter_sandbox.conversation import Conversation
 from openrouter_sandbox.models.catalogue import Endpoint, Model
-from openrouter_sandbox.models.pricing import Counts, charge
+from openrouter_sandbox.models.pricing import Counts, charge, search_fee
 from openrouter_sandbox.models.providers import stops_billing
 from openrouter_sandbox.scenarios.scenario import Scenario
 from openrouter_sandbox.settings import SandboxSettings
@@ -47,6 +48,7 @@ class Generation:
         endpoint: The provider that serves, with its prices.
         answer: The complete answer, before any abort.
         billing: The invoice, the generation records and the settings.
+        with_metadata: Whether the request asks for `openrouter_metadata`.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Generation:
         endpoint: Endpoint,
         answer: Answer,
         billing: BillingState,
+        with_metadata: bool = False,
     ) -> None:
         self.id = new_id()
         self.account = account
@@ -67,12 +70,14 @@ class Generation:
         self.model = model
         self.endpoint = endpoint
         self.answer = answer
+        self.server_tools = run_server_tools(conversation, scenario, model)
         self.produced_tokens = 0
         self.created = int(time.time())
         self.started = False
         self.billed = False
         self.first_token_at: float | None = None
         self._billing = billing
+        self._with_metadata = with_metadata
         self._started = time.monotonic()
 
     @property
@@ -93,24 +98,57 @@ class Generation:
         usage = usage_object(counts, price, byok=self.is_byok)
         if counts.searches and self.scenario.flag("searches") and self.scenario.text("counter") != "0":
             usage["server_tool_use_details"] = {"web_search_requests": counts.searches}
+        return self._with_server_tools(usage)
+
+    def _with_server_tools(self, usage: dict[str, Any]) -> dict[str, Any]:
+        """Return a usage object with the counters and the fees of server tools, if any was called."""
+        tools = self.server_tools
+        if tools.searches or tools.requested:
+            details = {"web_search_requests": tools.searches}
+            if tools.requested:
+                details |= {"tool_calls_requested": tools.requested, "tool_calls_executed": tools.executed}
+            usage["server_tool_use_details"] = details
+        if tools.requested and self.scenario.text("tool_cost") != "0":
+            usage["cost_details"]["server_tool_cost"] = tools.fees
         return usage
+
+    @property
+    def openrouter_metadata(self) -> dict[str, Any]:
+        """The `openrouter_metadata` of the last chunk, if the request asks for it, with a plugin's fees."""
+        if not self._with_metadata:
+            return {}
+        searches = 0 if self.scenario.has("searches") else self._plugin_searches()
+        fee = searches * search_fee(self.endpoint.pricing)
+        stages = [{"type": "plugin", "name": "web", "cost_usd": fee}] if searches else []
+        metadata = {
+            "requested": self.conversation.body.get("model"),
+            "strategy": "direct",
+            "region": None,
+            "summary": f"available=1, selected={self.endpoint.provider}",
+            "attempt": 1,
+            "is_byok": self.is_byok,
+            "endpoints": {"total": 1, "available": []},
+            "pipeline": [{"type": "guardrail", "name": "content-filter"}, *stages],
+        }
+        return {"openrouter_metadata": metadata}
 
     def _counts(self, tokens: int) -> Counts:
         scenario = self.scenario
-        prompt = scenario.number("prompt_tokens", self.conversation.prompt_tokens)
+        tools = self.server_tools
+        prompt = scenario.number("prompt_tokens", tools.prompt_tokens(self.conversation.prompt_tokens))
         half = scenario.text("cached_tokens") == "half"
         cached = min(prompt, prompt // 2 if half else scenario.number("cached_tokens"))
         overlap = scenario.flag("overlap") if scenario.has("overlap") else self.endpoint.provider == "Google"
         written = min(prompt if overlap else prompt - cached, scenario.number("write_tokens"))
         return Counts(
             prompt=prompt,
-            completion=tokens,
+            completion=tokens + tools.call_tokens,
             reasoning=reasoning_tokens(self.answer.pieces[:tokens]),
             cached=cached,
             written=written,
-            searches=scenario.number("searches", self._plugin_searches()),
+            searches=scenario.number("searches", self._plugin_searches()) + tools.native_searches,
             overlap=overlap,
-            surcharge=scenario.decimal("fee"),
+            surcharge=scenario.decimal("fee") + tools.fees,
         )
 
     def _plugin_searches(self) -> int:
@@ -137,6 +175,7 @@ class Generation:
             return usage
         free = Endpoint(self.endpoint.provider, {"prompt": "0", "completion": "0", "web_search": "0"})
         self.endpoint = free  # zero-completion insurance: no output, no charge, no invoice line
+        self.server_tools = NO_SERVER_TOOLS
         usage = self.usage(0)
         self._bill(usage, cancelled=False, finish_reason="error", line=False)
         return usage

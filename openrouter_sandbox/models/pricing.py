@@ -29,7 +29,7 @@ class Counts:
         written: Prompt tokens written to the cache.
         searches: Web searches.
         overlap: Whether cache writes are billed in addition to the prompt (Gemini's explicit cache).
-        surcharge: A fee in USD without a counter (OCR of a PDF; under BYOK OpenRouter's own fee).
+        surcharge: Fees in USD beside the listed prices (server tools, OCR of a PDF; under BYOK OpenRouter's own fee).
     """
 
     prompt: int
@@ -71,8 +71,13 @@ def charge(pricing: Mapping[str, Any], counts: Counts, at: datetime) -> Charge:
             + counts.cached * price("input_cache_read", prices["prompt"])
             + counts.written * price("input_cache_write", prices["prompt"])
         )
-        fees = price("request") + counts.searches * price("web_search", _EXA_SEARCH_FEE) + counts.surcharge
+        fees = price("request") + counts.searches * search_fee(prices) + counts.surcharge
         return Charge(prompt, counts.completion * price("completion"), fees)
+
+
+def search_fee(pricing: Mapping[str, Any]) -> Decimal:
+    """Return the fee in USD of one search by the model's provider, else by OpenRouter's plugin."""
+    return Decimal(pricing.get("web_search", _EXA_SEARCH_FEE))
 
 
 def _effective_prices(pricing: Mapping[str, Any], prompt_tokens: int, at: datetime) -> dict[str, Any]:

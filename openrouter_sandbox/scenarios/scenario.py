@@ -66,6 +66,7 @@ PARAMETERS = frozenset(
             "bill_first",
         ),
         *("no_cost", "byok", "cached_tokens", "write_tokens", "overlap", "prompt_tokens"),
+        *("uses", "together", "result_tokens", "tool_cost", "cited"),
         *("searches", "counter", "fee", "file", "whitespace", "record_ms", "record", "record_reads"),
     }
 )

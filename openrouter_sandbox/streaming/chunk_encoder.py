@@ -43,7 +43,16 @@ class ChunkEncoder:
         """Return the usage chunk; `shape` is the form of its choices: "repeat" the finish reason, "null", "empty"."""
         reason = self._generation.answer.finish_reason if shape == "repeat" else None
         choices = [] if shape == "empty" else [_closing_choice(reason)]
-        return self._event({"service_tier": None, "choices": choices, "usage": usage})
+        metadata = self._generation.openrouter_metadata
+        return self._event({"service_tier": None, "choices": choices, "usage": usage, **metadata})
+
+    def annotations(self) -> bytes:
+        """Return a chunk for each page that the answer cites; they have no tokens."""
+        deltas = [
+            {"content": "", "role": "assistant", "annotations": [each]}
+            for each in self._generation.server_tools.annotations
+        ]
+        return b"".join(self._before + dumps(delta).encode("utf-8", "replace") + self._after for delta in deltas)
 
     def error(self, code: int, message: str, reason: str | None, usage: dict[str, Any] | None) -> bytes:
         """Return the chunk of a mid-stream error: a top-level `error`, with the usage unless it is None."""
@@ -58,7 +67,7 @@ class ChunkEncoder:
 
 def unstreamed_body(generation: Generation, usage: dict[str, Any]) -> bytes:
     """Return the response body of a request without streaming."""
-    body = {
+    body: dict[str, Any] = {
         "id": generation.id,
         "object": "chat.completion",
         "created": generation.created,
@@ -68,7 +77,10 @@ def unstreamed_body(generation: Generation, usage: dict[str, Any]) -> bytes:
         "service_tier": None,
         "choices": [_unstreamed_choice(generation.answer)],
         "usage": usage,
+        **generation.openrouter_metadata,
     }
+    if generation.server_tools.annotations:
+        body["choices"][0]["message"]["annotations"] = list(generation.server_tools.annotations)
     return dumps(body).encode("utf-8", "replace")
 
 

@@ -75,6 +75,8 @@ class ResponseStreamer:
             await write(COMMENT * self._scenario.number("comments", self._settings.comments))
         try:
             await self._wait_first_token()
+            if generation.server_tools.annotations:
+                await write(chunks.annotations())
             if self._delay and not any(map(self._scenario.has, _MID_STREAM_PARAMETERS)):
                 await PacedWriter(self._connection, chunks, generation, self._delay).run()
             else:

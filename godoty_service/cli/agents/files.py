@@ -18,6 +18,7 @@ from godoty_service.rpc.agents.fields import provider_json
 from godoty_service.tenancy.routing import read_preferences
 
 _MODE, _EFFORT, _OVERRIDE = "HISTORY_MODE_", "REASONING_EFFORT_", "AGENT_OVERRIDE_"
+_ENGINES = {"web_search": "WEB_SEARCH_ENGINE_", "web_fetch": "WEB_FETCH_ENGINE_"}
 _MAX_BYTES = 1024 * 1024  # of a file
 
 
@@ -62,6 +63,9 @@ def to_yaml(definition: pb.AgentDefinition) -> str:
         fields["overridable"] = [_short(each, _OVERRIDE) for each in fields["overridable"].get("fields", ())]
     if mode := fields.get("history", {}).get("mode"):
         fields["history"]["mode"] = _short(mode, _MODE)
+    for tool, prefix in _ENGINES.items():
+        if engine := fields.get(tool, {}).get("engine"):
+            fields[tool]["engine"] = _short(engine, prefix)
     parameters = fields.get("parameters", {})
     if effort := parameters.get("reasoning", {}).get("effort"):
         parameters["reasoning"]["effort"] = _short(effort, _EFFORT)
@@ -148,6 +152,8 @@ def _long(document: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
                 yield name, json.dumps(value, ensure_ascii=False, separators=(",", ":"))
             case "parameters", dict(parameters):
                 yield name, dict(_long_parameters(parameters))
+            case (("web_search" | "web_fetch"), {"engine": str(engine), **rest}):
+                yield name, {**rest, "engine": _full(engine, _ENGINES[name])}
             case _:
                 yield str(name), value
 

@@ -33,6 +33,12 @@ from godoty_service.rpc.agents.fields import (
 )
 from godoty_service.rpc.agents.mcp_codec import NAME as MCP_SERVER_NAME
 from godoty_service.rpc.agents.mcp_codec import check_tool_patterns
+from godoty_service.rpc.agents.server_tools import (
+    read_web_fetch,
+    read_web_search,
+    web_fetch_message,
+    web_search_message,
+)
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import (
     AGENT_NAME,
@@ -99,6 +105,8 @@ def parse_application(
         overridable=_read_overrides(message, violations),
         prompt_caching=message.prompt_caching,
         output_schema=output.schema.text if output.schema is not None else "",
+        web_search=read_web_search(_PATH, message, violations),
+        web_fetch=read_web_fetch(_PATH, message, violations),
     )
     violations.raise_if_any()
     for field, models in (("model", [message.model]), ("fallback_models", message.fallback_models)):
@@ -157,6 +165,8 @@ def definition_message(definition: AgentDefinition) -> pb.AgentDefinition:
         limits=limits_message(definition.limits),
         prompt_caching=definition.prompt_caching,
         output_schema=definition.output_schema,
+        web_search=web_search_message(definition.web_search),
+        web_fetch=web_fetch_message(definition.web_fetch),
     )
     if history != HistorySettings():
         mode = _MODE_NAMES[history.mode] if history.mode is not None else None

@@ -1,7 +1,7 @@
 """Builds the models of a turn's agents."""
 
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -15,10 +15,12 @@ from godoty_service.openrouter.call_recorder import Meter
 from godoty_service.openrouter.model import CallTerms, OpenRouterModel
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.oracle import PricingOracle
+from godoty_service.pricing.server_tools import ServerToolUse
 from godoty_service.sessions.session import Session
 from godoty_service.tenancy.policies import Policy
 from godoty_service.turns.agents.output_model import OutputModel
 from godoty_service.turns.agents.output_way import output_way
+from godoty_service.turns.agents.server_tools import server_tool_fields, server_tool_offer
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.turn import Turn
 
@@ -63,6 +65,7 @@ def build_model(
     oracle, defaults = dependencies.oracle, dependencies.defaults
     catalogue, models, parameters = oracle.current, calls.models, profile.parameters
     routing = provider_routing(turn.policy, parameters)
+    offer = server_tool_offer(profile.definition)
     build: Callable[..., OpenRouterModel] = OpenRouterModel
     if profile.output is not None:
         build = partial(OutputModel, schema=profile.output, way=output_way(catalogue, models, profile))
@@ -74,8 +77,12 @@ def build_model(
         call_limits=calls.call_limits,
         call_output_tokens=parameters.max_output_tokens,
         side_output_tokens=defaults.summary_output_tokens,
-        parameters=request_parameters(parameters, prompt_caching=profile.definition.prompt_caching),
-        call_terms=_call_terms(oracle, calls, routing, tenant_id=turn.tenant_id),
+        parameters={
+            **request_parameters(parameters, prompt_caching=profile.definition.prompt_caching),
+            **server_tool_fields(profile.definition),
+        },
+        server_tools=offer,
+        call_terms=_call_terms(oracle, calls, routing, offer.uses, tenant_id=turn.tenant_id),
         provider=routing or None,
         supported_parameters=_supported_parameters(catalogue, models, routing),
         user=pseudonym(session.tenant_id, session.user_reference) if session.user_reference else None,
@@ -87,13 +94,18 @@ def build_model(
 
 
 def _call_terms(
-    oracle: PricingOracle, calls: AgentCalls, preferences: Mapping[str, Any], *, tenant_id: str
+    oracle: PricingOracle,
+    calls: AgentCalls,
+    preferences: Mapping[str, Any],
+    uses: Sequence[ServerToolUse],
+    *,
+    tenant_id: str,
 ) -> Callable[[int], Awaitable[CallTerms]]:
     models, turn_budget = calls.models, calls.turn_budget
 
     async def terms(request_bytes: int) -> CallTerms:
         """Return the limits by which a call is reserved under a hard budget, which may be set during the turn."""
-        await oracle.prepare(models)
+        await oracle.prepare(models, server_tools=bool(uses))
         await turn_budget.refresh(tenant_id)
         if not (turn_budget.bounded or calls.bounded):
             return CallTerms()

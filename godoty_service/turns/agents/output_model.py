@@ -6,8 +6,9 @@ tool. What was not valid reaches neither the readers nor the conversation.
 """
 
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 import structlog
@@ -17,6 +18,7 @@ from strands.types.tools import ToolChoice, ToolChoiceAny, ToolSpec
 
 from godoty_service.agents.output.schema import OutputSchema
 from godoty_service.agents.output.schemas import check_answer
+from godoty_service.citations import Citation
 from godoty_service.errors import ModelUnavailable, ProviderRejectedRequest
 from godoty_service.ledger.entries import CallPurpose
 from godoty_service.openrouter.model import LISTENER, OpenRouterModel
@@ -39,11 +41,12 @@ class OutputInvalid(Exception):
     """No answer was valid by the output schema."""
 
 
-class _HeldText:
-    """A listener without the text, which readers get once it is known to be valid."""
+class _Held:
+    """A listener without the text and its citations, which readers get once the text is known to be valid."""
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
+        self._citations: list[Citation] = []
 
     def on_request(self) -> None:
         """Pass it on."""
@@ -55,6 +58,18 @@ class _HeldText:
     def reasoning(self, piece: str) -> None:
         """Pass it on."""
         self._listener.reasoning(piece)
+
+    def citations(self, found: Sequence[Citation]) -> None:
+        """Keep them."""
+        self._citations += found
+
+    def release(self, text: str, *, changed: bool) -> None:
+        """Pass on a text and the citations; of one that is not as it came, these have no position."""
+        if text:
+            self._listener.text(text)
+        if self._citations:
+            placed = [replace(each, start=0, end=0) for each in self._citations] if changed else self._citations
+            self._listener.citations(placed)
 
 
 class OutputModel(OpenRouterModel):
@@ -102,17 +117,17 @@ class OutputModel(OpenRouterModel):
                     yield event
             return
         tool = _free_name(tool_specs or [])
-        request["invocation_state"] = {**state, LISTENER: _HeldText(listener)}
         while True:
-            answer = OutputAnswer(tool)
+            answer, held = OutputAnswer(tool), _Held(listener)
+            request["invocation_state"] = {**state, LISTENER: held}
             async with aclosing(
                 self._request_answer(answer, tool, messages, tool_specs or [], request)
             ) as failed_calls:
                 async for event in failed_calls:
                     yield event
             output, fault = await self._checked(answer)
-            if fault is None and (text := answer.text if output is None else output):
-                listener.text(text)
+            if fault is None:
+                held.release(answer.text if output is None else output, changed=output not in (None, answer.text))
             if answer.call is not None:  # after the text, as for other answers
                 yield answer.call
             if fault is None:

@@ -6,6 +6,7 @@ calling model sees, except for a cancellation of the turn.
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ from godoty_service.agents.tools.http_fetch import TENANT
 from godoty_service.agents.tools.outcomes import ToolRefused, ToolTimedOut
 from godoty_service.agents.tools.session_cost import SESSION_TOTALS, SessionTotalsReader
 from godoty_service.budgets.turn_budget import SubAgentLimit
+from godoty_service.citations import Citation
 from godoty_service.errors import InvalidRequest, ModelNotAllowed, ProviderError
 from godoty_service.metering.meter import CallingAgent, TurnMeter
 from godoty_service.metering.sub_agent_meter import SubAgentMeter
@@ -115,6 +117,9 @@ class _Unheard:
         """Do nothing."""
 
     def reasoning(self, piece: str) -> None:
+        """Do nothing."""
+
+    def citations(self, found: Sequence[Citation]) -> None:
         """Do nothing."""
 
     def complete(self) -> None:

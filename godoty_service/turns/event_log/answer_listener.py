@@ -1,14 +1,19 @@
 """The listener of a turn's model: it appends each piece of the answer to the turn's event log."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
-from godoty_service.turns.event_log.events import ReasoningDelta, TextDelta
+from godoty_service.citations import Citation
+from godoty_service.turns.event_log.events import Annotations, ReasoningDelta, TextDelta
 from godoty_service.turns.event_log.log import EventLog
 
 _MAX_DELTA = 16 * 1024  # characters of one event; a provider may send a whole answer in one piece
 
 
 def _nothing() -> None:
+    """Do nothing: no callback is set."""
+
+
+def _discard(_: Sequence[Citation]) -> None:
     """Do nothing: no callback is set."""
 
 
@@ -19,6 +24,7 @@ class AnswerListener:
         log: The turn's event log.
         on_request: Called before each request is sent.
         on_first_output: Called after the first piece of the turn's first answer was appended.
+        on_citations: Called with citations of the answer.
     """
 
     def __init__(
@@ -27,10 +33,12 @@ class AnswerListener:
         *,
         on_request: Callable[[], None] = _nothing,
         on_first_output: Callable[[], None] = _nothing,
+        on_citations: Callable[[Sequence[Citation]], None] = _discard,
     ) -> None:
         self._log = log
         self._on_request = on_request
         self._on_first_output = on_first_output
+        self._on_citations = on_citations
         self._pieces: list[str] = []
         self._has_output = False
 
@@ -58,6 +66,11 @@ class AnswerListener:
         if not self._has_output:
             self._start_output()
 
+    def citations(self, found: Sequence[Citation]) -> None:
+        """Append citations of the answer."""
+        self._log.append(Annotations(tuple(found)))
+        self._on_citations(found)
+
     def close(self) -> None:
         """Drop the callbacks.
 
@@ -65,6 +78,7 @@ class AnswerListener:
         retain the session's totals and messages until then.
         """
         self._on_request = self._on_first_output = _nothing
+        self._on_citations = _discard
 
     def complete(self) -> None:
         """Mark the text so far as a complete message."""

@@ -11,11 +11,13 @@ from bson.decimal128 import Decimal128
 from godoty_service import errors
 from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.budgets.budget import BudgetWindow
+from godoty_service.citations import citations_from_text, citations_to_text
 from godoty_service.errors import GodotyError
 from godoty_service.ledger.codec import call_from_document, entry_to_document
 from godoty_service.ledger.session_totals import totals_from_document, totals_to_document
 from godoty_service.ledger.totals import Totals
 from godoty_service.turns.event_log.events import (
+    Annotations,
     BudgetReached,
     Event,
     ModelCallFinished,
@@ -168,6 +170,7 @@ _OF_SUB_AGENTS = (ToolCallStarted, ToolProgress, ToolCallFinished, ModelCallFini
 _NAMES: dict[type, str] = {
     TurnStarted: "started",
     ReasoningDelta: "reasoning",
+    Annotations: "citations",
     ToolCallStarted: "tool",
     ToolProgress: "progress",
     ToolCallFinished: "result",
@@ -181,6 +184,7 @@ _ENCODERS: dict[str, Callable[[Any], Any]] = {
         *(event.session_id, event.session_created, _encode_totals(event.totals), event.agent, event.agent_version)
     ],
     "reasoning": lambda event: event.text,
+    "citations": lambda event: citations_to_text(event.citations),
     "tool": lambda event: [event.tool_call_id, event.name, event.input_json, event.sub_agent_path],
     "progress": lambda event: [event.tool_call_id, event.progress, event.progress_total, event.message],
     "result": lambda event: [event.tool_call_id, event.succeeded, event.output, event.duration // _MICROSECOND],
@@ -197,6 +201,7 @@ _ENCODERS: dict[str, Callable[[Any], Any]] = {
 _DECODERS: dict[str, Callable[[Any], Event]] = {
     "started": _decode_started,
     "reasoning": ReasoningDelta,
+    "citations": lambda value: Annotations(citations_from_text(value)),
     "tool": lambda value: ToolCallStarted(
         tool_call_id=value[0], name=value[1], input_json=value[2], sub_agent_path="".join(value[3:4])
     ),

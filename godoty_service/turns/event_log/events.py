@@ -5,6 +5,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from godoty_service.budgets.alerts import BudgetAlert
+from godoty_service.citations import Citation
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.totals import Totals
 
@@ -50,6 +51,13 @@ class ReasoningDelta:
     """A piece of the reasoning."""
 
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """Citations of the answer."""
+
+    citations: tuple[Citation, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +151,7 @@ Event = (
     TurnStarted
     | TextDelta
     | ReasoningDelta
+    | Annotations
     | ToolCallStarted
     | ToolProgress
     | ToolCallFinished

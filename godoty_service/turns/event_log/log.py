@@ -11,6 +11,7 @@ from godoty_service.clock import milliseconds_of, utc_now
 from godoty_service.errors import GodotyError, TurnTooLarge
 from godoty_service.turns.event_log.events import (
     HEARTBEAT,
+    Annotations,
     Event,
     ModelCallFinished,
     ReadEvent,
@@ -231,7 +232,9 @@ def _size(event: Event) -> int:
             return _OVERHEAD + len(path) + _size(inner)
         case _:
             tools, text = (event.tools, event.output_json or "") if isinstance(event, TurnFinished) else ((), "")
-            return _FIXED + sum(len(tool.name) * 4 for tool in tools) + _bytes(text)
+            citations = event.citations if isinstance(event, Annotations) else ()
+            sizes = (*(len(tool.name) * 4 for tool in tools), *(each.size for each in citations))
+            return _FIXED + sum(sizes) + _bytes(text)
 
 
 def _bytes(text: str) -> int:

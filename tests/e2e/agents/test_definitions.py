@@ -34,6 +34,19 @@ WHOLE: dict[str, Any] = {
     "overridable": {"fields": ["AGENT_OVERRIDE_MODEL"]},
     "prompt_caching": True,
     "output_schema": '{"type":"object","properties":{"b":{"maximum":1.5},"a":{}},"required":["b"]}',
+    "web_search": {
+        "engine": "WEB_SEARCH_ENGINE_PARALLEL",
+        "max_uses": 2,
+        "max_results": 4,
+        "max_characters": 300,
+        "allowed_domains": ["example.com", "*.example.org"],
+    },
+    "web_fetch": {
+        "engine": "WEB_FETCH_ENGINE_EXA",
+        "max_uses": 1,
+        "max_content_tokens": 900,
+        "excluded_domains": ["example.com/private"],
+    },
 }
 
 

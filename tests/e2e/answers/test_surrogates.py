@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from godoty_service.citations import Citation
 from godoty_service.openrouter.chunk import parse_chunk
 from godoty_service.openrouter.stream_decoder import StreamDecoder
 from godoty_service.openrouter.text import replace_lone_surrogates, split_utf8
@@ -30,6 +31,9 @@ class RecordingListener:
     def reasoning(self, piece: str) -> None:
         """Record some reasoning."""
         self.received["reasoning"] += piece
+
+    def citations(self, found: Sequence[Citation]) -> None:
+        """Ignore citations."""
 
 
 def received(chunks: Sequence[dict[str, str]]) -> dict[str, str]:

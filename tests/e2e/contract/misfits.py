@@ -30,6 +30,7 @@ _URLS = (
     *("https://u:p@mcp.example/", "https://mcp.example/#a", "https://mcp.example:99999/", "https://ü.example/"),
     *("https://10.0.0.1/", "https://[::ffff:10.0.0.1]/", "http://93.184.216.34/", "https://169.254.169.254/"),
 )
+_DOMAINS = ("", "localhost", "a b.example", "ü.example", "https://a.example", "a.example?b", "*", "a..example", "a.b\0")
 _PRINTED = (" \n", "a\0b", "a\u202eb")
 TOKENS = ("garbage", "!!!!", "ü", "A", "AAAA", "=", "bnVsbA", "Nw", "W10", "e30", "WyJtYXJrIl0", "\0", "A" * 8193)
 # By a field's name, or its full name: what no text in it can be, besides too long. An id that is merely unknown is
@@ -39,6 +40,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "agent": ("A", "a_b", "-a", "a-", "1a", "a@", "a@x", "a@-1", "a@1@2", "@1", "a@2147483648", "ü", "a\0", "a" * 65),
     "allow": _TOOLS,
     "allowed_agents": ("", "A", "a b", "a_b", "ü", "a\0", "a@1", "a" * 65),
+    "allowed_domains": _DOMAINS,
     "allowed_models": _PATTERNS,
     "allowed_tools": ("", "a b", "ü", "a\0", "a\n"),
     "api_key_id": (),
@@ -54,6 +56,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "description": ("a\0b", "a\u202eb", "a\nb"),
     "display_name": _PRINTED,
     "etag": (),
+    "excluded_domains": _DOMAINS,
     "fallback_models": ("", *_MODELS),
     "limit_usd": (*_AMOUNTS, "0", "-1"),
     "max_cost_usd": (*_AMOUNTS, "0", "-1"),

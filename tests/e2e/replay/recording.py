@@ -76,6 +76,13 @@ class Recording:
         return "".join(each["data"] for each in details if each["type"] == "reasoning.encrypted")
 
     @property
+    def cited(self) -> list[tuple[str, str]]:
+        """The address and the title of each web page that it cites."""
+        annotations = [each for delta in self._deltas for each in delta.get("annotations") or []]
+        pages = [each["url_citation"] for each in annotations if each["type"] == "url_citation"]
+        return [(page["url"], page["title"]) for page in pages]
+
+    @property
     def tools(self) -> list[ToolUse]:
         """The tools that it called."""
         calls: dict[int, dict[str, str]] = {}

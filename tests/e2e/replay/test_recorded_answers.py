@@ -51,6 +51,8 @@ async def test_recorded_answer_arrives_unchanged(caller: Caller, name: str) -> N
     assert turn.text == recording.text + (THE_REST if recording.tools else "")
     assert turn.reasoning == recording.reasoning
     assert _started_tools(turn) == recording.tools
+    cited = [page for each in turn.responses for page in each.annotations.citations]
+    assert [(page.url, page.title) for page in cited] == recording.cited
     assert turn.finished.stop_reason == STOPS.get(recording.finish_reason, turn_pb.STOP_REASON_END_TURN)
     assert_streamed(turn.calls[0], recording)
     entry = await settled(caller)

@@ -10,6 +10,7 @@ from godoty_service.errors import ProviderUnavailable
 from godoty_service.mongo.client import Database
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.provider_prices import ProviderPrices
+from godoty_service.pricing.server_tools import ServerToolPrices
 
 MODEL = "maker/model"
 KEEP_FOR = timedelta(minutes=10)
@@ -53,6 +54,11 @@ class Provider:
         ]
         return _body({"id": model, "endpoints": offers})
 
+    async def tools(self) -> bytes:
+        """The body of `GET /tools`."""
+        self._answer()
+        return _body([])
+
     async def server(self, database: Database) -> tuple[PricingOracle, ProviderPrices]:
         """Start the prices of a server: nothing is loaded or fetched yet."""
         await database.collection("catalogues").ensure(PricingOracle.INDEXES)
@@ -61,7 +67,14 @@ class Provider:
             database.collection("provider_prices"), fetch=self.endpoints, keep_for=KEEP_FOR, clock=self.clock
         )
         catalogues = database.collection("catalogues")
-        return PricingOracle(catalogues, fetch_models=self.models, providers=providers, clock=self.clock), providers
+        oracle = PricingOracle(
+            catalogues,
+            fetch_models=self.models,
+            providers=providers,
+            server_tools=ServerToolPrices(fetch=self.tools),
+            clock=self.clock,
+        )
+        return oracle, providers
 
     async def fetch_current(self, providers: ProviderPrices) -> None:
         """Make a server fetch the current list, and wait until it has it."""

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from strands.types.content import Message, Messages
 
+from godoty_service.citations import Citation
 from godoty_service.errors import SessionLost
 from godoty_service.mongo.client import Database
 from godoty_service.sessions.messages import MessageStore
@@ -154,3 +155,18 @@ async def test_manager_continues_numbers_and_survives_cancel(store: MessageStore
     assert manager.last_number == 4
     assert [each.number for each in await store.newest("tenant", "ses", after=0, limit=9)] == [3, 4]
     assert manager.history == conversation("a", "b", "c", "d")
+
+
+async def test_citations_are_stored_beside_the_content(store: MessageStore) -> None:
+    """By number; readers get them, also of a large message, and no model does; they count as bytes of a page."""
+    cited = [Citation(url=f"https://a.example/{number}", title="ü", content="c" * 1000) for number in range(30)]
+    messages = conversation("a", "b", "c", "d" * 50_000)
+    await store.append("tenant", "ses", number=1, turn_id="turn", messages=messages, citations={2: cited[:1], 4: cited})
+
+    found, _ = await store.page("tenant", "ses", after=0, limit=9, most_bytes=10**6)
+    loaded = await store.load("tenant", "ses", found)
+    assert [list(each.citations) for each in loaded] == [[], cited[:1], [], cited]
+    assert [each.size > 1000 for each in found] == [False, True, False, True]
+    assert found[3].size > 50_000 + 30_000
+    assert [list(each.citations) for each in await store.newest("tenant", "ses", after=0, limit=9)][3] == cited
+    assert await store.window("tenant", "ses", size=9) == messages

@@ -11,6 +11,7 @@ import pytest
 from godoty_service.mongo.client import Database
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.provider_prices import ProviderPrices
+from godoty_service.pricing.server_tools import ServerToolPrices
 from godoty_service.pricing.token_usage import TokenUsage
 from tests.integration.mongo.prices import KEEP_FOR, MODEL, Provider
 
@@ -36,6 +37,7 @@ class Listing:
             self._database.collection("catalogues"),
             fetch_models=self.models,
             providers=providers,
+            server_tools=ServerToolPrices(fetch=self._world.tools),
             on_rejected=self.rejected.append,
             clock=self._world.clock,
         )

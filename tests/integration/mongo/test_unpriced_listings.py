@@ -10,8 +10,10 @@ import pytest
 
 from godoty_service.errors import ModelUnavailable, ProviderUnavailable
 from godoty_service.mongo.client import Database
-from godoty_service.pricing.oracle import Priced, PricingOracle
+from godoty_service.pricing.effective_prices import Priced
+from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.price_file import PriceRules, load_price_file
+from godoty_service.pricing.server_tools import ServerToolPrices
 from godoty_service.pricing.stored_catalogues import Upstream
 from godoty_service.pricing.token_usage import TokenUsage
 from tests.integration.mongo.prices import Provider
@@ -54,6 +56,7 @@ class Servers:
             catalogues,
             fetch_models=self.models,
             providers=providers,
+            server_tools=ServerToolPrices(fetch=self.provider.tools),
             upstream=upstream,
             on_rejected=self.rejected.append,
             clock=self.provider.clock,

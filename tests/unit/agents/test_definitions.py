@@ -17,7 +17,9 @@ from godoty_service.agents.definitions import (
     Reasoning,
     ReasoningEffort,
 )
+from godoty_service.agents.server_tools import Domains, FetchEngine, SearchEngine, WebFetch, WebSearch
 
+DEFAULTS = AgentDefinition(name="a", web_search=WebSearch(), web_fetch=WebFetch())
 WHOLE = AgentDefinition(
     name="support",
     description="d",
@@ -38,11 +40,17 @@ WHOLE = AgentDefinition(
     history=HistorySettings(messages=12, mode=HistoryMode.SUMMARY),
     overridable=frozenset({Override.MODEL}),
     prompt_caching=True,
+    web_search=WebSearch(
+        engine=SearchEngine.EXA, max_uses=1, max_results=2, max_characters=300, domains=Domains(allowed=("a.example",))
+    ),
+    web_fetch=WebFetch(
+        engine=FetchEngine.EXA, max_uses=1, max_content_tokens=900, domains=Domains(excluded=("b.example",))
+    ),
 )
 
 
 @pytest.mark.parametrize(
-    "definition", [WHOLE, AgentDefinition(name="a"), AgentDefinition(name="a", overridable=frozenset())]
+    "definition", [WHOLE, DEFAULTS, AgentDefinition(name="a"), AgentDefinition(name="a", overridable=frozenset())]
 )
 def test_definition_survives_its_text(definition: AgentDefinition) -> None:
     """Every field, also 0, empty and none; the text is the same each time."""
@@ -59,11 +67,16 @@ def test_what_only_a_later_build_knows_is_ignored() -> None:
     content["parameters"] |= {"verbosity": 1, "reasoning": {"effort": "endless"}}
     content["history"] |= {"mode": "forked"}
     content["overridable"] += ["tools"]
+    content["web_search"] |= {"engine": "later", "mode": "deep"}
+    content["web_fetch"] |= {"engine": "later"}
     found = definition_from_text("support", json.dumps(content))
 
     assert (found.tools, found.overridable) == (WHOLE.tools, WHOLE.overridable)
     assert (found.history.mode, found.history.messages) == (None, 12)
     assert found.parameters.reasoning is None
+    assert found.web_search is not None
+    assert found.web_fetch is not None
+    assert (found.web_search.engine, found.web_search.max_uses, found.web_fetch.engine) == (None, 1, None)
 
 
 def test_parameters_are_overridden_one_by_one() -> None:

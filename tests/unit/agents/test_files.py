@@ -43,6 +43,8 @@ output_schema:
   properties:
     é: {maximum: 1.5, const: "2026-01-01"}
   required: [é]
+web_search: {engine: exa, max_uses: 2, allowed_domains: [example.com]}
+web_fetch: {}
 """
 
 
@@ -74,6 +76,8 @@ def test_file_is_the_definition_that_it_says(tmp_path: Path) -> None:
         history={"messages": 12, "mode": "HISTORY_MODE_SUMMARY"},
         overridable={"fields": ["AGENT_OVERRIDE_MODEL"]},
         output_schema='{"type":"object","properties":{"é":{"maximum":1.5,"const":"2026-01-01"}},"required":["é"]}',
+        web_search={"engine": "WEB_SEARCH_ENGINE_EXA", "max_uses": 2, "allowed_domains": ["example.com"]},
+        web_fetch={},
     )
 
 

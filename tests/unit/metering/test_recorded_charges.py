@@ -206,3 +206,36 @@ def test_bounds_hold_for_every_priced_completion(completions: list[Row]) -> None
             checked += 1
 
     assert checked == 833
+
+
+def test_fees_that_a_recording_does_not_state_are_unknown(completions: list[Row]) -> None:
+    """No recording until August 2026 states them, not even those that have a fee: unknown is not 0."""
+    assert {from_openrouter(row["usage"]).tool_fees for row in completions} == {None}
+
+
+@pytest.mark.parametrize(
+    ("usage", "fees"),
+    [
+        ({"cost": Decimal("0.02"), "cost_details": {"server_tool_cost": Decimal("0.007")}}, "0.007"),
+        ({"cost": Decimal("0.02"), "cost_details": {"server_tool_cost": 0}}, "0"),
+        ({"cost": Decimal("0.02"), "pipeline_cost": Decimal("0.002")}, "0.002"),
+        (
+            {
+                "cost": Decimal("0.02"),
+                "cost_details": {"server_tool_cost": Decimal("0.007")},
+                "pipeline_cost": Decimal("0.002"),
+            },
+            "0.009",
+        ),
+        ({"cost_details": {"server_tool_cost": Decimal("0.007")}}, "0.007"),
+        ({"cost": Decimal("0.02"), "cost_details": {"server_tool_cost": None}}, None),
+        ({"cost": Decimal("0.02"), "cost_details": {"server_tool_cost": -1}}, None),
+        ({"cost": Decimal("0.02"), "cost_details": {"server_tool_cost": "much"}}, None),
+        ({"cost": Decimal("0.02"), "cost_details": {"server_tool_cost": Decimal("0.03")}}, None),
+        ({"cost": Decimal("0.02"), "cost_details": {"server_tool_cost": 10**7}}, None),
+        ({"cost": Decimal("0.02")}, None),
+    ],
+)
+def test_fees_are_read_where_the_provider_reports_them(usage: dict[str, Any], fees: str | None) -> None:
+    """Those of server tools and of plugins together; more than the charge is a contradiction, and unknown."""
+    assert from_openrouter(usage).tool_fees == (None if fees is None else Decimal(fees))

@@ -164,6 +164,15 @@ def test_error_with_usage_is_not_free() -> None:
     assert not errors.is_free_rejection(error)
 
 
+@pytest.mark.parametrize(("fee", "free"), [("0.002", False), ("0", True), ("null", True), ('"much"', True)])
+def test_error_with_fees_of_plugins_is_not_free(fee: str, free: bool) -> None:  # noqa: FBT001 - a parameter
+    """A failed request may have read a file, or searched."""
+    stage = f'{{"type": "plugin", "name": "file-parser", "cost_usd": {fee}}}'
+    body = f'{{"error": {{"code": 502, "message": "x"}}, "openrouter_metadata": {{"pipeline": [{stage}]}}}}'
+
+    assert errors.is_free_rejection(_status_error(body.encode())) is free
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"error": {"code": 502}}', b'{"error": {}, "usage": 7}', b"[" * 9999])
 def test_error_without_usage_has_none(body: bytes) -> None:
     """For any body."""

@@ -1,6 +1,7 @@
 """Chunks of an answer in the shapes that providers send."""
 
 import json
+from collections.abc import Sequence
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from godoty_service.citations import Citation
 from godoty_service.errors import ProviderRejectedRequest, ProviderUnavailable
 from godoty_service.openrouter.chunk import parse_chunk
 from godoty_service.openrouter.sse import EventDecoder
@@ -301,6 +303,10 @@ class RecordingListener:
         """Record some reasoning."""
         self.pieces.append(("reasoning", piece))
 
+    def citations(self, found: Sequence[Citation]) -> None:
+        """Record citations."""
+        self.pieces += [("citation", each.url) for each in found]
+
 
 def test_listener_gets_each_read_and_strands_the_rest_as_one() -> None:
     """Chunks that arrive together are one piece; Strands gets a block's first piece, and the rest as one."""
@@ -324,6 +330,71 @@ def test_listener_gets_reasoning_before_text_of_one_read() -> None:
     decode(StreamDecoder(listener), [chunk({"reasoning": "r"}), chunk({"content": "a"}), chunk({"content": "b"})])
 
     assert listener.pieces == [("reasoning", "r"), ("text", "ab")]
+
+
+def cited(*urls: str) -> dict[str, Any]:
+    """Return a delta with citations and an empty text, as recorded."""
+    annotations = [{"type": "url_citation", "url_citation": {"url": url}} for url in urls]
+    return {"role": "assistant", "content": "", "annotations": annotations}
+
+
+def test_citations_come_in_order_and_once() -> None:
+    """After the text that came before them, and not before any output, since a request without output is retried."""
+    listener = RecordingListener()
+    decoder = StreamDecoder(listener)
+    decoder.add_chunks([chunk(cited("https://a.example/", "https://b.example/"))])
+    assert (listener.pieces, decoder.has_output) == ([], False)
+    events = decode(
+        decoder,
+        [chunk({"content": "x", "role": "assistant"})],
+        [chunk({"content": "y"}), chunk(cited("https://c.example/", "https://a.example/"))],
+        [chunk({}, finish="stop")],
+        [chunk(cited("https://c.example/"))],
+    )
+
+    assert listener.pieces == [
+        ("text", "x"),
+        ("citation", "https://a.example/"),
+        ("citation", "https://b.example/"),
+        ("text", "y"),
+        ("citation", "https://c.example/"),
+    ]
+    assert_balanced(events)
+
+
+def test_text_and_citations_of_one_delta_are_both_received() -> None:
+    """A delta with a text may have other fields, too."""
+    listener = RecordingListener()
+    decode(StreamDecoder(listener), [chunk({**cited("https://a.example/"), "content": "x", "reasoning": "r"})])
+
+    assert listener.pieces == [("reasoning", "r"), ("text", "x"), ("citation", "https://a.example/")]
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "cost"),
+    [
+        ([{"type": "plugin", "name": "web", "cost_usd": Decimal("0.007")}], Decimal("0.007")),
+        ([{"name": "a", "cost_usd": Decimal("0.1")}, {"name": "b"}, {"name": "c", "cost_usd": 2}], Decimal("2.1")),
+        ([{"name": "guard"}], None),
+        ([{"name": "a", "cost_usd": Decimal("0.1")}, {"name": "b", "cost_usd": None}], None),
+        ([{"name": "a", "cost_usd": -1}], None),
+        ([{"name": "a", "cost_usd": Decimal("0.2")}, {"name": "b", "cost_usd": Decimal("-0.1")}], None),
+        ([{"name": "a", "cost_usd": "0.1"}], None),
+        ([{"name": "a", "cost_usd": Decimal(10**7)}], None),
+        ([1, None, "a"], None),
+        ([{"name": "a", "cost_usd": 1}] * 65, None),
+        ({"name": "a"}, None),
+        (None, None),
+    ],
+)
+def test_fees_of_the_pipeline_are_part_of_the_usage(pipeline: Any, cost: Decimal | None) -> None:
+    """Plugins are counted nowhere else; an unknown one makes the sum unknown."""
+    decoder = StreamDecoder()
+    body = chunk({}, finish="stop", usage=USAGE)
+    decoder.add_chunks([{**body, "openrouter_metadata": {"strategy": "direct", "pipeline": pipeline}}])
+
+    assert decoder.usage is not None
+    assert (decoder.usage["cost"], decoder.usage.get("pipeline_cost")) == (Decimal("0.1"), cost)
 
 
 def test_malformed_object_keeps_what_arrived_with_it() -> None:

@@ -24,6 +24,136 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Who searches the web.
+type WebSearchEngine int32
+
+const (
+	// WEB_SEARCH_ENGINE_EXA.
+	WebSearchEngine_WEB_SEARCH_ENGINE_UNSPECIFIED WebSearchEngine = 0
+	// The search of the model's provider if it has one, else Exa. It has no upper bound.
+	WebSearchEngine_WEB_SEARCH_ENGINE_AUTO WebSearchEngine = 1
+	// The search of the model's provider, which ignores most limits. It has no upper bound.
+	WebSearchEngine_WEB_SEARCH_ENGINE_NATIVE WebSearchEngine = 2
+	// Exa.
+	WebSearchEngine_WEB_SEARCH_ENGINE_EXA WebSearchEngine = 3
+	// Parallel.
+	WebSearchEngine_WEB_SEARCH_ENGINE_PARALLEL WebSearchEngine = 4
+	// Perplexity.
+	WebSearchEngine_WEB_SEARCH_ENGINE_PERPLEXITY WebSearchEngine = 5
+)
+
+// Enum value maps for WebSearchEngine.
+var (
+	WebSearchEngine_name = map[int32]string{
+		0: "WEB_SEARCH_ENGINE_UNSPECIFIED",
+		1: "WEB_SEARCH_ENGINE_AUTO",
+		2: "WEB_SEARCH_ENGINE_NATIVE",
+		3: "WEB_SEARCH_ENGINE_EXA",
+		4: "WEB_SEARCH_ENGINE_PARALLEL",
+		5: "WEB_SEARCH_ENGINE_PERPLEXITY",
+	}
+	WebSearchEngine_value = map[string]int32{
+		"WEB_SEARCH_ENGINE_UNSPECIFIED": 0,
+		"WEB_SEARCH_ENGINE_AUTO":        1,
+		"WEB_SEARCH_ENGINE_NATIVE":      2,
+		"WEB_SEARCH_ENGINE_EXA":         3,
+		"WEB_SEARCH_ENGINE_PARALLEL":    4,
+		"WEB_SEARCH_ENGINE_PERPLEXITY":  5,
+	}
+)
+
+func (x WebSearchEngine) Enum() *WebSearchEngine {
+	p := new(WebSearchEngine)
+	*p = x
+	return p
+}
+
+func (x WebSearchEngine) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WebSearchEngine) Descriptor() protoreflect.EnumDescriptor {
+	return file_godoty_v1_agent_proto_enumTypes[0].Descriptor()
+}
+
+func (WebSearchEngine) Type() protoreflect.EnumType {
+	return &file_godoty_v1_agent_proto_enumTypes[0]
+}
+
+func (x WebSearchEngine) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WebSearchEngine.Descriptor instead.
+func (WebSearchEngine) EnumDescriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{0}
+}
+
+// Who fetches a web page.
+type WebFetchEngine int32
+
+const (
+	// WEB_FETCH_ENGINE_OPENROUTER.
+	WebFetchEngine_WEB_FETCH_ENGINE_UNSPECIFIED WebFetchEngine = 0
+	// The fetching of the model's provider if it has one, else Exa. It has no upper bound.
+	WebFetchEngine_WEB_FETCH_ENGINE_AUTO WebFetchEngine = 1
+	// The fetching of the model's provider. It has no upper bound.
+	WebFetchEngine_WEB_FETCH_ENGINE_NATIVE WebFetchEngine = 2
+	// OpenRouter itself, by HTTP.
+	WebFetchEngine_WEB_FETCH_ENGINE_OPENROUTER WebFetchEngine = 3
+	// Exa.
+	WebFetchEngine_WEB_FETCH_ENGINE_EXA WebFetchEngine = 4
+	// Parallel.
+	WebFetchEngine_WEB_FETCH_ENGINE_PARALLEL WebFetchEngine = 5
+)
+
+// Enum value maps for WebFetchEngine.
+var (
+	WebFetchEngine_name = map[int32]string{
+		0: "WEB_FETCH_ENGINE_UNSPECIFIED",
+		1: "WEB_FETCH_ENGINE_AUTO",
+		2: "WEB_FETCH_ENGINE_NATIVE",
+		3: "WEB_FETCH_ENGINE_OPENROUTER",
+		4: "WEB_FETCH_ENGINE_EXA",
+		5: "WEB_FETCH_ENGINE_PARALLEL",
+	}
+	WebFetchEngine_value = map[string]int32{
+		"WEB_FETCH_ENGINE_UNSPECIFIED": 0,
+		"WEB_FETCH_ENGINE_AUTO":        1,
+		"WEB_FETCH_ENGINE_NATIVE":      2,
+		"WEB_FETCH_ENGINE_OPENROUTER":  3,
+		"WEB_FETCH_ENGINE_EXA":         4,
+		"WEB_FETCH_ENGINE_PARALLEL":    5,
+	}
+)
+
+func (x WebFetchEngine) Enum() *WebFetchEngine {
+	p := new(WebFetchEngine)
+	*p = x
+	return p
+}
+
+func (x WebFetchEngine) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WebFetchEngine) Descriptor() protoreflect.EnumDescriptor {
+	return file_godoty_v1_agent_proto_enumTypes[1].Descriptor()
+}
+
+func (WebFetchEngine) Type() protoreflect.EnumType {
+	return &file_godoty_v1_agent_proto_enumTypes[1]
+}
+
+func (x WebFetchEngine) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WebFetchEngine.Descriptor instead.
+func (WebFetchEngine) EnumDescriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{1}
+}
+
 // How much a model reasons.
 type ReasoningEffort int32
 
@@ -81,11 +211,11 @@ func (x ReasoningEffort) String() string {
 }
 
 func (ReasoningEffort) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_agent_proto_enumTypes[0].Descriptor()
+	return file_godoty_v1_agent_proto_enumTypes[2].Descriptor()
 }
 
 func (ReasoningEffort) Type() protoreflect.EnumType {
-	return &file_godoty_v1_agent_proto_enumTypes[0]
+	return &file_godoty_v1_agent_proto_enumTypes[2]
 }
 
 func (x ReasoningEffort) Number() protoreflect.EnumNumber {
@@ -94,7 +224,7 @@ func (x ReasoningEffort) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ReasoningEffort.Descriptor instead.
 func (ReasoningEffort) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{0}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{2}
 }
 
 // What a model sees of the messages that have left the history's window.
@@ -134,11 +264,11 @@ func (x HistoryMode) String() string {
 }
 
 func (HistoryMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_agent_proto_enumTypes[1].Descriptor()
+	return file_godoty_v1_agent_proto_enumTypes[3].Descriptor()
 }
 
 func (HistoryMode) Type() protoreflect.EnumType {
-	return &file_godoty_v1_agent_proto_enumTypes[1]
+	return &file_godoty_v1_agent_proto_enumTypes[3]
 }
 
 func (x HistoryMode) Number() protoreflect.EnumNumber {
@@ -147,7 +277,7 @@ func (x HistoryMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use HistoryMode.Descriptor instead.
 func (HistoryMode) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{1}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{3}
 }
 
 // A field of ConverseRequest that may replace the definition's.
@@ -196,11 +326,11 @@ func (x AgentOverride) String() string {
 }
 
 func (AgentOverride) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_agent_proto_enumTypes[2].Descriptor()
+	return file_godoty_v1_agent_proto_enumTypes[4].Descriptor()
 }
 
 func (AgentOverride) Type() protoreflect.EnumType {
-	return &file_godoty_v1_agent_proto_enumTypes[2]
+	return &file_godoty_v1_agent_proto_enumTypes[4]
 }
 
 func (x AgentOverride) Number() protoreflect.EnumNumber {
@@ -209,7 +339,7 @@ func (x AgentOverride) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use AgentOverride.Descriptor instead.
 func (AgentOverride) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{4}
 }
 
 // What an agent is: at most 262,144 bytes. A definition with fields that the server does not know is refused, also those
@@ -245,13 +375,19 @@ type AgentDefinition struct {
 	// as Anthropic: what is the same at the beginning of the next request is then read at a lower price, and written at a
 	// higher one. `TokenUsage` has both. Other providers cache by themselves, or not at all.
 	PromptCaching bool `protobuf:"varint,11,opt,name=prompt_caching,json=promptCaching,proto3" json:"prompt_caching,omitempty"`
+	// The provider's web search, which the model may use within a model call. Its fees are part of the call's cost. A
+	// policy allows it as the tool "openrouter:web_search". Unset: none.
+	WebSearch *WebSearch `protobuf:"bytes,13,opt,name=web_search,json=webSearch,proto3" json:"web_search,omitempty"`
 	// A JSON Schema (2020-12) as JSON text, by which the agent answers: a turn ends with a value that is valid by it
 	// (`turn_finished.output_json`), or with STOP_REASON_OUTPUT_INVALID. An agent that another one calls gives the value
 	// as its result. At most 32768 characters, 4000 values and members, 64 levels, 200 references and 64 patterns of at
 	// most 512 characters each; references lead into the schema itself; patterns have no look-around and no
 	// back-references; at most 500 subschemas apply to one place of a value. `format` is not checked. Empty: the agent
 	// answers with text.
-	OutputSchema  string `protobuf:"bytes,14,opt,name=output_schema,json=outputSchema,proto3" json:"output_schema,omitempty"`
+	OutputSchema string `protobuf:"bytes,14,opt,name=output_schema,json=outputSchema,proto3" json:"output_schema,omitempty"`
+	// The provider's reading of web pages and PDFs by their addresses, which the model may use within a model call. Its
+	// fees are part of the call's cost. A policy allows it as the tool "openrouter:web_fetch". Unset: none.
+	WebFetch      *WebFetch `protobuf:"bytes,15,opt,name=web_fetch,json=webFetch,proto3" json:"web_fetch,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,11 +499,207 @@ func (x *AgentDefinition) GetPromptCaching() bool {
 	return false
 }
 
+func (x *AgentDefinition) GetWebSearch() *WebSearch {
+	if x != nil {
+		return x.WebSearch
+	}
+	return nil
+}
+
 func (x *AgentDefinition) GetOutputSchema() string {
 	if x != nil {
 		return x.OutputSchema
 	}
 	return ""
+}
+
+func (x *AgentDefinition) GetWebFetch() *WebFetch {
+	if x != nil {
+		return x.WebFetch
+	}
+	return nil
+}
+
+// The provider's web search. The model decides whether and what it searches; the provider searches and lets the model
+// go on, all within one model call, whose usage and cost include it. The pages come as `Annotations`. Each of the
+// model's answers within a call may have as many output tokens as the call, so that limits on output tokens hold for
+// each of them.
+//
+// A hard budget and `max_cost_usd` need an upper bound of each call's cost: WEB_SEARCH_ENGINE_EXA, PARALLEL and
+// PERPLEXITY have one once the provider's prices are known; with another engine the turn is COST_UNBOUNDED. The bound
+// grows with `max_uses`, `max_results` and `max_characters`, and is reserved while the call is open.
+type WebSearch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who searches. Unspecified: WEB_SEARCH_ENGINE_EXA.
+	Engine WebSearchEngine `protobuf:"varint,1,opt,name=engine,proto3,enum=godoty.v1.WebSearchEngine" json:"engine,omitempty"`
+	// Maximum number of searches of one model call: 1 to 10. Unset: 3.
+	MaxUses *int32 `protobuf:"varint,2,opt,name=max_uses,json=maxUses,proto3,oneof" json:"max_uses,omitempty"`
+	// Maximum number of results of one search: 1 to 20. Unset: 5.
+	MaxResults *int32 `protobuf:"varint,3,opt,name=max_results,json=maxResults,proto3,oneof" json:"max_results,omitempty"`
+	// Maximum number of characters of one result: 100 to 20000. Unset: 2000.
+	MaxCharacters *int32 `protobuf:"varint,4,opt,name=max_characters,json=maxCharacters,proto3,oneof" json:"max_characters,omitempty"`
+	// The only domains whose pages it finds, such as "example.com", "*.example.com" or "example.com/docs": at most 20.
+	// Empty: all.
+	AllowedDomains []string `protobuf:"bytes,5,rep,name=allowed_domains,json=allowedDomains,proto3" json:"allowed_domains,omitempty"`
+	// Domains whose pages it does not find: at most 20, and none with `allowed_domains`. Empty: none.
+	ExcludedDomains []string `protobuf:"bytes,6,rep,name=excluded_domains,json=excludedDomains,proto3" json:"excluded_domains,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *WebSearch) Reset() {
+	*x = WebSearch{}
+	mi := &file_godoty_v1_agent_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WebSearch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WebSearch) ProtoMessage() {}
+
+func (x *WebSearch) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WebSearch.ProtoReflect.Descriptor instead.
+func (*WebSearch) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *WebSearch) GetEngine() WebSearchEngine {
+	if x != nil {
+		return x.Engine
+	}
+	return WebSearchEngine_WEB_SEARCH_ENGINE_UNSPECIFIED
+}
+
+func (x *WebSearch) GetMaxUses() int32 {
+	if x != nil && x.MaxUses != nil {
+		return *x.MaxUses
+	}
+	return 0
+}
+
+func (x *WebSearch) GetMaxResults() int32 {
+	if x != nil && x.MaxResults != nil {
+		return *x.MaxResults
+	}
+	return 0
+}
+
+func (x *WebSearch) GetMaxCharacters() int32 {
+	if x != nil && x.MaxCharacters != nil {
+		return *x.MaxCharacters
+	}
+	return 0
+}
+
+func (x *WebSearch) GetAllowedDomains() []string {
+	if x != nil {
+		return x.AllowedDomains
+	}
+	return nil
+}
+
+func (x *WebSearch) GetExcludedDomains() []string {
+	if x != nil {
+		return x.ExcludedDomains
+	}
+	return nil
+}
+
+// The provider's reading of web pages and PDFs. The model names the addresses; the rest is as with `WebSearch`. For a
+// hard budget and `max_cost_usd`, WEB_FETCH_ENGINE_OPENROUTER, EXA and PARALLEL have an upper bound.
+type WebFetch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Who fetches. Unspecified: WEB_FETCH_ENGINE_OPENROUTER.
+	Engine WebFetchEngine `protobuf:"varint,1,opt,name=engine,proto3,enum=godoty.v1.WebFetchEngine" json:"engine,omitempty"`
+	// Maximum number of pages of one model call: 1 to 10. Unset: 3.
+	MaxUses *int32 `protobuf:"varint,2,opt,name=max_uses,json=maxUses,proto3,oneof" json:"max_uses,omitempty"`
+	// Maximum length of one page in tokens, as the provider estimates them: 100 to 100000. Unset: 5000.
+	MaxContentTokens *int32 `protobuf:"varint,3,opt,name=max_content_tokens,json=maxContentTokens,proto3,oneof" json:"max_content_tokens,omitempty"`
+	// The only domains whose pages it fetches, as in `WebSearch`. Empty: all.
+	AllowedDomains []string `protobuf:"bytes,4,rep,name=allowed_domains,json=allowedDomains,proto3" json:"allowed_domains,omitempty"`
+	// Domains whose pages it does not fetch, as in `WebSearch`. Empty: none.
+	ExcludedDomains []string `protobuf:"bytes,5,rep,name=excluded_domains,json=excludedDomains,proto3" json:"excluded_domains,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *WebFetch) Reset() {
+	*x = WebFetch{}
+	mi := &file_godoty_v1_agent_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WebFetch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WebFetch) ProtoMessage() {}
+
+func (x *WebFetch) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WebFetch.ProtoReflect.Descriptor instead.
+func (*WebFetch) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *WebFetch) GetEngine() WebFetchEngine {
+	if x != nil {
+		return x.Engine
+	}
+	return WebFetchEngine_WEB_FETCH_ENGINE_UNSPECIFIED
+}
+
+func (x *WebFetch) GetMaxUses() int32 {
+	if x != nil && x.MaxUses != nil {
+		return *x.MaxUses
+	}
+	return 0
+}
+
+func (x *WebFetch) GetMaxContentTokens() int32 {
+	if x != nil && x.MaxContentTokens != nil {
+		return *x.MaxContentTokens
+	}
+	return 0
+}
+
+func (x *WebFetch) GetAllowedDomains() []string {
+	if x != nil {
+		return x.AllowedDomains
+	}
+	return nil
+}
+
+func (x *WebFetch) GetExcludedDomains() []string {
+	if x != nil {
+		return x.ExcludedDomains
+	}
+	return nil
 }
 
 // Parameters of an agent's model calls; those of summaries have none of them. Unset: the provider's default.
@@ -397,7 +729,7 @@ type ModelParameters struct {
 
 func (x *ModelParameters) Reset() {
 	*x = ModelParameters{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[1]
+	mi := &file_godoty_v1_agent_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -409,7 +741,7 @@ func (x *ModelParameters) String() string {
 func (*ModelParameters) ProtoMessage() {}
 
 func (x *ModelParameters) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[1]
+	mi := &file_godoty_v1_agent_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -422,7 +754,7 @@ func (x *ModelParameters) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelParameters.ProtoReflect.Descriptor instead.
 func (*ModelParameters) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{1}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ModelParameters) GetTemperature() float64 {
@@ -488,7 +820,7 @@ type ModelReasoning struct {
 
 func (x *ModelReasoning) Reset() {
 	*x = ModelReasoning{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[2]
+	mi := &file_godoty_v1_agent_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -500,7 +832,7 @@ func (x *ModelReasoning) String() string {
 func (*ModelReasoning) ProtoMessage() {}
 
 func (x *ModelReasoning) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[2]
+	mi := &file_godoty_v1_agent_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -513,7 +845,7 @@ func (x *ModelReasoning) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelReasoning.ProtoReflect.Descriptor instead.
 func (*ModelReasoning) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{2}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ModelReasoning) GetEffort() ReasoningEffort {
@@ -547,7 +879,7 @@ type AgentTool struct {
 
 func (x *AgentTool) Reset() {
 	*x = AgentTool{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[3]
+	mi := &file_godoty_v1_agent_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -559,7 +891,7 @@ func (x *AgentTool) String() string {
 func (*AgentTool) ProtoMessage() {}
 
 func (x *AgentTool) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[3]
+	mi := &file_godoty_v1_agent_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -572,7 +904,7 @@ func (x *AgentTool) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentTool.ProtoReflect.Descriptor instead.
 func (*AgentTool) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{3}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AgentTool) GetTool() isAgentTool_Tool {
@@ -664,7 +996,7 @@ type SubAgent struct {
 
 func (x *SubAgent) Reset() {
 	*x = SubAgent{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[4]
+	mi := &file_godoty_v1_agent_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -676,7 +1008,7 @@ func (x *SubAgent) String() string {
 func (*SubAgent) ProtoMessage() {}
 
 func (x *SubAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[4]
+	mi := &file_godoty_v1_agent_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -689,7 +1021,7 @@ func (x *SubAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubAgent.ProtoReflect.Descriptor instead.
 func (*SubAgent) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{4}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *SubAgent) GetAgent() string {
@@ -723,7 +1055,7 @@ type McpToolset struct {
 
 func (x *McpToolset) Reset() {
 	*x = McpToolset{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -735,7 +1067,7 @@ func (x *McpToolset) String() string {
 func (*McpToolset) ProtoMessage() {}
 
 func (x *McpToolset) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -748,7 +1080,7 @@ func (x *McpToolset) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use McpToolset.ProtoReflect.Descriptor instead.
 func (*McpToolset) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *McpToolset) GetMcpServer() string {
@@ -779,7 +1111,7 @@ type AgentHistory struct {
 
 func (x *AgentHistory) Reset() {
 	*x = AgentHistory{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -791,7 +1123,7 @@ func (x *AgentHistory) String() string {
 func (*AgentHistory) ProtoMessage() {}
 
 func (x *AgentHistory) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -804,7 +1136,7 @@ func (x *AgentHistory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentHistory.ProtoReflect.Descriptor instead.
 func (*AgentHistory) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *AgentHistory) GetMessages() int32 {
@@ -832,7 +1164,7 @@ type AgentOverrides struct {
 
 func (x *AgentOverrides) Reset() {
 	*x = AgentOverrides{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -844,7 +1176,7 @@ func (x *AgentOverrides) String() string {
 func (*AgentOverrides) ProtoMessage() {}
 
 func (x *AgentOverrides) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -857,7 +1189,7 @@ func (x *AgentOverrides) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentOverrides.ProtoReflect.Descriptor instead.
 func (*AgentOverrides) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AgentOverrides) GetFields() []AgentOverride {
@@ -885,7 +1217,7 @@ type AgentVersion struct {
 
 func (x *AgentVersion) Reset() {
 	*x = AgentVersion{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +1229,7 @@ func (x *AgentVersion) String() string {
 func (*AgentVersion) ProtoMessage() {}
 
 func (x *AgentVersion) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1242,7 @@ func (x *AgentVersion) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentVersion.ProtoReflect.Descriptor instead.
 func (*AgentVersion) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AgentVersion) GetDefinition() *AgentDefinition {
@@ -956,7 +1288,7 @@ type AgentSummary struct {
 
 func (x *AgentSummary) Reset() {
 	*x = AgentSummary{}
-	mi := &file_godoty_v1_agent_proto_msgTypes[9]
+	mi := &file_godoty_v1_agent_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -968,7 +1300,7 @@ func (x *AgentSummary) String() string {
 func (*AgentSummary) ProtoMessage() {}
 
 func (x *AgentSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_proto_msgTypes[9]
+	mi := &file_godoty_v1_agent_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -981,7 +1313,7 @@ func (x *AgentSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AgentSummary.ProtoReflect.Descriptor instead.
 func (*AgentSummary) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{9}
+	return file_godoty_v1_agent_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *AgentSummary) GetName() string {
@@ -1009,7 +1341,7 @@ var File_godoty_v1_agent_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x15godoty/v1/agent.proto\x12\tgodoty.v1\x1a\x14godoty/v1/turn.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfe\x03\n" +
+	"\x15godoty/v1/agent.proto\x12\tgodoty.v1\x1a\x14godoty/v1/turn.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x04\n" +
 	"\x0fAgentDefinition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12#\n" +
@@ -1024,8 +1356,30 @@ const file_godoty_v1_agent_proto_rawDesc = "" +
 	"\ahistory\x18\t \x01(\v2\x17.godoty.v1.AgentHistoryR\ahistory\x12;\n" +
 	"\voverridable\x18\n" +
 	" \x01(\v2\x19.godoty.v1.AgentOverridesR\voverridable\x12%\n" +
-	"\x0eprompt_caching\x18\v \x01(\bR\rpromptCaching\x12#\n" +
-	"\routput_schema\x18\x0e \x01(\tR\foutputSchema\"\xc7\x02\n" +
+	"\x0eprompt_caching\x18\v \x01(\bR\rpromptCaching\x123\n" +
+	"\n" +
+	"web_search\x18\r \x01(\v2\x14.godoty.v1.WebSearchR\twebSearch\x12#\n" +
+	"\routput_schema\x18\x0e \x01(\tR\foutputSchema\x120\n" +
+	"\tweb_fetch\x18\x0f \x01(\v2\x13.godoty.v1.WebFetchR\bwebFetch\"\xb5\x02\n" +
+	"\tWebSearch\x122\n" +
+	"\x06engine\x18\x01 \x01(\x0e2\x1a.godoty.v1.WebSearchEngineR\x06engine\x12\x1e\n" +
+	"\bmax_uses\x18\x02 \x01(\x05H\x00R\amaxUses\x88\x01\x01\x12$\n" +
+	"\vmax_results\x18\x03 \x01(\x05H\x01R\n" +
+	"maxResults\x88\x01\x01\x12*\n" +
+	"\x0emax_characters\x18\x04 \x01(\x05H\x02R\rmaxCharacters\x88\x01\x01\x12'\n" +
+	"\x0fallowed_domains\x18\x05 \x03(\tR\x0eallowedDomains\x12)\n" +
+	"\x10excluded_domains\x18\x06 \x03(\tR\x0fexcludedDomainsB\v\n" +
+	"\t_max_usesB\x0e\n" +
+	"\f_max_resultsB\x11\n" +
+	"\x0f_max_characters\"\x88\x02\n" +
+	"\bWebFetch\x121\n" +
+	"\x06engine\x18\x01 \x01(\x0e2\x19.godoty.v1.WebFetchEngineR\x06engine\x12\x1e\n" +
+	"\bmax_uses\x18\x02 \x01(\x05H\x00R\amaxUses\x88\x01\x01\x121\n" +
+	"\x12max_content_tokens\x18\x03 \x01(\x05H\x01R\x10maxContentTokens\x88\x01\x01\x12'\n" +
+	"\x0fallowed_domains\x18\x04 \x03(\tR\x0eallowedDomains\x12)\n" +
+	"\x10excluded_domains\x18\x05 \x03(\tR\x0fexcludedDomainsB\v\n" +
+	"\t_max_usesB\x15\n" +
+	"\x13_max_content_tokens\"\xc7\x02\n" +
 	"\x0fModelParameters\x12%\n" +
 	"\vtemperature\x18\x01 \x01(\x01H\x00R\vtemperature\x88\x01\x01\x12\x18\n" +
 	"\x05top_p\x18\x02 \x01(\x01H\x01R\x04topP\x88\x01\x01\x12/\n" +
@@ -1074,7 +1428,21 @@ const file_godoty_v1_agent_proto_rawDesc = "" +
 	"\fAgentSummary\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12\x18\n" +
-	"\aversion\x18\x03 \x01(\x05R\aversion*\xf4\x01\n" +
+	"\aversion\x18\x03 \x01(\x05R\aversion*\xcb\x01\n" +
+	"\x0fWebSearchEngine\x12!\n" +
+	"\x1dWEB_SEARCH_ENGINE_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16WEB_SEARCH_ENGINE_AUTO\x10\x01\x12\x1c\n" +
+	"\x18WEB_SEARCH_ENGINE_NATIVE\x10\x02\x12\x19\n" +
+	"\x15WEB_SEARCH_ENGINE_EXA\x10\x03\x12\x1e\n" +
+	"\x1aWEB_SEARCH_ENGINE_PARALLEL\x10\x04\x12 \n" +
+	"\x1cWEB_SEARCH_ENGINE_PERPLEXITY\x10\x05*\xc4\x01\n" +
+	"\x0eWebFetchEngine\x12 \n" +
+	"\x1cWEB_FETCH_ENGINE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15WEB_FETCH_ENGINE_AUTO\x10\x01\x12\x1b\n" +
+	"\x17WEB_FETCH_ENGINE_NATIVE\x10\x02\x12\x1f\n" +
+	"\x1bWEB_FETCH_ENGINE_OPENROUTER\x10\x03\x12\x18\n" +
+	"\x14WEB_FETCH_ENGINE_EXA\x10\x04\x12\x1d\n" +
+	"\x19WEB_FETCH_ENGINE_PARALLEL\x10\x05*\xf4\x01\n" +
 	"\x0fReasoningEffort\x12 \n" +
 	"\x1cREASONING_EFFORT_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15REASONING_EFFORT_NONE\x10\x01\x12\x1c\n" +
@@ -1108,44 +1476,52 @@ func file_godoty_v1_agent_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_agent_proto_rawDescData
 }
 
-var file_godoty_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_godoty_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_godoty_v1_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_godoty_v1_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_godoty_v1_agent_proto_goTypes = []any{
-	(ReasoningEffort)(0),          // 0: godoty.v1.ReasoningEffort
-	(HistoryMode)(0),              // 1: godoty.v1.HistoryMode
-	(AgentOverride)(0),            // 2: godoty.v1.AgentOverride
-	(*AgentDefinition)(nil),       // 3: godoty.v1.AgentDefinition
-	(*ModelParameters)(nil),       // 4: godoty.v1.ModelParameters
-	(*ModelReasoning)(nil),        // 5: godoty.v1.ModelReasoning
-	(*AgentTool)(nil),             // 6: godoty.v1.AgentTool
-	(*SubAgent)(nil),              // 7: godoty.v1.SubAgent
-	(*McpToolset)(nil),            // 8: godoty.v1.McpToolset
-	(*AgentHistory)(nil),          // 9: godoty.v1.AgentHistory
-	(*AgentOverrides)(nil),        // 10: godoty.v1.AgentOverrides
-	(*AgentVersion)(nil),          // 11: godoty.v1.AgentVersion
-	(*AgentSummary)(nil),          // 12: godoty.v1.AgentSummary
-	(*TurnLimits)(nil),            // 13: godoty.v1.TurnLimits
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(WebSearchEngine)(0),          // 0: godoty.v1.WebSearchEngine
+	(WebFetchEngine)(0),           // 1: godoty.v1.WebFetchEngine
+	(ReasoningEffort)(0),          // 2: godoty.v1.ReasoningEffort
+	(HistoryMode)(0),              // 3: godoty.v1.HistoryMode
+	(AgentOverride)(0),            // 4: godoty.v1.AgentOverride
+	(*AgentDefinition)(nil),       // 5: godoty.v1.AgentDefinition
+	(*WebSearch)(nil),             // 6: godoty.v1.WebSearch
+	(*WebFetch)(nil),              // 7: godoty.v1.WebFetch
+	(*ModelParameters)(nil),       // 8: godoty.v1.ModelParameters
+	(*ModelReasoning)(nil),        // 9: godoty.v1.ModelReasoning
+	(*AgentTool)(nil),             // 10: godoty.v1.AgentTool
+	(*SubAgent)(nil),              // 11: godoty.v1.SubAgent
+	(*McpToolset)(nil),            // 12: godoty.v1.McpToolset
+	(*AgentHistory)(nil),          // 13: godoty.v1.AgentHistory
+	(*AgentOverrides)(nil),        // 14: godoty.v1.AgentOverrides
+	(*AgentVersion)(nil),          // 15: godoty.v1.AgentVersion
+	(*AgentSummary)(nil),          // 16: godoty.v1.AgentSummary
+	(*TurnLimits)(nil),            // 17: godoty.v1.TurnLimits
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_godoty_v1_agent_proto_depIdxs = []int32{
-	4,  // 0: godoty.v1.AgentDefinition.parameters:type_name -> godoty.v1.ModelParameters
-	6,  // 1: godoty.v1.AgentDefinition.tools:type_name -> godoty.v1.AgentTool
-	13, // 2: godoty.v1.AgentDefinition.limits:type_name -> godoty.v1.TurnLimits
-	9,  // 3: godoty.v1.AgentDefinition.history:type_name -> godoty.v1.AgentHistory
-	10, // 4: godoty.v1.AgentDefinition.overridable:type_name -> godoty.v1.AgentOverrides
-	5,  // 5: godoty.v1.ModelParameters.reasoning:type_name -> godoty.v1.ModelReasoning
-	0,  // 6: godoty.v1.ModelReasoning.effort:type_name -> godoty.v1.ReasoningEffort
-	8,  // 7: godoty.v1.AgentTool.mcp:type_name -> godoty.v1.McpToolset
-	7,  // 8: godoty.v1.AgentTool.agent:type_name -> godoty.v1.SubAgent
-	1,  // 9: godoty.v1.AgentHistory.mode:type_name -> godoty.v1.HistoryMode
-	2,  // 10: godoty.v1.AgentOverrides.fields:type_name -> godoty.v1.AgentOverride
-	3,  // 11: godoty.v1.AgentVersion.definition:type_name -> godoty.v1.AgentDefinition
-	14, // 12: godoty.v1.AgentVersion.create_time:type_name -> google.protobuf.Timestamp
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	8,  // 0: godoty.v1.AgentDefinition.parameters:type_name -> godoty.v1.ModelParameters
+	10, // 1: godoty.v1.AgentDefinition.tools:type_name -> godoty.v1.AgentTool
+	17, // 2: godoty.v1.AgentDefinition.limits:type_name -> godoty.v1.TurnLimits
+	13, // 3: godoty.v1.AgentDefinition.history:type_name -> godoty.v1.AgentHistory
+	14, // 4: godoty.v1.AgentDefinition.overridable:type_name -> godoty.v1.AgentOverrides
+	6,  // 5: godoty.v1.AgentDefinition.web_search:type_name -> godoty.v1.WebSearch
+	7,  // 6: godoty.v1.AgentDefinition.web_fetch:type_name -> godoty.v1.WebFetch
+	0,  // 7: godoty.v1.WebSearch.engine:type_name -> godoty.v1.WebSearchEngine
+	1,  // 8: godoty.v1.WebFetch.engine:type_name -> godoty.v1.WebFetchEngine
+	9,  // 9: godoty.v1.ModelParameters.reasoning:type_name -> godoty.v1.ModelReasoning
+	2,  // 10: godoty.v1.ModelReasoning.effort:type_name -> godoty.v1.ReasoningEffort
+	12, // 11: godoty.v1.AgentTool.mcp:type_name -> godoty.v1.McpToolset
+	11, // 12: godoty.v1.AgentTool.agent:type_name -> godoty.v1.SubAgent
+	3,  // 13: godoty.v1.AgentHistory.mode:type_name -> godoty.v1.HistoryMode
+	4,  // 14: godoty.v1.AgentOverrides.fields:type_name -> godoty.v1.AgentOverride
+	5,  // 15: godoty.v1.AgentVersion.definition:type_name -> godoty.v1.AgentDefinition
+	18, // 16: godoty.v1.AgentVersion.create_time:type_name -> google.protobuf.Timestamp
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_proto_init() }
@@ -1156,19 +1532,21 @@ func file_godoty_v1_agent_proto_init() {
 	file_godoty_v1_turn_proto_init()
 	file_godoty_v1_agent_proto_msgTypes[1].OneofWrappers = []any{}
 	file_godoty_v1_agent_proto_msgTypes[2].OneofWrappers = []any{}
-	file_godoty_v1_agent_proto_msgTypes[3].OneofWrappers = []any{
+	file_godoty_v1_agent_proto_msgTypes[3].OneofWrappers = []any{}
+	file_godoty_v1_agent_proto_msgTypes[4].OneofWrappers = []any{}
+	file_godoty_v1_agent_proto_msgTypes[5].OneofWrappers = []any{
 		(*AgentTool_Builtin)(nil),
 		(*AgentTool_Mcp)(nil),
 		(*AgentTool_Agent)(nil),
 	}
-	file_godoty_v1_agent_proto_msgTypes[6].OneofWrappers = []any{}
+	file_godoty_v1_agent_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_agent_proto_rawDesc), len(file_godoty_v1_agent_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   10,
+			NumEnums:      5,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

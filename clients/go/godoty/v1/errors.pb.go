@@ -149,7 +149,8 @@ const (
 	// limit_usd=10, spent_usd=9, held_usd=0.99, needed_usd=0.11.
 	ErrorReason_ERROR_REASON_BUDGET_RESERVED ErrorReason = 24
 	// FAILED_PRECONDITION. Under a hard budget or `max_cost_usd`, the model cannot be called: its cost has no finite
-	// bound, because a price is unknown. metadata: model. Choose another model.
+	// bound, because a price is unknown. metadata: model, and server_tools if one of the agent's has no finite bound.
+	// Choose another model, or another engine of that tool.
 	// For example: openrouter/auto, whose price depends on the model that it selects. metadata: model=openrouter/auto.
 	ErrorReason_ERROR_REASON_COST_UNBOUNDED ErrorReason = 25
 	// RESOURCE_EXHAUSTED. The turn's `max_cost_usd` does not cover an answer of 256 tokens, or of the number requested if

@@ -237,7 +237,8 @@ type TokenUsage struct {
 	VideoInputTokens *int64 `protobuf:"varint,11,opt,name=video_input_tokens,json=videoInputTokens,proto3,oneof" json:"video_input_tokens,omitempty"`
 	// Web searches that the provider ran, each charged separately.
 	WebSearchRequests *int64 `protobuf:"varint,12,opt,name=web_search_requests,json=webSearchRequests,proto3,oneof" json:"web_search_requests,omitempty"`
-	// Tool calls that OpenRouter ran itself. Their fees are in no price list.
+	// Tool calls that OpenRouter ran itself. Their fees are in no list of models; a web search among them is one of
+	// `web_search_requests` as well.
 	ServerToolCalls *int64 `protobuf:"varint,13,opt,name=server_tool_calls,json=serverToolCalls,proto3,oneof" json:"server_tool_calls,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
@@ -603,6 +604,9 @@ type ModelCall struct {
 	// The sub-agent that made the call, also for its summaries, as in `TurnEvent.agent_path`. Empty: the turn's own agent
 	// did.
 	AgentPath string `protobuf:"bytes,32,opt,name=agent_path,json=agentPath,proto3" json:"agent_path,omitempty"`
+	// The part of `cost_usd` that is fees for what the provider ran for the answer: web searches, fetched pages, read
+	// files. Unset: the provider did not report it, which does not mean that there were none.
+	ToolFeesUsd *string `protobuf:"bytes,34,opt,name=tool_fees_usd,json=toolFeesUsd,proto3,oneof" json:"tool_fees_usd,omitempty"`
 	// What prompt caches saved in this call: the tokens read, each at the difference between the prices of a prompt token
 	// and of one read from the cache, less what writing cost beyond the price of prompt tokens. Negative: writing cost
 	// more than reading saved. Unset: the call used no cache as far as is known, its cost is not known, or it is not
@@ -862,6 +866,13 @@ func (x *ModelCall) GetAgentVersion() int32 {
 func (x *ModelCall) GetAgentPath() string {
 	if x != nil {
 		return x.AgentPath
+	}
+	return ""
+}
+
+func (x *ModelCall) GetToolFeesUsd() string {
+	if x != nil && x.ToolFeesUsd != nil {
+		return *x.ToolFeesUsd
 	}
 	return ""
 }
@@ -1422,7 +1433,7 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\x11_audio_output_usdB\x13\n" +
 	"\x11_image_output_usdB\x0e\n" +
 	"\f_request_usdB\x11\n" +
-	"\x0f_web_search_usd\"\xaf\v\n" +
+	"\x0f_web_search_usd\"\xea\v\n" +
 	"\tModelCall\x12\x17\n" +
 	"\acall_id\x18\x01 \x01(\tR\x06callId\x12\x1d\n" +
 	"\n" +
@@ -1464,14 +1475,16 @@ const file_godoty_v1_metering_proto_rawDesc = "" +
 	"\rerror_message\x18\x1e \x01(\tR\ferrorMessage\x12(\n" +
 	"\ragent_version\x18\x1f \x01(\x05H\x05R\fagentVersion\x88\x01\x01\x12\x1d\n" +
 	"\n" +
-	"agent_path\x18  \x01(\tR\tagentPath\x12/\n" +
-	"\x11cache_savings_usd\x18( \x01(\tH\x06R\x0fcacheSavingsUsd\x88\x01\x01B\v\n" +
+	"agent_path\x18  \x01(\tR\tagentPath\x12'\n" +
+	"\rtool_fees_usd\x18\" \x01(\tH\x06R\vtoolFeesUsd\x88\x01\x01\x12/\n" +
+	"\x11cache_savings_usd\x18( \x01(\tH\aR\x0fcacheSavingsUsd\x88\x01\x01B\v\n" +
 	"\t_cost_usdB\x15\n" +
 	"\x13_catalogue_cost_usdB\x12\n" +
 	"\x10_upper_bound_usdB\x14\n" +
 	"\x12_upstream_cost_usdB\a\n" +
 	"\x05_byokB\x10\n" +
-	"\x0e_agent_versionB\x14\n" +
+	"\x0e_agent_versionB\x10\n" +
+	"\x0e_tool_fees_usdB\x14\n" +
 	"\x12_cache_savings_usd\"\xb9\x02\n" +
 	"\x06Totals\x12\x1e\n" +
 	"\bcost_usd\x18\x01 \x01(\tH\x00R\acostUsd\x88\x01\x01\x12+\n" +

@@ -260,7 +260,10 @@ type Message struct {
 	// The time at which the message was persisted.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
 	// The turn of the message.
-	TurnId        string `protobuf:"bytes,5,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
+	TurnId string `protobuf:"bytes,5,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
+	// The web pages that the message cites: at most 100, and 128 KiB. Models do not see them in later turns. An answer
+	// that was completed after its server had died has none.
+	Citations     []*Citation `protobuf:"bytes,8,rep,name=citations,proto3" json:"citations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -330,6 +333,96 @@ func (x *Message) GetTurnId() string {
 	return ""
 }
 
+func (x *Message) GetCitations() []*Citation {
+	if x != nil {
+		return x.Citations
+	}
+	return nil
+}
+
+// A web page that an answer cites, as the provider's search found it; not checked. Without control characters.
+type Citation struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address, of http or https: at most 2048 characters.
+	Url string `protobuf:"bytes,1,opt,name=url,proto3" json:"url,omitempty"`
+	// The title of the page, cut to 300 characters. Empty: not reported.
+	Title string `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`
+	// The part of the page that the model read, cut to 1000 characters. Empty: not reported.
+	Content string `protobuf:"bytes,3,opt,name=content,proto3" json:"content,omitempty"`
+	// The position at which the text that it supports begins in the answer's text, as the provider counts characters.
+	// Unset: the provider does not say what it supports.
+	StartIndex *int32 `protobuf:"varint,4,opt,name=start_index,json=startIndex,proto3,oneof" json:"start_index,omitempty"`
+	// The position at which that text ends. Unset: as for `start_index`.
+	EndIndex      *int32 `protobuf:"varint,5,opt,name=end_index,json=endIndex,proto3,oneof" json:"end_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Citation) Reset() {
+	*x = Citation{}
+	mi := &file_godoty_v1_session_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Citation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Citation) ProtoMessage() {}
+
+func (x *Citation) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_session_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Citation.ProtoReflect.Descriptor instead.
+func (*Citation) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_session_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Citation) GetUrl() string {
+	if x != nil {
+		return x.Url
+	}
+	return ""
+}
+
+func (x *Citation) GetTitle() string {
+	if x != nil {
+		return x.Title
+	}
+	return ""
+}
+
+func (x *Citation) GetContent() string {
+	if x != nil {
+		return x.Content
+	}
+	return ""
+}
+
+func (x *Citation) GetStartIndex() int32 {
+	if x != nil && x.StartIndex != nil {
+		return *x.StartIndex
+	}
+	return 0
+}
+
+func (x *Citation) GetEndIndex() int32 {
+	if x != nil && x.EndIndex != nil {
+		return *x.EndIndex
+	}
+	return 0
+}
+
 // A content block of a message.
 type ContentBlock struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -353,7 +446,7 @@ type ContentBlock struct {
 
 func (x *ContentBlock) Reset() {
 	*x = ContentBlock{}
-	mi := &file_godoty_v1_session_proto_msgTypes[2]
+	mi := &file_godoty_v1_session_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -365,7 +458,7 @@ func (x *ContentBlock) String() string {
 func (*ContentBlock) ProtoMessage() {}
 
 func (x *ContentBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_session_proto_msgTypes[2]
+	mi := &file_godoty_v1_session_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -378,7 +471,7 @@ func (x *ContentBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContentBlock.ProtoReflect.Descriptor instead.
 func (*ContentBlock) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_session_proto_rawDescGZIP(), []int{2}
+	return file_godoty_v1_session_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ContentBlock) GetBlock() isContentBlock_Block {
@@ -485,7 +578,7 @@ type ToolUse struct {
 
 func (x *ToolUse) Reset() {
 	*x = ToolUse{}
-	mi := &file_godoty_v1_session_proto_msgTypes[3]
+	mi := &file_godoty_v1_session_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +590,7 @@ func (x *ToolUse) String() string {
 func (*ToolUse) ProtoMessage() {}
 
 func (x *ToolUse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_session_proto_msgTypes[3]
+	mi := &file_godoty_v1_session_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +603,7 @@ func (x *ToolUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolUse.ProtoReflect.Descriptor instead.
 func (*ToolUse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_session_proto_rawDescGZIP(), []int{3}
+	return file_godoty_v1_session_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ToolUse) GetToolCallId() string {
@@ -549,7 +642,7 @@ type ToolResult struct {
 
 func (x *ToolResult) Reset() {
 	*x = ToolResult{}
-	mi := &file_godoty_v1_session_proto_msgTypes[4]
+	mi := &file_godoty_v1_session_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -561,7 +654,7 @@ func (x *ToolResult) String() string {
 func (*ToolResult) ProtoMessage() {}
 
 func (x *ToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_session_proto_msgTypes[4]
+	mi := &file_godoty_v1_session_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -574,7 +667,7 @@ func (x *ToolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolResult.ProtoReflect.Descriptor instead.
 func (*ToolResult) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_session_proto_rawDescGZIP(), []int{4}
+	return file_godoty_v1_session_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ToolResult) GetToolCallId() string {
@@ -617,14 +710,25 @@ const file_godoty_v1_session_proto_rawDesc = "" +
 	"\x05agent\x18\b \x01(\tR\x05agent\x12(\n" +
 	"\ragent_version\x18\t \x01(\x05H\x01R\fagentVersion\x88\x01\x01B\v\n" +
 	"\t_cost_usdB\x10\n" +
-	"\x0e_agent_version\"\xcf\x01\n" +
+	"\x0e_agent_version\"\x82\x02\n" +
 	"\aMessage\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12#\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x0f.godoty.v1.RoleR\x04role\x121\n" +
 	"\acontent\x18\x03 \x03(\v2\x17.godoty.v1.ContentBlockR\acontent\x12;\n" +
 	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12\x17\n" +
-	"\aturn_id\x18\x05 \x01(\tR\x06turnId\"\xea\x01\n" +
+	"\aturn_id\x18\x05 \x01(\tR\x06turnId\x121\n" +
+	"\tcitations\x18\b \x03(\v2\x13.godoty.v1.CitationR\tcitations\"\xb2\x01\n" +
+	"\bCitation\x12\x10\n" +
+	"\x03url\x18\x01 \x01(\tR\x03url\x12\x14\n" +
+	"\x05title\x18\x02 \x01(\tR\x05title\x12\x18\n" +
+	"\acontent\x18\x03 \x01(\tR\acontent\x12$\n" +
+	"\vstart_index\x18\x04 \x01(\x05H\x00R\n" +
+	"startIndex\x88\x01\x01\x12 \n" +
+	"\tend_index\x18\x05 \x01(\x05H\x01R\bendIndex\x88\x01\x01B\x0e\n" +
+	"\f_start_indexB\f\n" +
+	"\n" +
+	"_end_index\"\xea\x01\n" +
 	"\fContentBlock\x12\x14\n" +
 	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x1e\n" +
 	"\treasoning\x18\x02 \x01(\tH\x00R\treasoning\x12/\n" +
@@ -669,31 +773,33 @@ func file_godoty_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_godoty_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_godoty_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_godoty_v1_session_proto_goTypes = []any{
 	(Role)(0),                     // 0: godoty.v1.Role
 	(ToolCallStatus)(0),           // 1: godoty.v1.ToolCallStatus
 	(*Session)(nil),               // 2: godoty.v1.Session
 	(*Message)(nil),               // 3: godoty.v1.Message
-	(*ContentBlock)(nil),          // 4: godoty.v1.ContentBlock
-	(*ToolUse)(nil),               // 5: godoty.v1.ToolUse
-	(*ToolResult)(nil),            // 6: godoty.v1.ToolResult
-	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Citation)(nil),              // 4: godoty.v1.Citation
+	(*ContentBlock)(nil),          // 5: godoty.v1.ContentBlock
+	(*ToolUse)(nil),               // 6: godoty.v1.ToolUse
+	(*ToolResult)(nil),            // 7: godoty.v1.ToolResult
+	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
 }
 var file_godoty_v1_session_proto_depIdxs = []int32{
-	7, // 0: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	7, // 1: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	8, // 0: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	8, // 1: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
 	0, // 2: godoty.v1.Message.role:type_name -> godoty.v1.Role
-	4, // 3: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
-	7, // 4: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
-	5, // 5: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
-	6, // 6: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
-	1, // 7: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	5, // 3: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
+	8, // 4: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
+	4, // 5: godoty.v1.Message.citations:type_name -> godoty.v1.Citation
+	6, // 6: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
+	7, // 7: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
+	1, // 8: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_session_proto_init() }
@@ -702,7 +808,8 @@ func file_godoty_v1_session_proto_init() {
 		return
 	}
 	file_godoty_v1_session_proto_msgTypes[0].OneofWrappers = []any{}
-	file_godoty_v1_session_proto_msgTypes[2].OneofWrappers = []any{
+	file_godoty_v1_session_proto_msgTypes[2].OneofWrappers = []any{}
+	file_godoty_v1_session_proto_msgTypes[3].OneofWrappers = []any{
 		(*ContentBlock_Text)(nil),
 		(*ContentBlock_Reasoning)(nil),
 		(*ContentBlock_ToolUse)(nil),
@@ -714,7 +821,7 @@ func file_godoty_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_session_proto_rawDesc), len(file_godoty_v1_session_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -334,7 +334,7 @@ func (x *TurnLimits) GetMaxCostUsd() string {
 }
 
 // An event of a turn. The first event of a stream is `turn_started`, the last is `turn_finished`, unless the call ends
-// with an error. Between them, for each model call: `reasoning_delta` and `text_delta` as they arrive,
+// with an error. Between them, for each model call: `reasoning_delta`, `text_delta` and `annotations` as they arrive,
 // `model_call_finished` once, then `tool_call_started`, `tool_progress` if the tool reports any, and
 // `tool_call_finished` for each tool that the model called; tools run concurrently. Between the start and the end of a
 // tool call that runs a sub-agent come the events of the sub-agent, with its `agent_path`. A `heartbeat` may occur at any
@@ -354,8 +354,9 @@ type TurnEvent struct {
 	// The sub-agent that the event is of: for each agent from the one that the turn's agent called to this one, its name
 	// and the number of its call in the turn, such as "researcher#1/checker#3". Empty: the turn's own agent.
 	// Sub-agents have the events `model_call_finished`, `tool_call_started`, `tool_progress` and `tool_call_finished`.
-	// They never have `text_delta` or `reasoning_delta`: these are always of the answer, and what a sub-agent answers is
-	// the `output` of the tool call that runs it. Ids of tool calls are unique within one `agent_path`.
+	// They never have `text_delta`, `reasoning_delta` or `annotations`: these are always of the answer, and what a
+	// sub-agent answers is the `output` of the tool call that runs it. Ids of tool calls are unique within one
+	// `agent_path`.
 	AgentPath string `protobuf:"bytes,14,opt,name=agent_path,json=agentPath,proto3" json:"agent_path,omitempty"`
 	// The event.
 	//
@@ -371,6 +372,7 @@ type TurnEvent struct {
 	//	*TurnEvent_TurnFinished
 	//	*TurnEvent_Heartbeat
 	//	*TurnEvent_ToolProgress
+	//	*TurnEvent_Annotations
 	Event         isTurnEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -531,6 +533,15 @@ func (x *TurnEvent) GetToolProgress() *ToolProgress {
 	return nil
 }
 
+func (x *TurnEvent) GetAnnotations() *Annotations {
+	if x != nil {
+		if x, ok := x.Event.(*TurnEvent_Annotations); ok {
+			return x.Annotations
+		}
+	}
+	return nil
+}
+
 type isTurnEvent_Event interface {
 	isTurnEvent_Event()
 }
@@ -586,6 +597,11 @@ type TurnEvent_ToolProgress struct {
 	ToolProgress *ToolProgress `protobuf:"bytes,13,opt,name=tool_progress,json=toolProgress,proto3,oneof"`
 }
 
+type TurnEvent_Annotations struct {
+	// The answer cites web pages.
+	Annotations *Annotations `protobuf:"bytes,16,opt,name=annotations,proto3,oneof"`
+}
+
 func (*TurnEvent_TurnStarted) isTurnEvent_Event() {}
 
 func (*TurnEvent_TextDelta) isTurnEvent_Event() {}
@@ -605,6 +621,8 @@ func (*TurnEvent_TurnFinished) isTurnEvent_Event() {}
 func (*TurnEvent_Heartbeat) isTurnEvent_Event() {}
 
 func (*TurnEvent_ToolProgress) isTurnEvent_Event() {}
+
+func (*TurnEvent_Annotations) isTurnEvent_Event() {}
 
 // The turn has begun.
 type TurnStarted struct {
@@ -780,6 +798,53 @@ func (x *ReasoningDelta) GetText() string {
 	return ""
 }
 
+// Citations of the answer that the model is giving, as the provider's search reports them: before, within or after its
+// text. Several events of one answer add up; each citation comes once.
+type Annotations struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The citations: at most 100 of one answer, and 128 KiB.
+	Citations     []*Citation `protobuf:"bytes,1,rep,name=citations,proto3" json:"citations,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Annotations) Reset() {
+	*x = Annotations{}
+	mi := &file_godoty_v1_turn_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Annotations) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Annotations) ProtoMessage() {}
+
+func (x *Annotations) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_turn_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Annotations.ProtoReflect.Descriptor instead.
+func (*Annotations) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *Annotations) GetCitations() []*Citation {
+	if x != nil {
+		return x.Citations
+	}
+	return nil
+}
+
 // A tool call has started.
 type ToolCallStarted struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -797,7 +862,7 @@ type ToolCallStarted struct {
 
 func (x *ToolCallStarted) Reset() {
 	*x = ToolCallStarted{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[5]
+	mi := &file_godoty_v1_turn_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -809,7 +874,7 @@ func (x *ToolCallStarted) String() string {
 func (*ToolCallStarted) ProtoMessage() {}
 
 func (x *ToolCallStarted) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[5]
+	mi := &file_godoty_v1_turn_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -822,7 +887,7 @@ func (x *ToolCallStarted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallStarted.ProtoReflect.Descriptor instead.
 func (*ToolCallStarted) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ToolCallStarted) GetToolCallId() string {
@@ -871,7 +936,7 @@ type ToolProgress struct {
 
 func (x *ToolProgress) Reset() {
 	*x = ToolProgress{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[6]
+	mi := &file_godoty_v1_turn_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +948,7 @@ func (x *ToolProgress) String() string {
 func (*ToolProgress) ProtoMessage() {}
 
 func (x *ToolProgress) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[6]
+	mi := &file_godoty_v1_turn_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +961,7 @@ func (x *ToolProgress) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolProgress.ProtoReflect.Descriptor instead.
 func (*ToolProgress) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ToolProgress) GetToolCallId() string {
@@ -944,7 +1009,7 @@ type ToolCallFinished struct {
 
 func (x *ToolCallFinished) Reset() {
 	*x = ToolCallFinished{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[7]
+	mi := &file_godoty_v1_turn_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -956,7 +1021,7 @@ func (x *ToolCallFinished) String() string {
 func (*ToolCallFinished) ProtoMessage() {}
 
 func (x *ToolCallFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[7]
+	mi := &file_godoty_v1_turn_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -969,7 +1034,7 @@ func (x *ToolCallFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolCallFinished.ProtoReflect.Descriptor instead.
 func (*ToolCallFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ToolCallFinished) GetToolCallId() string {
@@ -1011,7 +1076,7 @@ type ModelCallFinished struct {
 
 func (x *ModelCallFinished) Reset() {
 	*x = ModelCallFinished{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[8]
+	mi := &file_godoty_v1_turn_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1088,7 @@ func (x *ModelCallFinished) String() string {
 func (*ModelCallFinished) ProtoMessage() {}
 
 func (x *ModelCallFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[8]
+	mi := &file_godoty_v1_turn_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1101,7 @@ func (x *ModelCallFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ModelCallFinished.ProtoReflect.Descriptor instead.
 func (*ModelCallFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ModelCallFinished) GetCall() *ModelCall {
@@ -1069,7 +1134,7 @@ type TurnFinished struct {
 
 func (x *TurnFinished) Reset() {
 	*x = TurnFinished{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[9]
+	mi := &file_godoty_v1_turn_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1081,7 +1146,7 @@ func (x *TurnFinished) String() string {
 func (*TurnFinished) ProtoMessage() {}
 
 func (x *TurnFinished) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[9]
+	mi := &file_godoty_v1_turn_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1094,7 +1159,7 @@ func (x *TurnFinished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TurnFinished.ProtoReflect.Descriptor instead.
 func (*TurnFinished) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{9}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TurnFinished) GetStopReason() StopReason {
@@ -1156,7 +1221,7 @@ type ToolSummary struct {
 
 func (x *ToolSummary) Reset() {
 	*x = ToolSummary{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[10]
+	mi := &file_godoty_v1_turn_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1168,7 +1233,7 @@ func (x *ToolSummary) String() string {
 func (*ToolSummary) ProtoMessage() {}
 
 func (x *ToolSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[10]
+	mi := &file_godoty_v1_turn_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1181,7 +1246,7 @@ func (x *ToolSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolSummary.ProtoReflect.Descriptor instead.
 func (*ToolSummary) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{10}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ToolSummary) GetName() string {
@@ -1221,7 +1286,7 @@ type Heartbeat struct {
 
 func (x *Heartbeat) Reset() {
 	*x = Heartbeat{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[11]
+	mi := &file_godoty_v1_turn_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1233,7 +1298,7 @@ func (x *Heartbeat) String() string {
 func (*Heartbeat) ProtoMessage() {}
 
 func (x *Heartbeat) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[11]
+	mi := &file_godoty_v1_turn_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1246,7 +1311,7 @@ func (x *Heartbeat) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Heartbeat.ProtoReflect.Descriptor instead.
 func (*Heartbeat) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{11}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{12}
 }
 
 // A turn, without its events. The state of a turn that another server runs may be up to a second old.
@@ -1288,7 +1353,7 @@ type Turn struct {
 
 func (x *Turn) Reset() {
 	*x = Turn{}
-	mi := &file_godoty_v1_turn_proto_msgTypes[12]
+	mi := &file_godoty_v1_turn_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +1365,7 @@ func (x *Turn) String() string {
 func (*Turn) ProtoMessage() {}
 
 func (x *Turn) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_turn_proto_msgTypes[12]
+	mi := &file_godoty_v1_turn_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +1378,7 @@ func (x *Turn) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Turn.ProtoReflect.Descriptor instead.
 func (*Turn) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{12}
+	return file_godoty_v1_turn_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Turn) GetTurnId() string {
@@ -1427,7 +1492,7 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"maxCostUsd\x88\x01\x01B\x12\n" +
 	"\x10_max_model_callsB\x14\n" +
 	"\x12_max_output_tokensB\x0f\n" +
-	"\r_max_cost_usd\"\xac\x06\n" +
+	"\r_max_cost_usd\"\xe8\x06\n" +
 	"\tTurnEvent\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12\x17\n" +
 	"\aturn_id\x18\x02 \x01(\tR\x06turnId\x12.\n" +
@@ -1445,7 +1510,8 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	" \x01(\v2\x16.godoty.v1.BudgetAlertH\x00R\vbudgetAlert\x12>\n" +
 	"\rturn_finished\x18\v \x01(\v2\x17.godoty.v1.TurnFinishedH\x00R\fturnFinished\x124\n" +
 	"\theartbeat\x18\f \x01(\v2\x14.godoty.v1.HeartbeatH\x00R\theartbeat\x12>\n" +
-	"\rtool_progress\x18\r \x01(\v2\x17.godoty.v1.ToolProgressH\x00R\ftoolProgressB\a\n" +
+	"\rtool_progress\x18\r \x01(\v2\x17.godoty.v1.ToolProgressH\x00R\ftoolProgress\x12:\n" +
+	"\vannotations\x18\x10 \x01(\v2\x16.godoty.v1.AnnotationsH\x00R\vannotationsB\a\n" +
 	"\x05event\"\xd2\x01\n" +
 	"\vTurnStarted\x12\x1d\n" +
 	"\n" +
@@ -1458,7 +1524,9 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\tTextDelta\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\"$\n" +
 	"\x0eReasoningDelta\x12\x12\n" +
-	"\x04text\x18\x01 \x01(\tR\x04text\"\x8c\x01\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\"@\n" +
+	"\vAnnotations\x121\n" +
+	"\tcitations\x18\x01 \x03(\v2\x13.godoty.v1.CitationR\tcitations\"\x8c\x01\n" +
 	"\x0fToolCallStarted\x12 \n" +
 	"\ftool_call_id\x18\x01 \x01(\tR\n" +
 	"toolCallId\x12\x12\n" +
@@ -1559,7 +1627,7 @@ func file_godoty_v1_turn_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_turn_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_godoty_v1_turn_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_godoty_v1_turn_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_godoty_v1_turn_proto_goTypes = []any{
 	(OnBusy)(0),                   // 0: godoty.v1.OnBusy
 	(OnDisconnect)(0),             // 1: godoty.v1.OnDisconnect
@@ -1570,53 +1638,57 @@ var file_godoty_v1_turn_proto_goTypes = []any{
 	(*TurnStarted)(nil),           // 6: godoty.v1.TurnStarted
 	(*TextDelta)(nil),             // 7: godoty.v1.TextDelta
 	(*ReasoningDelta)(nil),        // 8: godoty.v1.ReasoningDelta
-	(*ToolCallStarted)(nil),       // 9: godoty.v1.ToolCallStarted
-	(*ToolProgress)(nil),          // 10: godoty.v1.ToolProgress
-	(*ToolCallFinished)(nil),      // 11: godoty.v1.ToolCallFinished
-	(*ModelCallFinished)(nil),     // 12: godoty.v1.ModelCallFinished
-	(*TurnFinished)(nil),          // 13: godoty.v1.TurnFinished
-	(*ToolSummary)(nil),           // 14: godoty.v1.ToolSummary
-	(*Heartbeat)(nil),             // 15: godoty.v1.Heartbeat
-	(*Turn)(nil),                  // 16: godoty.v1.Turn
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
-	(*BudgetAlert)(nil),           // 18: godoty.v1.BudgetAlert
-	(*Totals)(nil),                // 19: godoty.v1.Totals
-	(ToolCallStatus)(0),           // 20: godoty.v1.ToolCallStatus
-	(*durationpb.Duration)(nil),   // 21: google.protobuf.Duration
-	(*ModelCall)(nil),             // 22: godoty.v1.ModelCall
+	(*Annotations)(nil),           // 9: godoty.v1.Annotations
+	(*ToolCallStarted)(nil),       // 10: godoty.v1.ToolCallStarted
+	(*ToolProgress)(nil),          // 11: godoty.v1.ToolProgress
+	(*ToolCallFinished)(nil),      // 12: godoty.v1.ToolCallFinished
+	(*ModelCallFinished)(nil),     // 13: godoty.v1.ModelCallFinished
+	(*TurnFinished)(nil),          // 14: godoty.v1.TurnFinished
+	(*ToolSummary)(nil),           // 15: godoty.v1.ToolSummary
+	(*Heartbeat)(nil),             // 16: godoty.v1.Heartbeat
+	(*Turn)(nil),                  // 17: godoty.v1.Turn
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*BudgetAlert)(nil),           // 19: godoty.v1.BudgetAlert
+	(*Totals)(nil),                // 20: godoty.v1.Totals
+	(*Citation)(nil),              // 21: godoty.v1.Citation
+	(ToolCallStatus)(0),           // 22: godoty.v1.ToolCallStatus
+	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
+	(*ModelCall)(nil),             // 24: godoty.v1.ModelCall
 }
 var file_godoty_v1_turn_proto_depIdxs = []int32{
-	17, // 0: godoty.v1.TurnEvent.time:type_name -> google.protobuf.Timestamp
+	18, // 0: godoty.v1.TurnEvent.time:type_name -> google.protobuf.Timestamp
 	6,  // 1: godoty.v1.TurnEvent.turn_started:type_name -> godoty.v1.TurnStarted
 	7,  // 2: godoty.v1.TurnEvent.text_delta:type_name -> godoty.v1.TextDelta
 	8,  // 3: godoty.v1.TurnEvent.reasoning_delta:type_name -> godoty.v1.ReasoningDelta
-	9,  // 4: godoty.v1.TurnEvent.tool_call_started:type_name -> godoty.v1.ToolCallStarted
-	11, // 5: godoty.v1.TurnEvent.tool_call_finished:type_name -> godoty.v1.ToolCallFinished
-	12, // 6: godoty.v1.TurnEvent.model_call_finished:type_name -> godoty.v1.ModelCallFinished
-	18, // 7: godoty.v1.TurnEvent.budget_alert:type_name -> godoty.v1.BudgetAlert
-	13, // 8: godoty.v1.TurnEvent.turn_finished:type_name -> godoty.v1.TurnFinished
-	15, // 9: godoty.v1.TurnEvent.heartbeat:type_name -> godoty.v1.Heartbeat
-	10, // 10: godoty.v1.TurnEvent.tool_progress:type_name -> godoty.v1.ToolProgress
-	19, // 11: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
-	20, // 12: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
-	21, // 13: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
-	22, // 14: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
-	2,  // 15: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
-	19, // 16: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
-	19, // 17: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
-	21, // 18: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
-	14, // 19: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
-	21, // 20: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
-	3,  // 21: godoty.v1.Turn.state:type_name -> godoty.v1.TurnState
-	2,  // 22: godoty.v1.Turn.stop_reason:type_name -> godoty.v1.StopReason
-	19, // 23: godoty.v1.Turn.totals:type_name -> godoty.v1.Totals
-	17, // 24: godoty.v1.Turn.create_time:type_name -> google.protobuf.Timestamp
-	17, // 25: godoty.v1.Turn.end_time:type_name -> google.protobuf.Timestamp
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	10, // 4: godoty.v1.TurnEvent.tool_call_started:type_name -> godoty.v1.ToolCallStarted
+	12, // 5: godoty.v1.TurnEvent.tool_call_finished:type_name -> godoty.v1.ToolCallFinished
+	13, // 6: godoty.v1.TurnEvent.model_call_finished:type_name -> godoty.v1.ModelCallFinished
+	19, // 7: godoty.v1.TurnEvent.budget_alert:type_name -> godoty.v1.BudgetAlert
+	14, // 8: godoty.v1.TurnEvent.turn_finished:type_name -> godoty.v1.TurnFinished
+	16, // 9: godoty.v1.TurnEvent.heartbeat:type_name -> godoty.v1.Heartbeat
+	11, // 10: godoty.v1.TurnEvent.tool_progress:type_name -> godoty.v1.ToolProgress
+	9,  // 11: godoty.v1.TurnEvent.annotations:type_name -> godoty.v1.Annotations
+	20, // 12: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
+	21, // 13: godoty.v1.Annotations.citations:type_name -> godoty.v1.Citation
+	22, // 14: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
+	23, // 15: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
+	24, // 16: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
+	2,  // 17: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
+	20, // 18: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
+	20, // 19: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
+	23, // 20: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
+	15, // 21: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
+	23, // 22: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
+	3,  // 23: godoty.v1.Turn.state:type_name -> godoty.v1.TurnState
+	2,  // 24: godoty.v1.Turn.stop_reason:type_name -> godoty.v1.StopReason
+	20, // 25: godoty.v1.Turn.totals:type_name -> godoty.v1.Totals
+	18, // 26: godoty.v1.Turn.create_time:type_name -> google.protobuf.Timestamp
+	18, // 27: godoty.v1.Turn.end_time:type_name -> google.protobuf.Timestamp
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_turn_proto_init() }
@@ -1639,18 +1711,19 @@ func file_godoty_v1_turn_proto_init() {
 		(*TurnEvent_TurnFinished)(nil),
 		(*TurnEvent_Heartbeat)(nil),
 		(*TurnEvent_ToolProgress)(nil),
+		(*TurnEvent_Annotations)(nil),
 	}
 	file_godoty_v1_turn_proto_msgTypes[2].OneofWrappers = []any{}
-	file_godoty_v1_turn_proto_msgTypes[6].OneofWrappers = []any{}
-	file_godoty_v1_turn_proto_msgTypes[9].OneofWrappers = []any{}
-	file_godoty_v1_turn_proto_msgTypes[12].OneofWrappers = []any{}
+	file_godoty_v1_turn_proto_msgTypes[7].OneofWrappers = []any{}
+	file_godoty_v1_turn_proto_msgTypes[10].OneofWrappers = []any{}
+	file_godoty_v1_turn_proto_msgTypes[13].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_turn_proto_rawDesc), len(file_godoty_v1_turn_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -21,6 +21,8 @@ _STOPPED = {
     turn_pb.STOP_REASON_OUTPUT_INVALID: "no answer was valid by the output schema",
 }
 
+_MAX_SOURCES = 10  # pages that are shown
+
 
 class TurnView:
     """Shows the events of a turn as they arrive."""
@@ -29,6 +31,7 @@ class TurnView:
         self._screen = screen
         self._tools: dict[str, turn_pb.ToolCallStarted] = {}
         self._served: list[str] = []
+        self._sources: dict[str, str] = {}  # titles by address
         self.session_id = ""
 
     def show(self, event: turn_pb.TurnEvent) -> None:
@@ -41,6 +44,9 @@ class TurnView:
                 self._screen.stream(event.text_delta.text)
             case "reasoning_delta":
                 self._screen.stream(event.reasoning_delta.text, style="dim")
+            case "annotations":
+                for page in event.annotations.citations:
+                    self._sources.setdefault(page.url, page.title)
             case "tool_call_started":
                 self._begin_tool(event.tool_call_started)
             case "tool_call_finished":
@@ -70,6 +76,8 @@ class TurnView:
             self._screen.line(f"model call, attempt {call.attempt}: {call.error} (cost: {cost})", style="yellow")
 
     def _finish(self, end: turn_pb.TurnFinished) -> None:
+        for url, title in list(self._sources.items())[:_MAX_SOURCES]:
+            self._screen.line(f"source: {title or 'untitled'} {url}", style="dim")
         if end.stop_reason in _STOPPED:
             self._screen.line(f"stopped: {_STOPPED[end.stop_reason]}", style="yellow")
         parts = [

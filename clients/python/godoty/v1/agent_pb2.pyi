@@ -12,6 +12,24 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class WebSearchEngine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WEB_SEARCH_ENGINE_UNSPECIFIED: _ClassVar[WebSearchEngine]
+    WEB_SEARCH_ENGINE_AUTO: _ClassVar[WebSearchEngine]
+    WEB_SEARCH_ENGINE_NATIVE: _ClassVar[WebSearchEngine]
+    WEB_SEARCH_ENGINE_EXA: _ClassVar[WebSearchEngine]
+    WEB_SEARCH_ENGINE_PARALLEL: _ClassVar[WebSearchEngine]
+    WEB_SEARCH_ENGINE_PERPLEXITY: _ClassVar[WebSearchEngine]
+
+class WebFetchEngine(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    WEB_FETCH_ENGINE_UNSPECIFIED: _ClassVar[WebFetchEngine]
+    WEB_FETCH_ENGINE_AUTO: _ClassVar[WebFetchEngine]
+    WEB_FETCH_ENGINE_NATIVE: _ClassVar[WebFetchEngine]
+    WEB_FETCH_ENGINE_OPENROUTER: _ClassVar[WebFetchEngine]
+    WEB_FETCH_ENGINE_EXA: _ClassVar[WebFetchEngine]
+    WEB_FETCH_ENGINE_PARALLEL: _ClassVar[WebFetchEngine]
+
 class ReasoningEffort(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     REASONING_EFFORT_UNSPECIFIED: _ClassVar[ReasoningEffort]
@@ -36,6 +54,18 @@ class AgentOverride(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AGENT_OVERRIDE_FALLBACK_MODELS: _ClassVar[AgentOverride]
     AGENT_OVERRIDE_PARAMETERS: _ClassVar[AgentOverride]
     AGENT_OVERRIDE_OUTPUT_SCHEMA: _ClassVar[AgentOverride]
+WEB_SEARCH_ENGINE_UNSPECIFIED: WebSearchEngine
+WEB_SEARCH_ENGINE_AUTO: WebSearchEngine
+WEB_SEARCH_ENGINE_NATIVE: WebSearchEngine
+WEB_SEARCH_ENGINE_EXA: WebSearchEngine
+WEB_SEARCH_ENGINE_PARALLEL: WebSearchEngine
+WEB_SEARCH_ENGINE_PERPLEXITY: WebSearchEngine
+WEB_FETCH_ENGINE_UNSPECIFIED: WebFetchEngine
+WEB_FETCH_ENGINE_AUTO: WebFetchEngine
+WEB_FETCH_ENGINE_NATIVE: WebFetchEngine
+WEB_FETCH_ENGINE_OPENROUTER: WebFetchEngine
+WEB_FETCH_ENGINE_EXA: WebFetchEngine
+WEB_FETCH_ENGINE_PARALLEL: WebFetchEngine
 REASONING_EFFORT_UNSPECIFIED: ReasoningEffort
 REASONING_EFFORT_NONE: ReasoningEffort
 REASONING_EFFORT_MINIMAL: ReasoningEffort
@@ -54,7 +84,7 @@ AGENT_OVERRIDE_PARAMETERS: AgentOverride
 AGENT_OVERRIDE_OUTPUT_SCHEMA: AgentOverride
 
 class AgentDefinition(_message.Message):
-    __slots__ = ("name", "description", "system_prompt", "model", "fallback_models", "parameters", "tools", "limits", "history", "overridable", "prompt_caching", "output_schema")
+    __slots__ = ("name", "description", "system_prompt", "model", "fallback_models", "parameters", "tools", "limits", "history", "overridable", "prompt_caching", "web_search", "output_schema", "web_fetch")
     NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     SYSTEM_PROMPT_FIELD_NUMBER: _ClassVar[int]
@@ -66,7 +96,9 @@ class AgentDefinition(_message.Message):
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     OVERRIDABLE_FIELD_NUMBER: _ClassVar[int]
     PROMPT_CACHING_FIELD_NUMBER: _ClassVar[int]
+    WEB_SEARCH_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    WEB_FETCH_FIELD_NUMBER: _ClassVar[int]
     name: str
     description: str
     system_prompt: str
@@ -78,8 +110,40 @@ class AgentDefinition(_message.Message):
     history: AgentHistory
     overridable: AgentOverrides
     prompt_caching: bool
+    web_search: WebSearch
     output_schema: str
-    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., system_prompt: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Union[ModelParameters, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[AgentTool, _Mapping]]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., history: _Optional[_Union[AgentHistory, _Mapping]] = ..., overridable: _Optional[_Union[AgentOverrides, _Mapping]] = ..., prompt_caching: _Optional[bool] = ..., output_schema: _Optional[str] = ...) -> None: ...
+    web_fetch: WebFetch
+    def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., system_prompt: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., parameters: _Optional[_Union[ModelParameters, _Mapping]] = ..., tools: _Optional[_Iterable[_Union[AgentTool, _Mapping]]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., history: _Optional[_Union[AgentHistory, _Mapping]] = ..., overridable: _Optional[_Union[AgentOverrides, _Mapping]] = ..., prompt_caching: _Optional[bool] = ..., web_search: _Optional[_Union[WebSearch, _Mapping]] = ..., output_schema: _Optional[str] = ..., web_fetch: _Optional[_Union[WebFetch, _Mapping]] = ...) -> None: ...
+
+class WebSearch(_message.Message):
+    __slots__ = ("engine", "max_uses", "max_results", "max_characters", "allowed_domains", "excluded_domains")
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    MAX_USES_FIELD_NUMBER: _ClassVar[int]
+    MAX_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_CHARACTERS_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_DOMAINS_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDED_DOMAINS_FIELD_NUMBER: _ClassVar[int]
+    engine: WebSearchEngine
+    max_uses: int
+    max_results: int
+    max_characters: int
+    allowed_domains: _containers.RepeatedScalarFieldContainer[str]
+    excluded_domains: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, engine: _Optional[_Union[WebSearchEngine, str]] = ..., max_uses: _Optional[int] = ..., max_results: _Optional[int] = ..., max_characters: _Optional[int] = ..., allowed_domains: _Optional[_Iterable[str]] = ..., excluded_domains: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class WebFetch(_message.Message):
+    __slots__ = ("engine", "max_uses", "max_content_tokens", "allowed_domains", "excluded_domains")
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    MAX_USES_FIELD_NUMBER: _ClassVar[int]
+    MAX_CONTENT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_DOMAINS_FIELD_NUMBER: _ClassVar[int]
+    EXCLUDED_DOMAINS_FIELD_NUMBER: _ClassVar[int]
+    engine: WebFetchEngine
+    max_uses: int
+    max_content_tokens: int
+    allowed_domains: _containers.RepeatedScalarFieldContainer[str]
+    excluded_domains: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, engine: _Optional[_Union[WebFetchEngine, str]] = ..., max_uses: _Optional[int] = ..., max_content_tokens: _Optional[int] = ..., allowed_domains: _Optional[_Iterable[str]] = ..., excluded_domains: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ModelParameters(_message.Message):
     __slots__ = ("temperature", "top_p", "max_output_tokens", "reasoning", "seed", "stop", "provider_json")

@@ -8,6 +8,134 @@ import { TurnLimits } from "./turn.js";
 
 /** Agents: what a tenant writes of them, and their versions. */
 
+/** Who searches the web. */
+export enum WebSearchEngine {
+  /** WEB_SEARCH_ENGINE_UNSPECIFIED - WEB_SEARCH_ENGINE_EXA. */
+  WEB_SEARCH_ENGINE_UNSPECIFIED = 0,
+  /** WEB_SEARCH_ENGINE_AUTO - The search of the model's provider if it has one, else Exa. It has no upper bound. */
+  WEB_SEARCH_ENGINE_AUTO = 1,
+  /** WEB_SEARCH_ENGINE_NATIVE - The search of the model's provider, which ignores most limits. It has no upper bound. */
+  WEB_SEARCH_ENGINE_NATIVE = 2,
+  /** WEB_SEARCH_ENGINE_EXA - Exa. */
+  WEB_SEARCH_ENGINE_EXA = 3,
+  /** WEB_SEARCH_ENGINE_PARALLEL - Parallel. */
+  WEB_SEARCH_ENGINE_PARALLEL = 4,
+  /** WEB_SEARCH_ENGINE_PERPLEXITY - Perplexity. */
+  WEB_SEARCH_ENGINE_PERPLEXITY = 5,
+  UNRECOGNIZED = -1,
+}
+
+export function webSearchEngineFromJSON(object: any): WebSearchEngine {
+  switch (object) {
+    case 0:
+    case "WEB_SEARCH_ENGINE_UNSPECIFIED":
+      return WebSearchEngine.WEB_SEARCH_ENGINE_UNSPECIFIED;
+    case 1:
+    case "WEB_SEARCH_ENGINE_AUTO":
+      return WebSearchEngine.WEB_SEARCH_ENGINE_AUTO;
+    case 2:
+    case "WEB_SEARCH_ENGINE_NATIVE":
+      return WebSearchEngine.WEB_SEARCH_ENGINE_NATIVE;
+    case 3:
+    case "WEB_SEARCH_ENGINE_EXA":
+      return WebSearchEngine.WEB_SEARCH_ENGINE_EXA;
+    case 4:
+    case "WEB_SEARCH_ENGINE_PARALLEL":
+      return WebSearchEngine.WEB_SEARCH_ENGINE_PARALLEL;
+    case 5:
+    case "WEB_SEARCH_ENGINE_PERPLEXITY":
+      return WebSearchEngine.WEB_SEARCH_ENGINE_PERPLEXITY;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return WebSearchEngine.UNRECOGNIZED;
+  }
+}
+
+export function webSearchEngineToJSON(object: WebSearchEngine): string {
+  switch (object) {
+    case WebSearchEngine.WEB_SEARCH_ENGINE_UNSPECIFIED:
+      return "WEB_SEARCH_ENGINE_UNSPECIFIED";
+    case WebSearchEngine.WEB_SEARCH_ENGINE_AUTO:
+      return "WEB_SEARCH_ENGINE_AUTO";
+    case WebSearchEngine.WEB_SEARCH_ENGINE_NATIVE:
+      return "WEB_SEARCH_ENGINE_NATIVE";
+    case WebSearchEngine.WEB_SEARCH_ENGINE_EXA:
+      return "WEB_SEARCH_ENGINE_EXA";
+    case WebSearchEngine.WEB_SEARCH_ENGINE_PARALLEL:
+      return "WEB_SEARCH_ENGINE_PARALLEL";
+    case WebSearchEngine.WEB_SEARCH_ENGINE_PERPLEXITY:
+      return "WEB_SEARCH_ENGINE_PERPLEXITY";
+    case WebSearchEngine.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
+/** Who fetches a web page. */
+export enum WebFetchEngine {
+  /** WEB_FETCH_ENGINE_UNSPECIFIED - WEB_FETCH_ENGINE_OPENROUTER. */
+  WEB_FETCH_ENGINE_UNSPECIFIED = 0,
+  /** WEB_FETCH_ENGINE_AUTO - The fetching of the model's provider if it has one, else Exa. It has no upper bound. */
+  WEB_FETCH_ENGINE_AUTO = 1,
+  /** WEB_FETCH_ENGINE_NATIVE - The fetching of the model's provider. It has no upper bound. */
+  WEB_FETCH_ENGINE_NATIVE = 2,
+  /** WEB_FETCH_ENGINE_OPENROUTER - OpenRouter itself, by HTTP. */
+  WEB_FETCH_ENGINE_OPENROUTER = 3,
+  /** WEB_FETCH_ENGINE_EXA - Exa. */
+  WEB_FETCH_ENGINE_EXA = 4,
+  /** WEB_FETCH_ENGINE_PARALLEL - Parallel. */
+  WEB_FETCH_ENGINE_PARALLEL = 5,
+  UNRECOGNIZED = -1,
+}
+
+export function webFetchEngineFromJSON(object: any): WebFetchEngine {
+  switch (object) {
+    case 0:
+    case "WEB_FETCH_ENGINE_UNSPECIFIED":
+      return WebFetchEngine.WEB_FETCH_ENGINE_UNSPECIFIED;
+    case 1:
+    case "WEB_FETCH_ENGINE_AUTO":
+      return WebFetchEngine.WEB_FETCH_ENGINE_AUTO;
+    case 2:
+    case "WEB_FETCH_ENGINE_NATIVE":
+      return WebFetchEngine.WEB_FETCH_ENGINE_NATIVE;
+    case 3:
+    case "WEB_FETCH_ENGINE_OPENROUTER":
+      return WebFetchEngine.WEB_FETCH_ENGINE_OPENROUTER;
+    case 4:
+    case "WEB_FETCH_ENGINE_EXA":
+      return WebFetchEngine.WEB_FETCH_ENGINE_EXA;
+    case 5:
+    case "WEB_FETCH_ENGINE_PARALLEL":
+      return WebFetchEngine.WEB_FETCH_ENGINE_PARALLEL;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return WebFetchEngine.UNRECOGNIZED;
+  }
+}
+
+export function webFetchEngineToJSON(object: WebFetchEngine): string {
+  switch (object) {
+    case WebFetchEngine.WEB_FETCH_ENGINE_UNSPECIFIED:
+      return "WEB_FETCH_ENGINE_UNSPECIFIED";
+    case WebFetchEngine.WEB_FETCH_ENGINE_AUTO:
+      return "WEB_FETCH_ENGINE_AUTO";
+    case WebFetchEngine.WEB_FETCH_ENGINE_NATIVE:
+      return "WEB_FETCH_ENGINE_NATIVE";
+    case WebFetchEngine.WEB_FETCH_ENGINE_OPENROUTER:
+      return "WEB_FETCH_ENGINE_OPENROUTER";
+    case WebFetchEngine.WEB_FETCH_ENGINE_EXA:
+      return "WEB_FETCH_ENGINE_EXA";
+    case WebFetchEngine.WEB_FETCH_ENGINE_PARALLEL:
+      return "WEB_FETCH_ENGINE_PARALLEL";
+    case WebFetchEngine.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
 /** How much a model reasons. */
 export enum ReasoningEffort {
   /** REASONING_EFFORT_UNSPECIFIED - No effort is set. */
@@ -240,6 +368,13 @@ export interface AgentDefinition {
    */
   promptCaching: boolean;
   /**
+   * The provider's web search, which the model may use within a model call. Its fees are part of the call's cost. A
+   * policy allows it as the tool "openrouter:web_search". Unset: none.
+   */
+  webSearch:
+    | WebSearch
+    | undefined;
+  /**
    * A JSON Schema (2020-12) as JSON text, by which the agent answers: a turn ends with a value that is valid by it
    * (`turn_finished.output_json`), or with STOP_REASON_OUTPUT_INVALID. An agent that another one calls gives the value
    * as its result. At most 32768 characters, 4000 values and members, 64 levels, 200 references and 64 patterns of at
@@ -248,6 +383,66 @@ export interface AgentDefinition {
    * answers with text.
    */
   outputSchema: string;
+  /**
+   * The provider's reading of web pages and PDFs by their addresses, which the model may use within a model call. Its
+   * fees are part of the call's cost. A policy allows it as the tool "openrouter:web_fetch". Unset: none.
+   */
+  webFetch: WebFetch | undefined;
+}
+
+/**
+ * The provider's web search. The model decides whether and what it searches; the provider searches and lets the model
+ * go on, all within one model call, whose usage and cost include it. The pages come as `Annotations`. Each of the
+ * model's answers within a call may have as many output tokens as the call, so that limits on output tokens hold for
+ * each of them.
+ *
+ * A hard budget and `max_cost_usd` need an upper bound of each call's cost: WEB_SEARCH_ENGINE_EXA, PARALLEL and
+ * PERPLEXITY have one once the provider's prices are known; with another engine the turn is COST_UNBOUNDED. The bound
+ * grows with `max_uses`, `max_results` and `max_characters`, and is reserved while the call is open.
+ */
+export interface WebSearch {
+  /** Who searches. Unspecified: WEB_SEARCH_ENGINE_EXA. */
+  engine: WebSearchEngine;
+  /** Maximum number of searches of one model call: 1 to 10. Unset: 3. */
+  maxUses?:
+    | number
+    | undefined;
+  /** Maximum number of results of one search: 1 to 20. Unset: 5. */
+  maxResults?:
+    | number
+    | undefined;
+  /** Maximum number of characters of one result: 100 to 20000. Unset: 2000. */
+  maxCharacters?:
+    | number
+    | undefined;
+  /**
+   * The only domains whose pages it finds, such as "example.com", "*.example.com" or "example.com/docs": at most 20.
+   * Empty: all.
+   */
+  allowedDomains: string[];
+  /** Domains whose pages it does not find: at most 20, and none with `allowed_domains`. Empty: none. */
+  excludedDomains: string[];
+}
+
+/**
+ * The provider's reading of web pages and PDFs. The model names the addresses; the rest is as with `WebSearch`. For a
+ * hard budget and `max_cost_usd`, WEB_FETCH_ENGINE_OPENROUTER, EXA and PARALLEL have an upper bound.
+ */
+export interface WebFetch {
+  /** Who fetches. Unspecified: WEB_FETCH_ENGINE_OPENROUTER. */
+  engine: WebFetchEngine;
+  /** Maximum number of pages of one model call: 1 to 10. Unset: 3. */
+  maxUses?:
+    | number
+    | undefined;
+  /** Maximum length of one page in tokens, as the provider estimates them: 100 to 100000. Unset: 5000. */
+  maxContentTokens?:
+    | number
+    | undefined;
+  /** The only domains whose pages it fetches, as in `WebSearch`. Empty: all. */
+  allowedDomains: string[];
+  /** Domains whose pages it does not fetch, as in `WebSearch`. Empty: none. */
+  excludedDomains: string[];
 }
 
 /** Parameters of an agent's model calls; those of summaries have none of them. Unset: the provider's default. */
@@ -421,7 +616,9 @@ function createBaseAgentDefinition(): AgentDefinition {
     history: undefined,
     overridable: undefined,
     promptCaching: false,
+    webSearch: undefined,
     outputSchema: "",
+    webFetch: undefined,
   };
 }
 
@@ -460,8 +657,14 @@ export const AgentDefinition: MessageFns<AgentDefinition> = {
     if (message.promptCaching !== false) {
       writer.uint32(88).bool(message.promptCaching);
     }
+    if (message.webSearch !== undefined) {
+      WebSearch.encode(message.webSearch, writer.uint32(106).fork()).join();
+    }
     if (message.outputSchema !== "") {
       writer.uint32(114).string(message.outputSchema);
+    }
+    if (message.webFetch !== undefined) {
+      WebFetch.encode(message.webFetch, writer.uint32(122).fork()).join();
     }
     return writer;
   },
@@ -567,12 +770,28 @@ export const AgentDefinition: MessageFns<AgentDefinition> = {
             message.promptCaching = reader.bool();
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.webSearch = WebSearch.decode(reader, reader.uint32());
+            continue;
+          }
           case 14: {
             if (tag !== 114) {
               break;
             }
 
             message.outputSchema = reader.string();
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.webFetch = WebFetch.decode(reader, reader.uint32());
             continue;
           }
         }
@@ -612,11 +831,21 @@ export const AgentDefinition: MessageFns<AgentDefinition> = {
         : isSet(object.prompt_caching)
         ? globalThis.Boolean(object.prompt_caching)
         : false,
+      webSearch: isSet(object.webSearch)
+        ? WebSearch.fromJSON(object.webSearch)
+        : isSet(object.web_search)
+        ? WebSearch.fromJSON(object.web_search)
+        : undefined,
       outputSchema: isSet(object.outputSchema)
         ? globalThis.String(object.outputSchema)
         : isSet(object.output_schema)
         ? globalThis.String(object.output_schema)
         : "",
+      webFetch: isSet(object.webFetch)
+        ? WebFetch.fromJSON(object.webFetch)
+        : isSet(object.web_fetch)
+        ? WebFetch.fromJSON(object.web_fetch)
+        : undefined,
     };
   },
 
@@ -655,8 +884,14 @@ export const AgentDefinition: MessageFns<AgentDefinition> = {
     if (message.promptCaching !== false) {
       obj.promptCaching = message.promptCaching;
     }
+    if (message.webSearch !== undefined) {
+      obj.webSearch = WebSearch.toJSON(message.webSearch);
+    }
     if (message.outputSchema !== "") {
       obj.outputSchema = message.outputSchema;
+    }
+    if (message.webFetch !== undefined) {
+      obj.webFetch = WebFetch.toJSON(message.webFetch);
     }
     return obj;
   },
@@ -685,7 +920,338 @@ export const AgentDefinition: MessageFns<AgentDefinition> = {
       ? AgentOverrides.fromPartial(object.overridable)
       : undefined;
     message.promptCaching = object.promptCaching ?? false;
+    message.webSearch = (object.webSearch !== undefined && object.webSearch !== null)
+      ? WebSearch.fromPartial(object.webSearch)
+      : undefined;
     message.outputSchema = object.outputSchema ?? "";
+    message.webFetch = (object.webFetch !== undefined && object.webFetch !== null)
+      ? WebFetch.fromPartial(object.webFetch)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseWebSearch(): WebSearch {
+  return {
+    engine: 0,
+    maxUses: undefined,
+    maxResults: undefined,
+    maxCharacters: undefined,
+    allowedDomains: [],
+    excludedDomains: [],
+  };
+}
+
+export const WebSearch: MessageFns<WebSearch> = {
+  encode(message: WebSearch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.engine !== 0) {
+      writer.uint32(8).int32(message.engine);
+    }
+    if (message.maxUses !== undefined) {
+      writer.uint32(16).int32(message.maxUses);
+    }
+    if (message.maxResults !== undefined) {
+      writer.uint32(24).int32(message.maxResults);
+    }
+    if (message.maxCharacters !== undefined) {
+      writer.uint32(32).int32(message.maxCharacters);
+    }
+    for (const v of message.allowedDomains) {
+      writer.uint32(42).string(v!);
+    }
+    for (const v of message.excludedDomains) {
+      writer.uint32(50).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WebSearch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWebSearch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.engine = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.maxUses = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.maxResults = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.maxCharacters = reader.int32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.allowedDomains.push(reader.string());
+            continue;
+          }
+          case 6: {
+            if (tag !== 50) {
+              break;
+            }
+
+            message.excludedDomains.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WebSearch {
+    return {
+      engine: isSet(object.engine) ? webSearchEngineFromJSON(object.engine) : 0,
+      maxUses: isSet(object.maxUses)
+        ? globalThis.Number(object.maxUses)
+        : isSet(object.max_uses)
+        ? globalThis.Number(object.max_uses)
+        : undefined,
+      maxResults: isSet(object.maxResults)
+        ? globalThis.Number(object.maxResults)
+        : isSet(object.max_results)
+        ? globalThis.Number(object.max_results)
+        : undefined,
+      maxCharacters: isSet(object.maxCharacters)
+        ? globalThis.Number(object.maxCharacters)
+        : isSet(object.max_characters)
+        ? globalThis.Number(object.max_characters)
+        : undefined,
+      allowedDomains: globalThis.Array.isArray(object?.allowedDomains)
+        ? object.allowedDomains.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.allowed_domains)
+        ? object.allowed_domains.map((e: any) => globalThis.String(e))
+        : [],
+      excludedDomains: globalThis.Array.isArray(object?.excludedDomains)
+        ? object.excludedDomains.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.excluded_domains)
+        ? object.excluded_domains.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: WebSearch): unknown {
+    const obj: any = {};
+    if (message.engine !== 0) {
+      obj.engine = webSearchEngineToJSON(message.engine);
+    }
+    if (message.maxUses !== undefined) {
+      obj.maxUses = Math.round(message.maxUses);
+    }
+    if (message.maxResults !== undefined) {
+      obj.maxResults = Math.round(message.maxResults);
+    }
+    if (message.maxCharacters !== undefined) {
+      obj.maxCharacters = Math.round(message.maxCharacters);
+    }
+    if (message.allowedDomains?.length) {
+      obj.allowedDomains = message.allowedDomains;
+    }
+    if (message.excludedDomains?.length) {
+      obj.excludedDomains = message.excludedDomains;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<WebSearch>, I>>(base?: I): WebSearch {
+    return WebSearch.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<WebSearch>, I>>(object: I): WebSearch {
+    const message = createBaseWebSearch();
+    message.engine = object.engine ?? 0;
+    message.maxUses = object.maxUses ?? undefined;
+    message.maxResults = object.maxResults ?? undefined;
+    message.maxCharacters = object.maxCharacters ?? undefined;
+    message.allowedDomains = object.allowedDomains?.map((e) => e) || [];
+    message.excludedDomains = object.excludedDomains?.map((e) => e) || [];
+    return message;
+  },
+};
+
+function createBaseWebFetch(): WebFetch {
+  return { engine: 0, maxUses: undefined, maxContentTokens: undefined, allowedDomains: [], excludedDomains: [] };
+}
+
+export const WebFetch: MessageFns<WebFetch> = {
+  encode(message: WebFetch, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.engine !== 0) {
+      writer.uint32(8).int32(message.engine);
+    }
+    if (message.maxUses !== undefined) {
+      writer.uint32(16).int32(message.maxUses);
+    }
+    if (message.maxContentTokens !== undefined) {
+      writer.uint32(24).int32(message.maxContentTokens);
+    }
+    for (const v of message.allowedDomains) {
+      writer.uint32(34).string(v!);
+    }
+    for (const v of message.excludedDomains) {
+      writer.uint32(42).string(v!);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WebFetch {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWebFetch();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.engine = reader.int32() as any;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.maxUses = reader.int32();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.maxContentTokens = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.allowedDomains.push(reader.string());
+            continue;
+          }
+          case 5: {
+            if (tag !== 42) {
+              break;
+            }
+
+            message.excludedDomains.push(reader.string());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WebFetch {
+    return {
+      engine: isSet(object.engine) ? webFetchEngineFromJSON(object.engine) : 0,
+      maxUses: isSet(object.maxUses)
+        ? globalThis.Number(object.maxUses)
+        : isSet(object.max_uses)
+        ? globalThis.Number(object.max_uses)
+        : undefined,
+      maxContentTokens: isSet(object.maxContentTokens)
+        ? globalThis.Number(object.maxContentTokens)
+        : isSet(object.max_content_tokens)
+        ? globalThis.Number(object.max_content_tokens)
+        : undefined,
+      allowedDomains: globalThis.Array.isArray(object?.allowedDomains)
+        ? object.allowedDomains.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.allowed_domains)
+        ? object.allowed_domains.map((e: any) => globalThis.String(e))
+        : [],
+      excludedDomains: globalThis.Array.isArray(object?.excludedDomains)
+        ? object.excludedDomains.map((e: any) => globalThis.String(e))
+        : globalThis.Array.isArray(object?.excluded_domains)
+        ? object.excluded_domains.map((e: any) => globalThis.String(e))
+        : [],
+    };
+  },
+
+  toJSON(message: WebFetch): unknown {
+    const obj: any = {};
+    if (message.engine !== 0) {
+      obj.engine = webFetchEngineToJSON(message.engine);
+    }
+    if (message.maxUses !== undefined) {
+      obj.maxUses = Math.round(message.maxUses);
+    }
+    if (message.maxContentTokens !== undefined) {
+      obj.maxContentTokens = Math.round(message.maxContentTokens);
+    }
+    if (message.allowedDomains?.length) {
+      obj.allowedDomains = message.allowedDomains;
+    }
+    if (message.excludedDomains?.length) {
+      obj.excludedDomains = message.excludedDomains;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<WebFetch>, I>>(base?: I): WebFetch {
+    return WebFetch.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<WebFetch>, I>>(object: I): WebFetch {
+    const message = createBaseWebFetch();
+    message.engine = object.engine ?? 0;
+    message.maxUses = object.maxUses ?? undefined;
+    message.maxContentTokens = object.maxContentTokens ?? undefined;
+    message.allowedDomains = object.allowedDomains?.map((e) => e) || [];
+    message.excludedDomains = object.excludedDomains?.map((e) => e) || [];
     return message;
   },
 };

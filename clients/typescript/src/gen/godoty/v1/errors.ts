@@ -180,7 +180,8 @@ export enum ErrorReason {
   ERROR_REASON_BUDGET_RESERVED = 24,
   /**
    * ERROR_REASON_COST_UNBOUNDED - FAILED_PRECONDITION. Under a hard budget or `max_cost_usd`, the model cannot be called: its cost has no finite
-   * bound, because a price is unknown. metadata: model. Choose another model.
+   * bound, because a price is unknown. metadata: model, and server_tools if one of the agent's has no finite bound.
+   * Choose another model, or another engine of that tool.
    * For example: openrouter/auto, whose price depends on the model that it selects. metadata: model=openrouter/auto.
    */
   ERROR_REASON_COST_UNBOUNDED = 25,

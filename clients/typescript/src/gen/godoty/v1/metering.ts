@@ -234,7 +234,10 @@ export interface TokenUsage {
   webSearchRequests?:
     | bigint
     | undefined;
-  /** Tool calls that OpenRouter ran itself. Their fees are in no price list. */
+  /**
+   * Tool calls that OpenRouter ran itself. Their fees are in no list of models; a web search among them is one of
+   * `web_search_requests` as well.
+   */
   serverToolCalls?: bigint | undefined;
 }
 
@@ -409,6 +412,13 @@ export interface ModelCall {
    * did.
    */
   agentPath: string;
+  /**
+   * The part of `cost_usd` that is fees for what the provider ran for the answer: web searches, fetched pages, read
+   * files. Unset: the provider did not report it, which does not mean that there were none.
+   */
+  toolFeesUsd?:
+    | string
+    | undefined;
   /**
    * What prompt caches saved in this call: the tokens read, each at the difference between the prices of a prompt token
    * and of one read from the cache, less what writing cost beyond the price of prompt tokens. Negative: writing cost
@@ -1289,6 +1299,7 @@ function createBaseModelCall(): ModelCall {
     errorMessage: "",
     agentVersion: undefined,
     agentPath: "",
+    toolFeesUsd: undefined,
     cacheSavingsUsd: undefined,
   };
 }
@@ -1393,6 +1404,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     }
     if (message.agentPath !== "") {
       writer.uint32(258).string(message.agentPath);
+    }
+    if (message.toolFeesUsd !== undefined) {
+      writer.uint32(274).string(message.toolFeesUsd);
     }
     if (message.cacheSavingsUsd !== undefined) {
       writer.uint32(322).string(message.cacheSavingsUsd);
@@ -1669,6 +1683,14 @@ export const ModelCall: MessageFns<ModelCall> = {
             message.agentPath = reader.string();
             continue;
           }
+          case 34: {
+            if (tag !== 274) {
+              break;
+            }
+
+            message.toolFeesUsd = reader.string();
+            continue;
+          }
           case 40: {
             if (tag !== 322) {
               break;
@@ -1811,6 +1833,11 @@ export const ModelCall: MessageFns<ModelCall> = {
         : isSet(object.agent_path)
         ? globalThis.String(object.agent_path)
         : "",
+      toolFeesUsd: isSet(object.toolFeesUsd)
+        ? globalThis.String(object.toolFeesUsd)
+        : isSet(object.tool_fees_usd)
+        ? globalThis.String(object.tool_fees_usd)
+        : undefined,
       cacheSavingsUsd: isSet(object.cacheSavingsUsd)
         ? globalThis.String(object.cacheSavingsUsd)
         : isSet(object.cache_savings_usd)
@@ -1917,6 +1944,9 @@ export const ModelCall: MessageFns<ModelCall> = {
     if (message.agentPath !== "") {
       obj.agentPath = message.agentPath;
     }
+    if (message.toolFeesUsd !== undefined) {
+      obj.toolFeesUsd = message.toolFeesUsd;
+    }
     if (message.cacheSavingsUsd !== undefined) {
       obj.cacheSavingsUsd = message.cacheSavingsUsd;
     }
@@ -1968,6 +1998,7 @@ export const ModelCall: MessageFns<ModelCall> = {
     message.errorMessage = object.errorMessage ?? "";
     message.agentVersion = object.agentVersion ?? undefined;
     message.agentPath = object.agentPath ?? "";
+    message.toolFeesUsd = object.toolFeesUsd ?? undefined;
     message.cacheSavingsUsd = object.cacheSavingsUsd ?? undefined;
     return message;
   },

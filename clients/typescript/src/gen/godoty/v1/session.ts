@@ -135,6 +135,30 @@ export interface Message {
     | undefined;
   /** The turn of the message. */
   turnId: string;
+  /**
+   * The web pages that the message cites: at most 100, and 128 KiB. Models do not see them in later turns. An answer
+   * that was completed after its server had died has none.
+   */
+  citations: Citation[];
+}
+
+/** A web page that an answer cites, as the provider's search found it; not checked. Without control characters. */
+export interface Citation {
+  /** The address, of http or https: at most 2048 characters. */
+  url: string;
+  /** The title of the page, cut to 300 characters. Empty: not reported. */
+  title: string;
+  /** The part of the page that the model read, cut to 1000 characters. Empty: not reported. */
+  content: string;
+  /**
+   * The position at which the text that it supports begins in the answer's text, as the provider counts characters.
+   * Unset: the provider does not say what it supports.
+   */
+  startIndex?:
+    | number
+    | undefined;
+  /** The position at which that text ends. Unset: as for `start_index`. */
+  endIndex?: number | undefined;
 }
 
 /** A content block of a message. */
@@ -420,7 +444,7 @@ export const Session: MessageFns<Session> = {
 };
 
 function createBaseMessage(): Message {
-  return { number: 0n, role: 0, content: [], createTime: undefined, turnId: "" };
+  return { number: 0n, role: 0, content: [], createTime: undefined, turnId: "", citations: [] };
 }
 
 export const Message: MessageFns<Message> = {
@@ -442,6 +466,9 @@ export const Message: MessageFns<Message> = {
     }
     if (message.turnId !== "") {
       writer.uint32(42).string(message.turnId);
+    }
+    for (const v of message.citations) {
+      Citation.encode(v!, writer.uint32(66).fork()).join();
     }
     return writer;
   },
@@ -499,6 +526,14 @@ export const Message: MessageFns<Message> = {
             message.turnId = reader.string();
             continue;
           }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.citations.push(Citation.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -528,6 +563,9 @@ export const Message: MessageFns<Message> = {
         : isSet(object.turn_id)
         ? globalThis.String(object.turn_id)
         : "",
+      citations: globalThis.Array.isArray(object?.citations)
+        ? object.citations.map((e: any) => Citation.fromJSON(e))
+        : [],
     };
   },
 
@@ -548,6 +586,9 @@ export const Message: MessageFns<Message> = {
     if (message.turnId !== "") {
       obj.turnId = message.turnId;
     }
+    if (message.citations?.length) {
+      obj.citations = message.citations.map((e) => Citation.toJSON(e));
+    }
     return obj;
   },
 
@@ -561,6 +602,148 @@ export const Message: MessageFns<Message> = {
     message.content = object.content?.map((e) => ContentBlock.fromPartial(e)) || [];
     message.createTime = object.createTime ?? undefined;
     message.turnId = object.turnId ?? "";
+    message.citations = object.citations?.map((e) => Citation.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseCitation(): Citation {
+  return { url: "", title: "", content: "", startIndex: undefined, endIndex: undefined };
+}
+
+export const Citation: MessageFns<Citation> = {
+  encode(message: Citation, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.url !== "") {
+      writer.uint32(10).string(message.url);
+    }
+    if (message.title !== "") {
+      writer.uint32(18).string(message.title);
+    }
+    if (message.content !== "") {
+      writer.uint32(26).string(message.content);
+    }
+    if (message.startIndex !== undefined) {
+      writer.uint32(32).int32(message.startIndex);
+    }
+    if (message.endIndex !== undefined) {
+      writer.uint32(40).int32(message.endIndex);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Citation {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseCitation();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.url = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.title = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.content = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 32) {
+              break;
+            }
+
+            message.startIndex = reader.int32();
+            continue;
+          }
+          case 5: {
+            if (tag !== 40) {
+              break;
+            }
+
+            message.endIndex = reader.int32();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Citation {
+    return {
+      url: isSet(object.url) ? globalThis.String(object.url) : "",
+      title: isSet(object.title) ? globalThis.String(object.title) : "",
+      content: isSet(object.content) ? globalThis.String(object.content) : "",
+      startIndex: isSet(object.startIndex)
+        ? globalThis.Number(object.startIndex)
+        : isSet(object.start_index)
+        ? globalThis.Number(object.start_index)
+        : undefined,
+      endIndex: isSet(object.endIndex)
+        ? globalThis.Number(object.endIndex)
+        : isSet(object.end_index)
+        ? globalThis.Number(object.end_index)
+        : undefined,
+    };
+  },
+
+  toJSON(message: Citation): unknown {
+    const obj: any = {};
+    if (message.url !== "") {
+      obj.url = message.url;
+    }
+    if (message.title !== "") {
+      obj.title = message.title;
+    }
+    if (message.content !== "") {
+      obj.content = message.content;
+    }
+    if (message.startIndex !== undefined) {
+      obj.startIndex = Math.round(message.startIndex);
+    }
+    if (message.endIndex !== undefined) {
+      obj.endIndex = Math.round(message.endIndex);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Citation>, I>>(base?: I): Citation {
+    return Citation.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Citation>, I>>(object: I): Citation {
+    const message = createBaseCitation();
+    message.url = object.url ?? "";
+    message.title = object.title ?? "";
+    message.content = object.content ?? "";
+    message.startIndex = object.startIndex ?? undefined;
+    message.endIndex = object.endIndex ?? undefined;
     return message;
   },
 };

@@ -7,7 +7,7 @@ import { Duration } from "../../google/protobuf/duration.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { BudgetAlert } from "./budget.js";
 import { ModelCall, Totals } from "./metering.js";
-import { ToolCallStatus, toolCallStatusFromJSON, toolCallStatusToJSON } from "./session.js";
+import { Citation, ToolCallStatus, toolCallStatusFromJSON, toolCallStatusToJSON } from "./session.js";
 
 /** Turns: their settings, their events, and what is known of them afterwards. */
 
@@ -261,7 +261,7 @@ export interface TurnLimits {
 
 /**
  * An event of a turn. The first event of a stream is `turn_started`, the last is `turn_finished`, unless the call ends
- * with an error. Between them, for each model call: `reasoning_delta` and `text_delta` as they arrive,
+ * with an error. Between them, for each model call: `reasoning_delta`, `text_delta` and `annotations` as they arrive,
  * `model_call_finished` once, then `tool_call_started`, `tool_progress` if the tool reports any, and
  * `tool_call_finished` for each tool that the model called; tools run concurrently. Between the start and the end of a
  * tool call that runs a sub-agent come the events of the sub-agent, with its `agent_path`. A `heartbeat` may occur at any
@@ -288,8 +288,9 @@ export interface TurnEvent {
    * The sub-agent that the event is of: for each agent from the one that the turn's agent called to this one, its name
    * and the number of its call in the turn, such as "researcher#1/checker#3". Empty: the turn's own agent.
    * Sub-agents have the events `model_call_finished`, `tool_call_started`, `tool_progress` and `tool_call_finished`.
-   * They never have `text_delta` or `reasoning_delta`: these are always of the answer, and what a sub-agent answers is
-   * the `output` of the tool call that runs it. Ids of tool calls are unique within one `agent_path`.
+   * They never have `text_delta`, `reasoning_delta` or `annotations`: these are always of the answer, and what a
+   * sub-agent answers is the `output` of the tool call that runs it. Ids of tool calls are unique within one
+   * `agent_path`.
    */
   agentPath: string;
   /** The event. */
@@ -327,6 +328,9 @@ export interface TurnEvent {
     | //
     /** A running tool call has reported its progress. */
     { $case: "toolProgress"; value: ToolProgress }
+    | //
+    /** The answer cites web pages. */
+    { $case: "annotations"; value: Annotations }
     | undefined;
 }
 
@@ -356,6 +360,15 @@ export interface TextDelta {
 export interface ReasoningDelta {
   /** The text, to be appended. */
   text: string;
+}
+
+/**
+ * Citations of the answer that the model is giving, as the provider's search reports them: before, within or after its
+ * text. Several events of one answer add up; each citation comes once.
+ */
+export interface Annotations {
+  /** The citations: at most 100 of one answer, and 128 KiB. */
+  citations: Citation[];
 }
 
 /** A tool call has started. */
@@ -656,6 +669,9 @@ export const TurnEvent: MessageFns<TurnEvent> = {
       case "toolProgress":
         ToolProgress.encode(message.event.value, writer.uint32(106).fork()).join();
         break;
+      case "annotations":
+        Annotations.encode(message.event.value, writer.uint32(130).fork()).join();
+        break;
     }
     return writer;
   },
@@ -785,6 +801,14 @@ export const TurnEvent: MessageFns<TurnEvent> = {
             message.event = { $case: "toolProgress", value: ToolProgress.decode(reader, reader.uint32()) };
             continue;
           }
+          case 16: {
+            if (tag !== 130) {
+              break;
+            }
+
+            message.event = { $case: "annotations", value: Annotations.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -849,6 +873,8 @@ export const TurnEvent: MessageFns<TurnEvent> = {
         ? { $case: "toolProgress", value: ToolProgress.fromJSON(object.toolProgress) }
         : isSet(object.tool_progress)
         ? { $case: "toolProgress", value: ToolProgress.fromJSON(object.tool_progress) }
+        : isSet(object.annotations)
+        ? { $case: "annotations", value: Annotations.fromJSON(object.annotations) }
         : undefined,
     };
   },
@@ -887,6 +913,8 @@ export const TurnEvent: MessageFns<TurnEvent> = {
       obj.heartbeat = Heartbeat.toJSON(message.event.value);
     } else if (message.event?.$case === "toolProgress") {
       obj.toolProgress = ToolProgress.toJSON(message.event.value);
+    } else if (message.event?.$case === "annotations") {
+      obj.annotations = Annotations.toJSON(message.event.value);
     }
     return obj;
   },
@@ -958,6 +986,12 @@ export const TurnEvent: MessageFns<TurnEvent> = {
       case "toolProgress": {
         if (object.event?.value !== undefined && object.event?.value !== null) {
           message.event = { $case: "toolProgress", value: ToolProgress.fromPartial(object.event.value) };
+        }
+        break;
+      }
+      case "annotations": {
+        if (object.event?.value !== undefined && object.event?.value !== null) {
+          message.event = { $case: "annotations", value: Annotations.fromPartial(object.event.value) };
         }
         break;
       }
@@ -1243,6 +1277,77 @@ export const ReasoningDelta: MessageFns<ReasoningDelta> = {
   fromPartial<I extends Exact<DeepPartial<ReasoningDelta>, I>>(object: I): ReasoningDelta {
     const message = createBaseReasoningDelta();
     message.text = object.text ?? "";
+    return message;
+  },
+};
+
+function createBaseAnnotations(): Annotations {
+  return { citations: [] };
+}
+
+export const Annotations: MessageFns<Annotations> = {
+  encode(message: Annotations, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.citations) {
+      Citation.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): Annotations {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseAnnotations();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.citations.push(Citation.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): Annotations {
+    return {
+      citations: globalThis.Array.isArray(object?.citations)
+        ? object.citations.map((e: any) => Citation.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: Annotations): unknown {
+    const obj: any = {};
+    if (message.citations?.length) {
+      obj.citations = message.citations.map((e) => Citation.toJSON(e));
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<Annotations>, I>>(base?: I): Annotations {
+    return Annotations.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<Annotations>, I>>(object: I): Annotations {
+    const message = createBaseAnnotations();
+    message.citations = object.citations?.map((e) => Citation.fromPartial(e)) || [];
     return message;
   },
 };
