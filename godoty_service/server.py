@@ -43,6 +43,7 @@ from godoty_service.turns.session_deletion import SessionDeletions
 log = structlog.get_logger(__name__)
 
 _MCP_INTERVAL = 5.0  # seconds between two looks at the connections to MCP servers and their lists of tools
+_SWEEP_INTERVAL = 30.0  # seconds between two deletions of attachments that have expired
 _STOP_GRACE = 5.0  # seconds in which calls other than turns may finish
 
 
@@ -188,6 +189,8 @@ async def _start_loops(
     await components.users.stored_names.look_for_old_servers()
     background(stack, components.users.stored_names.run(settings.rollup_interval))
     background(stack, components.users.references.run())
+    attachments, lists = components.conversations.attachments, components.conversations.sessions.lists
+    background(stack, attachments.run(_SWEEP_INTERVAL, lists.existing))
     stack.push_async_callback(components.user_erasure.stop)
     background(stack, components.user_erasure.run(settings.heartbeat))
     background(stack, count_entries(components.accounting.ledger, call_metrics))

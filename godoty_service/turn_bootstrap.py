@@ -123,6 +123,7 @@ def _dependencies(
         agents=conversations.agents,
         tools=tools,
         mcp=mcp,
+        attachments=conversations.attachments,
         defaults=_defaults(settings),
         observer=observer,
         clock=components.clock,
@@ -144,6 +145,8 @@ def _defaults(settings: Settings) -> TurnDefaults:
             drain_seconds=settings.answer_drain,
         ),
         agent=AgentDefaults(window_size=settings.history_messages, summarize=settings.history_summary),
+        attachment_bytes=settings.attachment_request_bytes,
+        pdf_parser=settings.pdf_parser,
     )
 
 

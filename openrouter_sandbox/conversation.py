@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Any
 
+from openrouter_sandbox.media import InvalidMedia, take_media
+
 
 class RequestError(Exception):
     """A request that cannot be served; the response has this status and OpenRouter's error body."""
@@ -30,6 +32,10 @@ class Conversation:
             raise RequestError(400, "Input required: specify 'prompt' or 'messages'")
         self.body: dict[str, Any] = body
         self.messages: list[dict[str, Any]] = messages
+        try:
+            self.media = take_media(messages)  # first: what remains of the body is text
+        except InvalidMedia as error:
+            raise RequestError(400, f"Invalid image or file: {error}") from None
         self.tools: list[dict[str, Any]] = body.get("tools") or []
         self._last_user = max((n for n, m in enumerate(messages) if m.get("role") == "user"), default=-1)
 
@@ -69,7 +75,7 @@ class Conversation:
 
     @property
     def prompt_tokens(self) -> int:
-        """The prompt's size: one token per 4 UTF-8 bytes of the messages and tools as JSON, rounded up."""
+        """The size of the prompt's text: one token per 4 UTF-8 bytes of the messages and tools as JSON, rounded up."""
         size = _json_size(self.messages) + (_json_size(self.tools) if self.tools else 0)
         return -(-size // 4)
 

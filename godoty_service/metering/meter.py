@@ -23,6 +23,7 @@ from godoty_service.ledger.totals import Totals, totals_of_entries
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.open_call import CallDependencies, OpenCall, notify_observer
 from godoty_service.metering.shielded_writes import ShieldedWrites
+from godoty_service.pricing.attached import NOTHING_ATTACHED, AttachedInput
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.planned_call import PlannedCall
 
@@ -160,6 +161,7 @@ class TurnMeter:
         attempt: int,
         purpose: CallPurpose,
         agent: CallingAgent | None = None,
+        attached: AttachedInput = NOTHING_ATTACHED,
     ) -> OpenCall:
         """Insert an entry durably; only then may its request be sent.
 
@@ -169,13 +171,14 @@ class TurnMeter:
         Args:
             model: The requested model.
             fallback_models: The models that may serve instead.
-            request_bytes: The length of the request.
+            request_bytes: The length of the request, without images and documents.
             max_output_tokens: The output limit of the turn and its model. The remainder of a budget or of
                 `max_cost_usd` may lower it: the request carries the `output_limit` of the call.
             max_price: `provider.max_price` as the request carries it.
             attempt: The number of the request among those for one answer, from 1.
             purpose: What the answer is for.
             agent: The agent that makes the call; None: the turn's own.
+            attached: What images and documents of the request count.
 
         Raises:
             StorageUnavailable: The entry could not be inserted: the request must not be sent.
@@ -187,7 +190,13 @@ class TurnMeter:
 
         @cache
         def bound(limit: int | None) -> Decimal | None:
-            return self._oracle.bound(models, request_bytes=request_bytes, max_output_tokens=limit, max_price=max_price)
+            return self._oracle.bound(
+                models,
+                request_bytes=request_bytes,
+                max_output_tokens=limit,
+                max_price=max_price,
+                attached=attached,
+            )
 
         async def attempt_open() -> OpenCall | None:
             """Open the call; None: it may still fit with fewer tokens."""

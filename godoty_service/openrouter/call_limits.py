@@ -2,12 +2,26 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import Any
 
 from strands.types.exceptions import MaxTokensReachedException
 
 
 class ModelCallsSpent(Exception):
     """The turn, or the sub-agent, may make no further model call."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTerms:
+    """The limits of one call, from the budgets at the time of the call.
+
+    Attributes:
+        max_output_tokens: Largest number of output tokens; None: unbounded.
+        provider: Routing preferences that bound the price, with `max_price`; None: the price is unbounded.
+    """
+
+    max_output_tokens: int | None = None
+    provider: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)
@@ -123,3 +137,10 @@ class Reservation:
             each.tokens = max(0, (each.tokens or 0) - used)
         self.tokens = None
         self._call_limits.released.set()
+
+
+def fit_reasoning(request: dict[str, Any]) -> None:
+    """Lower the tokens of reasoning in a request to half of its output tokens, if they leave none for the answer."""
+    wanted, limit = request.get("reasoning", {}).get("max_tokens"), request.get("max_tokens")
+    if wanted is not None and limit is not None and wanted >= limit:
+        request["reasoning"] = {"max_tokens": max(1, limit // 2)}

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from godoty_service.errors import GodotyError
 from godoty_service.ledger.entries import CallPurpose, ModelCall
+from godoty_service.pricing.attached import NOTHING_ATTACHED, AttachedInput
 
 
 class OpenCall(Protocol):
@@ -65,6 +66,7 @@ class Meter(Protocol):
         max_price: Mapping[str, str] | None,
         attempt: int,
         purpose: CallPurpose,
+        attached: AttachedInput = NOTHING_ATTACHED,
     ) -> OpenCall:
         """Insert an entry durably; only then may its request be sent.
 

@@ -9,7 +9,7 @@ from decimal import Decimal, DecimalException
 from typing import Any
 
 from pydantic_core import from_json
-from strands.types.event_loop import StopReason
+from strands.types.event_loop import StopReason, Usage
 
 from godoty_service.errors import ProviderUnavailable
 from godoty_service.openrouter import decimal_json
@@ -17,6 +17,7 @@ from godoty_service.openrouter import decimal_json
 Document = dict[str, Any]
 
 DONE = (b"[DONE]", b"DONE")
+_MAX_TOKENS = 10**9  # of one call, for Strands' limits
 _MAX_COUNT = 10**12  # a larger counter is an error of the provider
 _MAX_AMOUNT = 10**6  # USD; the same
 _MAX_USAGE_FIELDS = 64
@@ -236,3 +237,29 @@ def _finish_reason(body: Document, message: Document) -> str | None:
     if body.get("status") != "completed":
         return None
     return "tool_calls" if message["tool_calls"] else "stop"
+
+
+def strands_usage(reported: Document | None) -> Usage:
+    """Return the tokens of a usage object as Strands counts them, for its limits; their cost is in the ledger."""
+    usage = reported or {}
+    inputs = _count(usage, "prompt_tokens", "input_tokens") or 0
+    outputs = _count(usage, "completion_tokens", "output_tokens") or 0
+    counted = Usage(inputTokens=inputs, outputTokens=outputs, totalTokens=inputs + outputs)
+    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
+    details = details if isinstance(details, dict) else {}
+    if (read := _count(details, "cached_tokens")) is not None:
+        counted["cacheReadInputTokens"] = read
+    if (written := _count(details, "cache_write_tokens")) is not None:
+        counted["cacheWriteInputTokens"] = written
+    return counted
+
+
+def _count(usage: dict[str, Any], *names: str) -> int | None:
+    """Return the first known counter; one that is not a whole number, or is absurdly large, is unknown."""
+    for name in names:
+        value = usage.get(name)
+        if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
+            continue
+        if 0 <= value <= _MAX_TOKENS and value == int(value):
+            return int(value)
+    return None

@@ -9,6 +9,8 @@ import httpx2 as httpx
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI
 from pydantic_core import to_json
 
+from godoty_service.attachments.embedding import EmbeddedBody, Embedding
+from godoty_service.errors import GodotyError
 from godoty_service.openrouter.read_pacer import ReadPacer
 from godoty_service.openrouter.transport import (
     ENCODINGS,
@@ -32,6 +34,26 @@ class ErrorBodyLimits:
 
     size: int = 1024 * 1024
     seconds: float = 5.0
+
+
+class RequestBody:
+    """The body of a request for a completion."""
+
+    def __init__(self, fields: Mapping[str, Any], embedding: Embedding | None = None) -> None:
+        """Encode it.
+
+        Args:
+            fields: The request.
+            embedding: The attachments for which it has placeholders; None: none.
+        """
+        encoded = to_json(fields)
+        self._embedded = embedding.body(encoded) if embedding is not None else None
+        self.content: bytes | EmbeddedBody = self._embedded or encoded
+
+    @property
+    def failure(self) -> GodotyError | None:
+        """Why it was not sent completely: an attachment could not be read. None: another reason, or it was."""
+        return self._embedded.failure if self._embedded is not None else None
 
 
 class OpenRouterClient:
@@ -72,7 +94,7 @@ class OpenRouterClient:
         )
 
     async def complete(
-        self, body: Mapping[str, Any], *, on_sending: Callable[[], None] | None = None
+        self, body: "Mapping[str, Any] | RequestBody", *, on_sending: Callable[[], None] | None = None
     ) -> httpx.Response:
         """Request a completion, without retries; return the response when its headers have arrived.
 
@@ -85,9 +107,10 @@ class OpenRouterClient:
             openai.APIStatusError: The response is an error; its body is read within `ErrorBodyLimits`.
         """
         url = f"{self._base_url}/chat/completions"
+        request = body if isinstance(body, RequestBody) else RequestBody(body)
         try:
             response = await self._transport.send(
-                "POST", url, headers=self._headers, content=to_json(body), limits=self._limits, on_sending=on_sending
+                "POST", url, headers=self._headers, content=request.content, limits=self._limits, on_sending=on_sending
             )
         except httpx.TimeoutException as error:
             raise APITimeoutError(httpx.Request("POST", url)) from error

@@ -5,8 +5,6 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from decimal import Decimal
 from math import ceil
 from typing import Any, NoReturn, cast
 
@@ -14,42 +12,31 @@ import httpx2 as httpx
 import openai
 from pydantic_core import to_json
 from strands.models.openai import OpenAIModel
-from strands.types.content import Message, Messages, SystemContentBlock
-from strands.types.event_loop import Metrics, Usage
+from strands.types.content import ContentBlock, Message, Messages, SystemContentBlock
+from strands.types.event_loop import Metrics
 from strands.types.exceptions import ContextWindowOverflowException
 from strands.types.streaming import StreamEvent
 from strands.types.tools import ToolChoice, ToolSpec
 
+from godoty_service.attachments.blocks import attachments_in
+from godoty_service.attachments.embedding import Embedding, EmbeddingRules, embed, message_part, without_attachments
 from godoty_service.errors import ContextWindowExceeded, GodotyError, ModelUnavailable, ProviderError, TurnTooLarge
 from godoty_service.ledger.entries import CallPurpose
 from godoty_service.openrouter import errors
-from godoty_service.openrouter.call_limits import CallLimits, Reservation
+from godoty_service.openrouter.call_limits import CallLimits, CallTerms, Reservation, fit_reasoning
 from godoty_service.openrouter.call_recorder import Meter, OpenCall
-from godoty_service.openrouter.chunk import AnswerLimits
-from godoty_service.openrouter.client import OpenRouterClient
+from godoty_service.openrouter.chunk import AnswerLimits, strands_usage
+from godoty_service.openrouter.client import OpenRouterClient, RequestBody
 from godoty_service.openrouter.message_normalizer import BLANK_TEXT, MAKER, MessageNormalizer
 from godoty_service.openrouter.reasoning_details import details_of, maker_of
 from godoty_service.openrouter.response_reader import ResponseReader
 from godoty_service.openrouter.stream_decoder import Listener, StreamDecoder
+from godoty_service.pricing.attached import NOTHING_ATTACHED
 
 LISTENER = "listener"  # in the invocation state: receives the answers to the agent's own calls, not to a summary's
 MAX_ATTEMPTS = 3
 _CUT: StreamEvent = {"messageStop": {"stopReason": "max_tokens"}}
-_MAX_TOKENS = 10**9  # of one call
 _MAX_WAIT = 20.0  # seconds; no retry follows a longer `Retry-After`
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallTerms:
-    """The limits of one call, from the budgets at the time of the call.
-
-    Attributes:
-        max_output_tokens: Largest number of output tokens; None: unbounded.
-        provider: Routing preferences that bound the price, with `max_price`; None: the price is unbounded.
-    """
-
-    max_output_tokens: int | None = None
-    provider: dict[str, Any] | None = None
 
 
 class OpenRouterModel(OpenAIModel):
@@ -81,6 +68,7 @@ class OpenRouterModel(OpenAIModel):
         maker: Callable[[str | None], str] | None = None,
         provider: dict[str, Any] | None = None,
         limits: AnswerLimits | None = None,
+        embedding: EmbeddingRules | None = None,
     ) -> None:
         """Build the model.
 
@@ -101,6 +89,7 @@ class OpenRouterModel(OpenAIModel):
             maker: Returns which of the models served, by the model name in the answer; None: the first.
             provider: Routing preferences, in OpenRouter's form.
             limits: Bounds of what is retained of an answer.
+            embedding: What requests may carry beside text; None: notes take the place of attachments.
         """
         super().__init__(client=client.openai, model_id=model, context_window_limit=context_window)
         self._client = client
@@ -115,6 +104,7 @@ class OpenRouterModel(OpenAIModel):
         self._call_terms = call_terms
         self._provider = provider
         self._limits = limits or AnswerLimits()
+        self._embedding = embedding
         self._extra = {
             **({"models": [model, *fallback_models]} if fallback_models else {}),
             **({"user": user} if user else {}),
@@ -140,12 +130,15 @@ class OpenRouterModel(OpenAIModel):
 
         Raises:
             ProviderError: The provider failed, and a retry failed or was not possible.
-            StorageUnavailable: The ledger entry could not be inserted; nothing was sent.
+            StorageUnavailable: The ledger entry could not be inserted, or an attachment not read; nothing was sent.
             ModelCallsSpent: No model call is left.
             MaxTokensReachedException: No output tokens are left.
         """
-        request = self._request(messages, tool_specs, system_prompt, tool_choice, system_prompt_content)
         listener: Listener | None = (invocation_state or {}).get(LISTENER)
+        shown, embedding = await self._attached(messages, side=listener is None)
+        request = self._request(shown, tool_specs, system_prompt, tool_choice, system_prompt_content)
+        if embedding is not None:
+            request |= embedding.fields
         if listener is not None:
             request |= self._parameters
             self._call_limits.take_call()
@@ -154,7 +147,7 @@ class OpenRouterModel(OpenAIModel):
                 listener, limits=self._limits, taken_ids=lambda: _tool_call_ids(messages), secrets=self._secrets
             )
             try:
-                async with aclosing(self._attempt(request, attempt, decoder, listener)) as events:
+                async with aclosing(self._attempt(request, attempt, decoder, listener, embedding)) as events:
                     async for event in events:
                         yield event
             except ContextWindowExceeded as error:
@@ -183,17 +176,39 @@ class OpenRouterModel(OpenAIModel):
         while self._readers:
             await self._readers.pop().aclose()
 
-    async def _open(self, request: dict[str, Any], attempt: int, reserved: Reservation | None) -> OpenCall:
+    async def _attached(self, messages: Messages, *, side: bool) -> tuple[Messages, Embedding | None]:
+        """Return messages with placeholders or notes in place of attachments, and those that are embedded.
+
+        Args:
+            messages: The messages.
+            side: They are for a summary, which is of texts.
+
+        Raises:
+            StorageUnavailable: It could not be read where the bytes are.
+        """
+        attachments = list(attachments_in(messages))
+        if not attachments:
+            return messages, None
+        if side or self._embedding is None:
+            return cast("Messages", without_attachments(messages)), None
+        embedding = await embed(self._embedding, messages, attachments)
+        return cast("Messages", embedding.messages), embedding
+
+    async def _open(
+        self, request: dict[str, Any], attempt: int, reserved: Reservation | None, embedding: Embedding | None
+    ) -> OpenCall:
         """Insert a call into the ledger, and set its limits in the request.
 
         Args:
             request: The request.
             attempt: Its number among those for one answer, from 1.
             reserved: Its output tokens; None: it is a side call, such as a summary.
+            embedding: Its attachments, for which it has placeholders.
         """
         side, size = reserved is None, len(to_json(request))
+        attached = embedding.bound if embedding is not None else NOTHING_ATTACHED
         remaining = self._side_output if reserved is None else reserved.tokens
-        terms = await self._call_terms(size) if self._call_terms is not None else CallTerms()
+        terms = await self._call_terms(size + attached.tokens) if self._call_terms is not None else CallTerms()
         bounds = (remaining, None if side else self._call_output, terms.max_output_tokens)
         limit = min((each for each in bounds if each is not None), default=None)
         call = await self._meter.open(
@@ -204,24 +219,30 @@ class OpenRouterModel(OpenAIModel):
             max_price=(terms.provider or {}).get("max_price"),
             attempt=attempt,
             purpose=CallPurpose.SUMMARY if side else CallPurpose.AGENT,
+            attached=attached,
         )
         if reserved is not None:
             reserved.lower(call.output_limit)
         limits = {"max_tokens": call.output_limit, "provider": terms.provider or self._provider}
         request.update({name: value for name, value in limits.items() if value})
-        _fit_reasoning(request)
+        fit_reasoning(request)
         return call
 
     async def _attempt(
-        self, request: dict[str, Any], attempt: int, decoder: StreamDecoder, listener: Listener | None
+        self,
+        request: dict[str, Any],
+        attempt: int,
+        decoder: StreamDecoder,
+        listener: Listener | None,
+        embedding: Embedding | None,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Open a call, send its request and stream its answer."""
         reserved = await self._call_limits.reserve() if listener is not None else None
         try:
-            call = await self._open(request, attempt, reserved)
+            call = await self._open(request, attempt, reserved, embedding)
             if listener is not None:
                 listener.on_request()
-            async with aclosing(self._send(call, request, decoder, reserved)) as events:
+            async with aclosing(self._send(call, request, decoder, reserved, embedding)) as events:
                 async for event in events:
                     yield event
         finally:
@@ -229,18 +250,27 @@ class OpenRouterModel(OpenAIModel):
                 reserved.release()
 
     async def _send(
-        self, call: OpenCall, request: dict[str, Any], decoder: StreamDecoder, reserved: Reservation | None
+        self,
+        call: OpenCall,
+        request: dict[str, Any],
+        decoder: StreamDecoder,
+        reserved: Reservation | None,
+        embedding: Embedding | None,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Send one request and stream its answer; the call is closed before the last event or the error."""
         error: GodotyError | None = None
         closing: list[StreamEvent] = []
         metrics = Metrics(latencyMs=0)
         start_time = time.monotonic()
+        body = RequestBody({**request, **self._extra}, embedding)
         try:
-            response = await self._client.complete({**request, **self._extra}, on_sending=call.sending)
+            response = await self._client.complete(body, on_sending=call.sending)
         except (openai.APIError, httpx.HTTPError) as failure:
-            error = errors.from_exception(failure, secrets=self._secrets)
-            entry = await _close_unanswered(call, failure, error)
+            if (error := body.failure) is not None:  # the provider has got no whole request, and so made no answer
+                entry = await call.refused(error)
+            else:
+                error = refusal = errors.from_exception(failure, secrets=self._secrets)
+                entry = await _close_unanswered(call, failure, refusal)
         else:
             reader = ResponseReader(call, response, decoder, drain_seconds=self._limits.drain_seconds)
             self._readers.add(reader)
@@ -262,7 +292,7 @@ class OpenRouterModel(OpenAIModel):
             if isinstance(error, ModelUnavailable):
                 error.metadata.setdefault("model", self._model)
             raise error
-        usage = _strands_usage(decoder)
+        usage = strands_usage(decoder.usage)
         if reserved is not None:
             self.cut_by_budget |= call.clamped and _CUT in closing
             reserved.release(used=usage["outputTokens"])
@@ -288,6 +318,11 @@ class OpenRouterModel(OpenAIModel):
         return request
 
     @classmethod
+    def format_request_message_content(cls, content: ContentBlock, **kwargs: Any) -> dict[str, Any]:
+        """Format a content block as Strands does, and one with an attachment's placeholder."""
+        return message_part(content) or super().format_request_message_content(content, **kwargs)
+
+    @classmethod
     def _format_regular_messages(cls, messages: Messages, **kwargs: Any) -> list[dict[str, Any]]:
         """Format messages as Strands does, and restore the `reasoning_details` of each answer."""
         formatted: list[dict[str, Any]] = []
@@ -301,13 +336,6 @@ class OpenRouterModel(OpenAIModel):
                 plain[-1] |= {"reasoning_details": details, MAKER: maker_of(message)}
             formatted.extend(plain)
         return formatted
-
-
-def _fit_reasoning(request: dict[str, Any]) -> None:
-    """Lower the tokens of reasoning in a request to half of its output tokens, if they leave none for the answer."""
-    wanted, limit = request.get("reasoning", {}).get("max_tokens"), request.get("max_tokens")
-    if wanted is not None and limit is not None and wanted >= limit:
-        request["reasoning"] = {"max_tokens": max(1, limit // 2)}
 
 
 def _closing(decoder: StreamDecoder, maker: str) -> list[StreamEvent]:
@@ -362,29 +390,3 @@ def _metrics(start_time: float, *, first_time: float | None, end_time: float) ->
     if first_time is not None:
         metrics["timeToFirstByteMs"] = ceil((first_time - start_time) * 1000)
     return metrics
-
-
-def _strands_usage(decoder: StreamDecoder) -> Usage:
-    """Return the tokens as Strands counts them, for its limits; their cost is in the ledger."""
-    usage = decoder.usage or {}
-    inputs = _count(usage, "prompt_tokens", "input_tokens") or 0
-    outputs = _count(usage, "completion_tokens", "output_tokens") or 0
-    counted = Usage(inputTokens=inputs, outputTokens=outputs, totalTokens=inputs + outputs)
-    details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details")
-    details = details if isinstance(details, dict) else {}
-    if (read := _count(details, "cached_tokens")) is not None:
-        counted["cacheReadInputTokens"] = read
-    if (written := _count(details, "cache_write_tokens")) is not None:
-        counted["cacheWriteInputTokens"] = written
-    return counted
-
-
-def _count(usage: dict[str, Any], *names: str) -> int | None:
-    """Return the first known counter; one that is not a whole number, or is absurdly large, is unknown."""
-    for name in names:
-        value = usage.get(name)
-        if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
-            continue
-        if 0 <= value <= _MAX_TOKENS and value == int(value):
-            return int(value)
-    return None

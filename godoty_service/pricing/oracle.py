@@ -2,7 +2,7 @@
 
 import asyncio
 import zlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
@@ -17,6 +17,7 @@ from godoty_service.aio.periodic import run_every
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, provider_message
 from godoty_service.mongo.collection import Collection, Document, Index
+from godoty_service.pricing.attached import NOTHING_ATTACHED, AttachedInput, attached_input
 from godoty_service.pricing.catalogue import Catalogue, CatalogueModel, Endpoint
 from godoty_service.pricing.listing_checks import check_priced, check_shrink
 from godoty_service.pricing.money import format_usd, multiply
@@ -160,14 +161,16 @@ class PricingOracle:
         request_bytes: int,
         max_output_tokens: int | None,
         max_price: Mapping[str, str] | None = None,
+        attached: AttachedInput = NOTHING_ATTACHED,
     ) -> Decimal | None:
         """Return the upper bound of a request's cost for any of the models; None: it is not known.
 
         Args:
             models: The model and its fallbacks.
-            request_bytes: The length of the request.
+            request_bytes: The length of the request, without images and documents.
             max_output_tokens: The output limit that the request carries.
             max_price: `provider.max_price` as the request carries it; None: it carries none.
+            attached: What images and documents count, as `attached` returns it.
         """
         catalogue = self.current
         offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
@@ -180,7 +183,16 @@ class PricingOracle:
             models=offers,
             endpoint_prices=[prices for prices in known if prices is not None],
             max_price=None if max_price is None else _per_token(max_price),
+            attached=attached,
         )
+
+    def attached(
+        self, models: tuple[str, ...], *, images: Sequence[tuple[int, int]], pages: Sequence[int], parser: str
+    ) -> AttachedInput:
+        """Return what images and documents count for a request to these models, as `attached_input` does."""
+        catalogue = self.current
+        offers = [offer for model in models for offer in catalogue.offers(model)] if catalogue else []
+        return attached_input(offers, images=images, pages=pages, parser=parser)
 
     def output_limit(self, models: tuple[str, ...], *, request_bytes: int) -> int | None:
         """Return the largest output limit that all of these models accept; None: it is not known."""

@@ -7,10 +7,12 @@ context length; reasoning is part of it, but below a limit of 2,048 the least re
 top. With `provider.max_price`, its two prices count together. Every override that could apply, at any time, counts, and
 so does the dearest of all given models and providers: the bound holds for any of them.
 
-It does not cover fees without a counter (plugins, server tools, PDF OCR), pictures, video and files that the request
-references or embeds (they are no text), service tiers, providers whose prices were not given (let the request carry
-`provider.max_price`), a normalising tokenizer that lengthens the text first, or the last bits that a provider loses by
-adding in binary.
+Images and documents are no text: they count as `attached.py` says, at the dearest rate, and their bytes are not part of
+the request's.
+
+It does not cover fees without a counter (plugins, server tools), video, service tiers, providers whose prices were not
+given (let the request carry `provider.max_price`), a normalising tokenizer that lengthens the text first, or the last
+bits that a provider loses by adding in binary.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -19,6 +21,7 @@ from decimal import Decimal, DecimalException
 from itertools import count
 
 from godoty_service.pricing import money
+from godoty_service.pricing.attached import NOTHING_ATTACHED, AttachedInput
 from godoty_service.pricing.catalogue import CatalogueModel, Endpoint, EndpointPrices
 from godoty_service.pricing.unit_prices import UnitPrices
 
@@ -46,11 +49,12 @@ def upper_bound(
     web_searches: int = 0,
     audio_input: bool = False,
     max_price: Mapping[str, Decimal] | None = None,
+    attached: AttachedInput = NOTHING_ATTACHED,
 ) -> Decimal | None:
     """Return the upper bound of one request's cost in US dollars; None: there is no finite one.
 
     Args:
-        request_bytes: The length of the body as it is sent.
+        request_bytes: The length of the body as it is sent, without images and documents.
         max_output_tokens: The limit that the request carries, if any.
         models: Every entry that may serve: `Catalogue.offers` of the model and of each fallback.
         endpoint_prices: The known prices of the providers for these models.
@@ -58,13 +62,14 @@ def upper_bound(
         audio_input: Whether the request carries audio.
         max_price: The prices per token that the request permits, "prompt" and "completion": any provider that charges
             no more than both may serve, so both count together, even if no known offer has the two.
+        attached: The images and documents of the request.
 
     Raises:
         ValueError: A size is negative.
     """
     if min(request_bytes, max_output_tokens or 0, web_searches) < 0:
         raise ValueError("sizes cannot be negative")
-    input_tokens = request_bytes + TEMPLATE_TOKENS
+    input_tokens = request_bytes + TEMPLATE_TOKENS + attached.tokens
     offers: list[CatalogueModel | Endpoint] = [
         *models,
         *(entry for listed in endpoint_prices for entry in listed.endpoints),
@@ -77,7 +82,7 @@ def upper_bound(
     if max_price is not None:
         permitted = _crossed(permitted, max_price)
     bounds = [
-        _bound(rates, input_tokens, output_tokens, web_searches, audio_input=audio_input)
+        _bound(rates, input_tokens, output_tokens, web_searches, audio_input=audio_input, attached=attached)
         for rates, output_tokens in permitted
     ]
     known = [bound for bound in bounds if bound is not None]
@@ -163,7 +168,13 @@ def _output_tokens(offer: CatalogueModel | Endpoint, max_output_tokens: int | No
 
 
 def _bound(
-    rates: UnitPrices, input_tokens: int, output_tokens: int | None, web_searches: int, *, audio_input: bool
+    rates: UnitPrices,
+    input_tokens: int,
+    output_tokens: int | None,
+    web_searches: int,
+    *,
+    audio_input: bool,
+    attached: AttachedInput,
 ) -> Decimal | None:
     if output_tokens is None or rates.uncounted_fees or rates.prompt is None or rates.completion is None:
         return None
@@ -172,7 +183,9 @@ def _bound(
     try:
         bound = money.total(
             [
-                money.multiply(_input_rate(rates, audio_input=audio_input), input_tokens),
+                money.multiply(_input_rate(rates, audio_input=audio_input, attached=attached), input_tokens),
+                money.multiply(rates.image or money.ZERO, attached.images),  # some listings have a price for each image
+                attached.fees,
                 money.multiply(_output_rate(rates), output_tokens),
                 money.multiply(rates.web_search or money.ZERO, web_searches),
                 rates.request or money.ZERO,
@@ -183,10 +196,12 @@ def _bound(
     return bound if money.is_bounded(bound) else None
 
 
-def _input_rate(rates: UnitPrices, *, audio_input: bool) -> Decimal:
+def _input_rate(rates: UnitPrices, *, audio_input: bool, attached: AttachedInput) -> Decimal:
     """Return the most that one input token can cost: a surcharge for writing is added to the rest."""
     read = _dearest(rates.prompt, rates.input_cache_read)
     written = _dearest(rates.input_cache_write, rates.input_cache_write_1h)
+    if attached.images:
+        read = _dearest(read, rates.image_token)
     if audio_input:
         read = _dearest(read, rates.audio, rates.input_audio_cache)
     return money.add(read, written) if rates.cache_write_is_surcharge else max(read, written)

@@ -11,11 +11,13 @@ from godoty.v1 import session_pb2 as session_pb
 from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.agents.templates import VARIABLE_NAME
+from godoty_service.attachments.blocks import attachment_of
 from godoty_service.errors import InvalidRequest
 from godoty_service.ids import new_id
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.money import format_usd
+from godoty_service.rpc.attachment_codec import attachment_message, read_sources
 from godoty_service.rpc.agents.fields import read_agent, read_limits, read_parameters
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import (
@@ -59,6 +61,7 @@ def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | No
     _check_ids(request, violations)
     agent = read_agent("agent", request.agent, violations) if request.agent else None
     variables = _read_variables(request, violations)
+    attachments = read_sources(request.attachments, violations)
     parameters = None
     if request.HasField("parameters"):
         parameters = read_parameters("parameters.", request.parameters, violations)
@@ -88,6 +91,7 @@ def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | No
         agent=agent,
         variables=variables,
         parameters=parameters,
+        attachments=attachments,
     )
 
 
@@ -205,7 +209,7 @@ def message_pieces(message: StoredMessage) -> Iterator[pb.ReadMessageResponse]:
 
 
 def text_of(block: session_pb.ContentBlock) -> str:
-    """Return the text of a content block of any type."""
+    """Return the text of a content block of any type; an attachment has none."""
     match block.WhichOneof("block"):
         case "text":
             return block.text
@@ -213,12 +217,14 @@ def text_of(block: session_pb.ContentBlock) -> str:
             return block.reasoning
         case "tool_use":
             return block.tool_use.input_json
+        case "attachment":
+            return ""
         case _:
             return block.tool_result.output
 
 
 def set_text(block: session_pb.ContentBlock, text: str) -> None:
-    """Replace the text of a content block of any type."""
+    """Replace the text of a content block of any type that has one."""
     match block.WhichOneof("block"):
         case "text":
             block.text = text
@@ -226,6 +232,8 @@ def set_text(block: session_pb.ContentBlock, text: str) -> None:
             block.reasoning = text
         case "tool_use":
             block.tool_use.input_json = text
+        case "attachment":
+            return
         case _:
             block.tool_result.output = text
 
@@ -270,7 +278,7 @@ def _check_models(request: pb.ConverseRequest, violations: Violations) -> None:
 def _check_ids(request: pb.ConverseRequest, violations: Violations) -> None:
     violations.check_caller_id("session_id", request.session_id)
     violations.check_length("user", request.user)
-    violations.check_request_id(request.request_id)
+    violations.check_caller_id("request_id", request.request_id)
 
 
 def _read_variables(request: pb.ConverseRequest, violations: Violations) -> dict[str, str]:
@@ -325,6 +333,8 @@ def _block(block: dict[str, Any]) -> session_pb.ContentBlock | None:
                 output=tool_result_text(result["content"]),
             )
         )
+    if (attachment := attachment_of(block)) is not None:
+        return session_pb.ContentBlock(attachment=attachment_message(attachment))
     reasoning = block.get("reasoningContent", {}).get("reasoningText", {}).get("text")
     return session_pb.ContentBlock(reasoning=reasoning) if reasoning else None
 

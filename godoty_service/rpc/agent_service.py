@@ -10,6 +10,8 @@ from godoty.v1 import session_pb2 as session_pb
 
 from godoty_service.agents.store import Agents
 from godoty_service.aio.byte_limiter import ByteLimiter
+from godoty_service.attachments.attachment import Attachment
+from godoty_service.attachments.attachments import Attachments
 from godoty_service.clock import Clock
 from godoty_service.errors import MessageNotFound
 from godoty_service.ledger.ledger import Ledger
@@ -18,6 +20,7 @@ from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.rpc import agent_codec
 from godoty_service.rpc.agent_codec import message_pieces, session_message, to_proto
 from godoty_service.rpc.agents.codec import summary_message
+from godoty_service.rpc.attachment_codec import parse_attachment_id, piece_messages, upload_message, upload_pieces
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.model_codec import allowed_models, catalogue_state, model_messages
@@ -60,6 +63,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         users: UserReferences,
         catalogue_stale_after: timedelta,
         clock: Clock,
+        attachments: Attachments,
     ) -> None:
         """Create the service.
 
@@ -78,6 +82,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             users: The end users' references and names.
             catalogue_stale_after: The age from which on the catalogue is stale.
             clock: Returns the time.
+            attachments: The tenants' attachments.
         """
         self._turns = turns
         self._agents = agents
@@ -93,6 +98,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._users = users
         self._catalogue_stale_after = catalogue_stale_after
         self._clock = clock
+        self._attachments = attachments
         self._metrics_cache = SessionMetricsCache()
 
     async def Converse(self, request: pb.ConverseRequest, call: CallContext) -> AsyncIterator[pb.ConverseResponse]:
@@ -226,6 +232,24 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """Delete a session; its ledger entries remain."""
         await self._deletions.delete(call.tenant_id, agent_codec.parse_session_id(request.session_id))
         return pb.DeleteSessionResponse()
+
+    async def UploadAttachment(
+        self, requests: AsyncIterator[pb.UploadAttachmentRequest], call: CallContext
+    ) -> pb.UploadAttachmentResponse:
+        """Store an attachment."""
+        pieces = upload_pieces(requests)
+        return upload_message(await self._attachments.upload(call.tenant_id, pieces, confirm=call.confirm))
+
+    async def GetAttachment(
+        self, request: pb.GetAttachmentRequest, call: CallContext
+    ) -> AsyncIterator[pb.GetAttachmentResponse]:
+        """Stream an attachment in pieces."""
+        stored = await self._attachments.store.get(call.tenant_id, parse_attachment_id(request.attachment_id))
+        shown: Attachment | None = stored.attachment
+        async for data in self._attachments.read(call.tenant_id, stored):
+            for piece in piece_messages(shown, data):
+                yield piece
+            shown = None
 
     async def ListAgents(self, request: pb.ListAgentsRequest, call: CallContext) -> pb.ListAgentsResponse:
         """Return a page of the tenant's agents."""

@@ -11,6 +11,7 @@ from strands.types.tools import AgentTool
 from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.agents.profile import AgentDefaults
 from godoty_service.agents.store import Agents
+from godoty_service.attachments.attachments import Attachments
 from godoty_service.budgets.service import BudgetService
 from godoty_service.clock import Clock, utc_now
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
@@ -65,6 +66,8 @@ class TurnDefaults:
         tool_output_bytes: The most bytes of a tool result.
         answer_limits: The bounds of what is retained of an answer.
         agent: What applies if the agent's definition sets nothing.
+        attachment_bytes: The most bytes of the attachments that a request to a model carries.
+        pdf_parser: What reads documents.
     """
 
     model: str
@@ -73,6 +76,8 @@ class TurnDefaults:
     tool_output_bytes: int
     answer_limits: AnswerLimits
     agent: AgentDefaults
+    attachment_bytes: int
+    pdf_parser: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +106,7 @@ class TurnDependencies:
         agents: The tenants' agents.
         tools: The tools of the server, by name.
         mcp: The tools of the tenants' MCP servers.
+        attachments: The tenants' attachments.
         defaults: What applies if a request sets nothing.
         observer: Measures turns and calls.
         clock: Returns the time that is recorded with calls.
@@ -127,6 +133,7 @@ class TurnDependencies:
     agents: Agents
     tools: Mapping[str, AgentTool]
     mcp: McpToolbox
+    attachments: Attachments
     defaults: TurnDefaults
     observer: TurnObserver
     clock: Clock = utc_now

@@ -32,6 +32,7 @@ from godoty_service.sessions import history_repair
 from godoty_service.sessions.session import Claim, HistorySummary
 from godoty_service.turns.agents.failures import wrapped_error
 from godoty_service.turns.agents.models import fallback_models
+from godoty_service.turns.attachments import TurnAttachments
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.event_log.events import StopReason, TurnFinished, TurnStarted
 from godoty_service.turns.factory import Prepared, TurnFactory, agent_limits
@@ -122,6 +123,7 @@ class TurnExecution:
         self._queues = queues
         self._turn = turn
         self._claim = claim
+        self._attachments = TurnAttachments(dependencies, turn, claim)
         self._start_published = False
         self._leave_starting: Callable[[], None] = _nothing
 
@@ -146,15 +148,15 @@ class TurnExecution:
     async def prepare(self) -> Prepared:
         """Load the session and build the turn's agent.
 
-        Nothing is awaited once the session is loaded: a turn that fails here has written nothing.
+        A turn that fails here has written nothing but what it attaches, and `_abort` undoes that.
 
         Raises:
-            SessionLost: The session was taken over.
-            StorageError: The session could not be read.
+            GodotyError: The session, or what the turn attaches to it, could not be read, or does not fit the model.
         """
         offered = await self._offered_tools()  # first: it may wait for a tenant's server, which must hold up no other
         self._leave_starting = await self._queues.starting.acquire()
         totals, history = await self._load()
+        await self._attachments.begin((self._claim.session.model, *fallback_models(self._turn)))
         prepared = self._factory.prepare(
             self._turn, self._claim, totals, history, offered=offered, on_request=partial(self._publish_start, totals)
         )
@@ -232,7 +234,7 @@ class TurnExecution:
         try:
             async with aclosing(
                 prepared.agent.stream_async(  # type: ignore[type-var] # it is an asynchronous generator
-                    self._turn.request.text,
+                    self._turn.prompt,
                     limits=agent_limits(self._turn, default_calls=self._dependencies.defaults.max_model_calls),
                     invocation_state=prepared.invocation,
                 )
@@ -267,6 +269,8 @@ class TurnExecution:
         if isinstance(error, ProviderError):
             self._report_provider_error(error)
             prepared.manager.withheld = error.moderated
+        if outcome.refused:
+            await self._attachments.undo()
         finished: TurnFinished | None = None
         turn_totals: Totals | None = None
         try:
@@ -319,6 +323,7 @@ class TurnExecution:
         self._leave_starting()
         leave_finishing = await self._queues.finishing.acquire()
         try:
+            await self._attachments.undo()
             await self._dependencies.leases.release(self._claim.session)
         finally:
             leave_finishing()

@@ -162,6 +162,8 @@ class _TurnStart:
             ModelNotAllowed: The tenant's policy, or the API key, does not allow a model.
             AgentNotFound: There is no such agent, or it is deleted and the session is new.
             AgentMismatch: The session has another agent.
+            AttachmentNotFound: The tenant does not have an attachment that the request names.
+            AttachmentRejected: Bytes of the request are no attachment that is taken.
             InvalidRequest: The agent does not let the request override a field, or its prompt needs a value.
             OutputNotAllowed: The tenant's policy allows no output tokens.
             ProviderKeysOff: The tenant's own provider key cannot be decrypted.
@@ -170,6 +172,7 @@ class _TurnStart:
             TenantDeleted: The tenant was deleted while the turn waited.
         """
         position = await self._check_request()
+        await self._look_up_attachments()
         return await self._begin(position)
 
     async def _check_request(self) -> Awaitable[None]:
@@ -191,6 +194,13 @@ class _TurnStart:
             if failure is not None:
                 raise failure
         return self._join_queue()
+
+    async def _look_up_attachments(self) -> None:
+        """Look up what the request's text carries; nothing of it is stored before the turn has its session."""
+        if self._request.attachments:
+            self._turn.attachments = await self._dependencies.attachments.resolve(
+                self._turn.tenant_id, self._request.attachments
+            )
 
     def _join_queue(self) -> Awaitable[None]:
         request = self._request
@@ -328,6 +338,7 @@ class _TurnStart:
                 default_model=selection.model or default,
                 user=user,
                 agent=SessionAgent(selection.name, selection.pinned),
+                attachments=turn.attachment_blocks,
                 new=request.new_session,
             )
         )

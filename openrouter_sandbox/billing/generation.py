@@ -13,6 +13,8 @@ from openrouter_sandbox.billing.generation_records import GenerationRecords, gen
 from openrouter_sandbox.billing.invoice import Invoice, Line
 from openrouter_sandbox.billing.usage import usage_object
 from openrouter_sandbox.conversation import Conversation
+from openrouter_sandbox.decimal_json import EXACT
+from openrouter_sandbox.media import file_fee, media_tokens
 from openrouter_sandbox.models.catalogue import Endpoint, Model
 from openrouter_sandbox.models.pricing import Counts, charge
 from openrouter_sandbox.models.providers import stops_billing
@@ -97,7 +99,10 @@ class Generation:
 
     def _counts(self, tokens: int) -> Counts:
         scenario = self.scenario
-        prompt = scenario.number("prompt_tokens", self.conversation.prompt_tokens)
+        media = self.conversation.media
+        size = self.conversation.prompt_tokens + media_tokens(self.model.id, media)
+        prompt = scenario.number("prompt_tokens", size)
+        fee = file_fee(self.conversation.body, media, reads_files="file" in self.model.inputs)
         half = scenario.text("cached_tokens") == "half"
         cached = min(prompt, prompt // 2 if half else scenario.number("cached_tokens"))
         overlap = scenario.flag("overlap") if scenario.has("overlap") else self.endpoint.provider == "Google"
@@ -110,7 +115,7 @@ class Generation:
             written=written,
             searches=scenario.number("searches", self._plugin_searches()),
             overlap=overlap,
-            surcharge=scenario.decimal("fee"),
+            surcharge=EXACT.add(scenario.decimal("fee"), fee),
         )
 
     def _plugin_searches(self) -> int:

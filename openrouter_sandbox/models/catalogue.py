@@ -26,6 +26,7 @@ class Model:
         pricing: List prices in USD, decimal strings as listed.
         context_length: Limit of prompt and completion tokens together.
         online: Whether the request used the `:online` variant, which adds a web search.
+        inputs: What a prompt may contain, such as "text" and "image".
     """
 
     id: str
@@ -34,6 +35,7 @@ class Model:
     pricing: Mapping[str, Any]
     context_length: int
     online: bool = False
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Catalogue:
             entry["pricing"],
             entry["context_length"],
             online,
+            tuple(entry["architecture"]["input_modalities"]),
         )
 
     def endpoints(self, model: Model) -> tuple[Endpoint, ...]:

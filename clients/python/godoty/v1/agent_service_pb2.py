@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from godoty.v1 import agent_pb2 as godoty_dot_v1_dot_agent__pb2
+from godoty.v1 import attachment_pb2 as godoty_dot_v1_dot_attachment__pb2
 from godoty.v1 import metering_pb2 as godoty_dot_v1_dot_metering__pb2
 from godoty.v1 import model_pb2 as godoty_dot_v1_dot_model__pb2
 from godoty.v1 import session_pb2 as godoty_dot_v1_dot_session__pb2
@@ -32,7 +33,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x15godoty/v1/agent.proto\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xaa\x04\n\x0f\x43onverseRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04text\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0f\x66\x61llback_models\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12+\n\x06limits\x18\x05 \x01(\x0b\x32\x15.godoty.v1.TurnLimitsB\x04\xe2\x41\x01\x01\x12\x12\n\x04user\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12(\n\x07on_busy\x18\x08 \x01(\x0e\x32\x11.godoty.v1.OnBusyB\x04\xe2\x41\x01\x01\x12\x34\n\ron_disconnect\x18\t \x01(\x0e\x32\x17.godoty.v1.OnDisconnectB\x04\xe2\x41\x01\x01\x12\x39\n\x10\x64isconnect_grace\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x61gent\x18\x0b \x01(\tB\x04\xe2\x41\x01\x01\x12\x42\n\tvariables\x18\x0c \x03(\x0b\x32).godoty.v1.ConverseRequest.VariablesEntryB\x04\xe2\x41\x01\x01\x12\x34\n\nparameters\x18\r \x01(\x0b\x32\x1a.godoty.v1.ModelParametersB\x04\xe2\x41\x01\x01\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x10\x43onverseResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"H\n\x11ResumeTurnRequest\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\"9\n\x12ResumeTurnResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"*\n\x11\x43\x61ncelTurnRequest\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x14\n\x12\x43\x61ncelTurnResponse\"\'\n\x0eGetTurnRequest\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"0\n\x0fGetTurnResponse\x12\x1d\n\x04turn\x18\x01 \x01(\x0b\x32\x0f.godoty.v1.Turn\"\x8a\x01\n\x10ListTurnsRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x14.godoty.v1.TurnStateB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"L\n\x11ListTurnsResponse\x12\x1e\n\x05turns\x18\x01 \x03(\x0b\x32\x0f.godoty.v1.Turn\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x18GetSessionMetricsRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xc6\x02\n\x19GetSessionMetricsResponse\x12!\n\x06totals\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Totals\x12(\n\x08\x62y_model\x18\x02 \x03(\x0b\x32\x16.godoty.v1.ModelTotals\x12#\n\x0brecent_runs\x18\x03 \x03(\x0b\x32\x0e.godoty.v1.Run\x12+\n\x07latency\x18\x04 \x03(\x0b\x32\x1a.godoty.v1.ProviderLatency\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x08\x62y_agent\x18\x07 \x03(\x0b\x32\x16.godoty.v1.AgentTotals\"-\n\x11GetSessionRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"9\n\x12GetSessionResponse\x12#\n\x07session\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Session\"\\\n\x13ListSessionsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04user\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"U\n\x14ListSessionsResponse\x12$\n\x08sessions\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x13ListMessagesRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"U\n\x14ListMessagesResponse\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x12ReadMessageRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06number\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\"y\n\x13ReadMessageResponse\x12#\n\x07message\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Message\x12\x13\n\x0b\x62lock_index\x18\x02 \x01(\x05\x12(\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x17.godoty.v1.ContentBlock\"0\n\x14\x44\x65leteSessionRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x17\n\x15\x44\x65leteSessionResponse\"F\n\x11ListAgentsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"V\n\x12ListAgentsResponse\x12\'\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x17.godoty.v1.AgentSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x11ListModelsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\xb7\x01\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.godoty.v1.Model\x12\x32\n\x0f\x63\x61talogue_state\x18\x02 \x01(\x0e\x32\x19.godoty.v1.CatalogueState\x12\x32\n\x0e\x63\x61talogue_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t2\xab\x08\n\x0c\x41gentService\x12\x45\n\x08\x43onverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n\nResumeTurn\x12\x1c.godoty.v1.ResumeTurnRequest\x1a\x1d.godoty.v1.ResumeTurnResponse0\x01\x12I\n\nCancelTurn\x12\x1c.godoty.v1.CancelTurnRequest\x1a\x1d.godoty.v1.CancelTurnResponse\x12\x45\n\x07GetTurn\x12\x19.godoty.v1.GetTurnRequest\x1a\x1a.godoty.v1.GetTurnResponse\"\x03\x90\x02\x01\x12K\n\tListTurns\x12\x1b.godoty.v1.ListTurnsRequest\x1a\x1c.godoty.v1.ListTurnsResponse\"\x03\x90\x02\x01\x12\x63\n\x11GetSessionMetrics\x12#.godoty.v1.GetSessionMetricsRequest\x1a$.godoty.v1.GetSessionMetricsResponse\"\x03\x90\x02\x01\x12N\n\nGetSession\x12\x1c.godoty.v1.GetSessionRequest\x1a\x1d.godoty.v1.GetSessionResponse\"\x03\x90\x02\x01\x12T\n\x0cListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12T\n\x0cListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\"\x03\x90\x02\x01\x12S\n\x0bReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse\"\x03\x90\x02\x01\x30\x01\x12R\n\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponse\x12N\n\nListAgents\x12\x1c.godoty.v1.ListAgentsRequest\x1a\x1d.godoty.v1.ListAgentsResponse\"\x03\x90\x02\x01\x12N\n\nListModels\x12\x1c.godoty.v1.ListModelsRequest\x1a\x1d.godoty.v1.ListModelsResponse\"\x03\x90\x02\x01\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x15godoty/v1/agent.proto\x1a\x1agodoty/v1/attachment.proto\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x04\n\x0f\x43onverseRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04text\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0f\x66\x61llback_models\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12+\n\x06limits\x18\x05 \x01(\x0b\x32\x15.godoty.v1.TurnLimitsB\x04\xe2\x41\x01\x01\x12\x12\n\x04user\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12(\n\x07on_busy\x18\x08 \x01(\x0e\x32\x11.godoty.v1.OnBusyB\x04\xe2\x41\x01\x01\x12\x34\n\ron_disconnect\x18\t \x01(\x0e\x32\x17.godoty.v1.OnDisconnectB\x04\xe2\x41\x01\x01\x12\x39\n\x10\x64isconnect_grace\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x61gent\x18\x0b \x01(\tB\x04\xe2\x41\x01\x01\x12\x42\n\tvariables\x18\x0c \x03(\x0b\x32).godoty.v1.ConverseRequest.VariablesEntryB\x04\xe2\x41\x01\x01\x12\x34\n\nparameters\x18\r \x01(\x0b\x32\x1a.godoty.v1.ModelParametersB\x04\xe2\x41\x01\x01\x12\x36\n\x0b\x61ttachments\x18\x0e \x03(\x0b\x32\x1b.godoty.v1.AttachmentSourceB\x04\xe2\x41\x01\x01\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x10\x43onverseResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"H\n\x11ResumeTurnRequest\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\"9\n\x12ResumeTurnResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"*\n\x11\x43\x61ncelTurnRequest\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x14\n\x12\x43\x61ncelTurnResponse\"\'\n\x0eGetTurnRequest\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"0\n\x0fGetTurnResponse\x12\x1d\n\x04turn\x18\x01 \x01(\x0b\x32\x0f.godoty.v1.Turn\"\x8a\x01\n\x10ListTurnsRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x14.godoty.v1.TurnStateB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"L\n\x11ListTurnsResponse\x12\x1e\n\x05turns\x18\x01 \x03(\x0b\x32\x0f.godoty.v1.Turn\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x18GetSessionMetricsRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xc6\x02\n\x19GetSessionMetricsResponse\x12!\n\x06totals\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Totals\x12(\n\x08\x62y_model\x18\x02 \x03(\x0b\x32\x16.godoty.v1.ModelTotals\x12#\n\x0brecent_runs\x18\x03 \x03(\x0b\x32\x0e.godoty.v1.Run\x12+\n\x07latency\x18\x04 \x03(\x0b\x32\x1a.godoty.v1.ProviderLatency\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x08\x62y_agent\x18\x07 \x03(\x0b\x32\x16.godoty.v1.AgentTotals\"-\n\x11GetSessionRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"9\n\x12GetSessionResponse\x12#\n\x07session\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Session\"\\\n\x13ListSessionsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04user\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"U\n\x14ListSessionsResponse\x12$\n\x08sessions\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x13ListMessagesRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"U\n\x14ListMessagesResponse\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x12ReadMessageRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06number\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\"y\n\x13ReadMessageResponse\x12#\n\x07message\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Message\x12\x13\n\x0b\x62lock_index\x18\x02 \x01(\x05\x12(\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x17.godoty.v1.ContentBlock\"0\n\x14\x44\x65leteSessionRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x17\n\x15\x44\x65leteSessionResponse\"-\n\x17UploadAttachmentRequest\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x42\x04\xe2\x41\x01\x02\"v\n\x18UploadAttachmentResponse\x12)\n\nattachment\x18\x01 \x01(\x0b\x32\x15.godoty.v1.Attachment\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"3\n\x14GetAttachmentRequest\x12\x1b\n\rattachment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"P\n\x15GetAttachmentResponse\x12)\n\nattachment\x18\x01 \x01(\x0b\x32\x15.godoty.v1.Attachment\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"F\n\x11ListAgentsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"V\n\x12ListAgentsResponse\x12\'\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x17.godoty.v1.AgentSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x11ListModelsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\xb7\x01\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.godoty.v1.Model\x12\x32\n\x0f\x63\x61talogue_state\x18\x02 \x01(\x0e\x32\x19.godoty.v1.CatalogueState\x12\x32\n\x0e\x63\x61talogue_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t2\xe5\t\n\x0c\x41gentService\x12\x45\n\x08\x43onverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n\nResumeTurn\x12\x1c.godoty.v1.ResumeTurnRequest\x1a\x1d.godoty.v1.ResumeTurnResponse0\x01\x12I\n\nCancelTurn\x12\x1c.godoty.v1.CancelTurnRequest\x1a\x1d.godoty.v1.CancelTurnResponse\x12\x45\n\x07GetTurn\x12\x19.godoty.v1.GetTurnRequest\x1a\x1a.godoty.v1.GetTurnResponse\"\x03\x90\x02\x01\x12K\n\tListTurns\x12\x1b.godoty.v1.ListTurnsRequest\x1a\x1c.godoty.v1.ListTurnsResponse\"\x03\x90\x02\x01\x12\x63\n\x11GetSessionMetrics\x12#.godoty.v1.GetSessionMetricsRequest\x1a$.godoty.v1.GetSessionMetricsResponse\"\x03\x90\x02\x01\x12N\n\nGetSession\x12\x1c.godoty.v1.GetSessionRequest\x1a\x1d.godoty.v1.GetSessionResponse\"\x03\x90\x02\x01\x12T\n\x0cListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12T\n\x0cListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\"\x03\x90\x02\x01\x12S\n\x0bReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse\"\x03\x90\x02\x01\x30\x01\x12R\n\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponse\x12]\n\x10UploadAttachment\x12\".godoty.v1.UploadAttachmentRequest\x1a#.godoty.v1.UploadAttachmentResponse(\x01\x12Y\n\rGetAttachment\x12\x1f.godoty.v1.GetAttachmentRequest\x1a .godoty.v1.GetAttachmentResponse\"\x03\x90\x02\x01\x30\x01\x12N\n\nListAgents\x12\x1c.godoty.v1.ListAgentsRequest\x1a\x1d.godoty.v1.ListAgentsResponse\"\x03\x90\x02\x01\x12N\n\nListModels\x12\x1c.godoty.v1.ListModelsRequest\x1a\x1d.godoty.v1.ListModelsResponse\"\x03\x90\x02\x01\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -68,6 +69,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONVERSEREQUEST'].fields_by_name['variables']._serialized_options = b'\342A\001\001'
   _globals['_CONVERSEREQUEST'].fields_by_name['parameters']._loaded_options = None
   _globals['_CONVERSEREQUEST'].fields_by_name['parameters']._serialized_options = b'\342A\001\001'
+  _globals['_CONVERSEREQUEST'].fields_by_name['attachments']._loaded_options = None
+  _globals['_CONVERSEREQUEST'].fields_by_name['attachments']._serialized_options = b'\342A\001\001'
   _globals['_RESUMETURNREQUEST'].fields_by_name['turn_id']._loaded_options = None
   _globals['_RESUMETURNREQUEST'].fields_by_name['turn_id']._serialized_options = b'\342A\001\002'
   _globals['_RESUMETURNREQUEST'].fields_by_name['after_sequence']._loaded_options = None
@@ -106,6 +109,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READMESSAGEREQUEST'].fields_by_name['number']._serialized_options = b'\342A\001\002'
   _globals['_DELETESESSIONREQUEST'].fields_by_name['session_id']._loaded_options = None
   _globals['_DELETESESSIONREQUEST'].fields_by_name['session_id']._serialized_options = b'\342A\001\002'
+  _globals['_UPLOADATTACHMENTREQUEST'].fields_by_name['data']._loaded_options = None
+  _globals['_UPLOADATTACHMENTREQUEST'].fields_by_name['data']._serialized_options = b'\342A\001\002'
+  _globals['_GETATTACHMENTREQUEST'].fields_by_name['attachment_id']._loaded_options = None
+  _globals['_GETATTACHMENTREQUEST'].fields_by_name['attachment_id']._serialized_options = b'\342A\001\002'
   _globals['_LISTAGENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTAGENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTAGENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -128,64 +135,74 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTSERVICE'].methods_by_name['ListMessages']._serialized_options = b'\220\002\001'
   _globals['_AGENTSERVICE'].methods_by_name['ReadMessage']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['ReadMessage']._serialized_options = b'\220\002\001'
+  _globals['_AGENTSERVICE'].methods_by_name['GetAttachment']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['GetAttachment']._serialized_options = b'\220\002\001'
   _globals['_AGENTSERVICE'].methods_by_name['ListAgents']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['ListAgents']._serialized_options = b'\220\002\001'
   _globals['_AGENTSERVICE'].methods_by_name['ListModels']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['ListModels']._serialized_options = b'\220\002\001'
-  _globals['_CONVERSEREQUEST']._serialized_start=262
-  _globals['_CONVERSEREQUEST']._serialized_end=816
-  _globals['_CONVERSEREQUEST_VARIABLESENTRY']._serialized_start=768
-  _globals['_CONVERSEREQUEST_VARIABLESENTRY']._serialized_end=816
-  _globals['_CONVERSERESPONSE']._serialized_start=818
-  _globals['_CONVERSERESPONSE']._serialized_end=873
-  _globals['_RESUMETURNREQUEST']._serialized_start=875
-  _globals['_RESUMETURNREQUEST']._serialized_end=947
-  _globals['_RESUMETURNRESPONSE']._serialized_start=949
-  _globals['_RESUMETURNRESPONSE']._serialized_end=1006
-  _globals['_CANCELTURNREQUEST']._serialized_start=1008
-  _globals['_CANCELTURNREQUEST']._serialized_end=1050
-  _globals['_CANCELTURNRESPONSE']._serialized_start=1052
-  _globals['_CANCELTURNRESPONSE']._serialized_end=1072
-  _globals['_GETTURNREQUEST']._serialized_start=1074
-  _globals['_GETTURNREQUEST']._serialized_end=1113
-  _globals['_GETTURNRESPONSE']._serialized_start=1115
-  _globals['_GETTURNRESPONSE']._serialized_end=1163
-  _globals['_LISTTURNSREQUEST']._serialized_start=1166
-  _globals['_LISTTURNSREQUEST']._serialized_end=1304
-  _globals['_LISTTURNSRESPONSE']._serialized_start=1306
-  _globals['_LISTTURNSRESPONSE']._serialized_end=1382
-  _globals['_GETSESSIONMETRICSREQUEST']._serialized_start=1384
-  _globals['_GETSESSIONMETRICSREQUEST']._serialized_end=1436
-  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_start=1439
-  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_end=1765
-  _globals['_GETSESSIONREQUEST']._serialized_start=1767
-  _globals['_GETSESSIONREQUEST']._serialized_end=1812
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1814
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1871
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1873
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1965
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1967
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=2052
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=2054
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=2152
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=2154
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=2239
-  _globals['_READMESSAGEREQUEST']._serialized_start=2241
-  _globals['_READMESSAGEREQUEST']._serialized_end=2309
-  _globals['_READMESSAGERESPONSE']._serialized_start=2311
-  _globals['_READMESSAGERESPONSE']._serialized_end=2432
-  _globals['_DELETESESSIONREQUEST']._serialized_start=2434
-  _globals['_DELETESESSIONREQUEST']._serialized_end=2482
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=2484
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=2507
-  _globals['_LISTAGENTSREQUEST']._serialized_start=2509
-  _globals['_LISTAGENTSREQUEST']._serialized_end=2579
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=2581
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=2667
-  _globals['_LISTMODELSREQUEST']._serialized_start=2669
-  _globals['_LISTMODELSREQUEST']._serialized_end=2739
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2742
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2925
-  _globals['_AGENTSERVICE']._serialized_start=2928
-  _globals['_AGENTSERVICE']._serialized_end=3995
+  _globals['_CONVERSEREQUEST']._serialized_start=290
+  _globals['_CONVERSEREQUEST']._serialized_end=900
+  _globals['_CONVERSEREQUEST_VARIABLESENTRY']._serialized_start=852
+  _globals['_CONVERSEREQUEST_VARIABLESENTRY']._serialized_end=900
+  _globals['_CONVERSERESPONSE']._serialized_start=902
+  _globals['_CONVERSERESPONSE']._serialized_end=957
+  _globals['_RESUMETURNREQUEST']._serialized_start=959
+  _globals['_RESUMETURNREQUEST']._serialized_end=1031
+  _globals['_RESUMETURNRESPONSE']._serialized_start=1033
+  _globals['_RESUMETURNRESPONSE']._serialized_end=1090
+  _globals['_CANCELTURNREQUEST']._serialized_start=1092
+  _globals['_CANCELTURNREQUEST']._serialized_end=1134
+  _globals['_CANCELTURNRESPONSE']._serialized_start=1136
+  _globals['_CANCELTURNRESPONSE']._serialized_end=1156
+  _globals['_GETTURNREQUEST']._serialized_start=1158
+  _globals['_GETTURNREQUEST']._serialized_end=1197
+  _globals['_GETTURNRESPONSE']._serialized_start=1199
+  _globals['_GETTURNRESPONSE']._serialized_end=1247
+  _globals['_LISTTURNSREQUEST']._serialized_start=1250
+  _globals['_LISTTURNSREQUEST']._serialized_end=1388
+  _globals['_LISTTURNSRESPONSE']._serialized_start=1390
+  _globals['_LISTTURNSRESPONSE']._serialized_end=1466
+  _globals['_GETSESSIONMETRICSREQUEST']._serialized_start=1468
+  _globals['_GETSESSIONMETRICSREQUEST']._serialized_end=1520
+  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_start=1523
+  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_end=1849
+  _globals['_GETSESSIONREQUEST']._serialized_start=1851
+  _globals['_GETSESSIONREQUEST']._serialized_end=1896
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1898
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1955
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1957
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=2049
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=2051
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=2136
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=2138
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=2236
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=2238
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=2323
+  _globals['_READMESSAGEREQUEST']._serialized_start=2325
+  _globals['_READMESSAGEREQUEST']._serialized_end=2393
+  _globals['_READMESSAGERESPONSE']._serialized_start=2395
+  _globals['_READMESSAGERESPONSE']._serialized_end=2516
+  _globals['_DELETESESSIONREQUEST']._serialized_start=2518
+  _globals['_DELETESESSIONREQUEST']._serialized_end=2566
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=2568
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=2591
+  _globals['_UPLOADATTACHMENTREQUEST']._serialized_start=2593
+  _globals['_UPLOADATTACHMENTREQUEST']._serialized_end=2638
+  _globals['_UPLOADATTACHMENTRESPONSE']._serialized_start=2640
+  _globals['_UPLOADATTACHMENTRESPONSE']._serialized_end=2758
+  _globals['_GETATTACHMENTREQUEST']._serialized_start=2760
+  _globals['_GETATTACHMENTREQUEST']._serialized_end=2811
+  _globals['_GETATTACHMENTRESPONSE']._serialized_start=2813
+  _globals['_GETATTACHMENTRESPONSE']._serialized_end=2893
+  _globals['_LISTAGENTSREQUEST']._serialized_start=2895
+  _globals['_LISTAGENTSREQUEST']._serialized_end=2965
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=2967
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=3053
+  _globals['_LISTMODELSREQUEST']._serialized_start=3055
+  _globals['_LISTMODELSREQUEST']._serialized_end=3125
+  _globals['_LISTMODELSRESPONSE']._serialized_start=3128
+  _globals['_LISTMODELSRESPONSE']._serialized_end=3311
+  _globals['_AGENTSERVICE']._serialized_start=3314
+  _globals['_AGENTSERVICE']._serialized_end=4567
 # @@protoc_insertion_point(module_scope)

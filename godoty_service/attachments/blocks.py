@@ -1,0 +1,58 @@
+"""How messages name attachments: as content blocks of Strands with a location, and never with bytes.
+
+A block has all that a reader of the message, and the bound of a model call, need to know of the attachment. A build that
+does not know the location leaves the block out of what it sends.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from godoty_service.attachments.attachment import IMAGE, PDF, Attachment
+
+Block = dict[str, Any]
+
+_LOCATION: Final = "godoty"
+_FORMATS: Final = {
+    "image/png": "png",
+    "image/jpeg": "jpeg",
+    "image/webp": "webp",
+    "image/gif": "gif",
+    PDF: "pdf",
+}
+_KINDS: Final = ("image", "document")
+_DETAILS: Final = ("media_type", "size", "width", "height", "pages")
+
+
+def block_of(attachment: Attachment) -> Block:
+    """Return the content block that names an attachment."""
+    details = {name: value for name in _DETAILS if (value := getattr(attachment, name))}
+    source = {"location": {"type": _LOCATION, "uri": attachment.attachment_id, **details}}
+    form = _FORMATS[attachment.media_type]
+    if attachment.input == IMAGE:
+        return {"image": {"format": form, "source": source}}
+    return {"document": {"format": form, "name": attachment.attachment_id, "source": source}}
+
+
+def attachment_of(block: Mapping[str, Any]) -> Attachment | None:
+    """Return the attachment that a content block names; None: it names none."""
+    for kind in _KINDS:
+        if kind in block:
+            location = block[kind].get("source", {}).get("location") or {}
+            if location.get("type") != _LOCATION:
+                return None
+            details = {name: location[name] for name in _DETAILS if name in location}
+            return Attachment(attachment_id=location["uri"], **details)
+    return None
+
+
+def attachments_in(messages: Iterable[Mapping[str, Any]]) -> Iterator[Attachment]:
+    """Yield the attachments that messages name, in order."""
+    for message in messages:
+        for block in message["content"]:
+            if (found := attachment_of(block)) is not None:
+                yield found
+
+
+def user_content(text: str, blocks: Iterable[Block]) -> list[Any]:
+    """Return the content of a user's message: its text, then what it carries."""
+    return [{"text": text}, *blocks]
