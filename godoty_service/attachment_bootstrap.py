@@ -1,15 +1,26 @@
-"""Builds what stores attachments."""
+"""Builds what stores attachments, and what fetches their files."""
 
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 
-from godoty_service.attachments.attachments import Attachments
+import httpx2
+
+from godoty_service.agents.outbound.addresses import AddressRules
+from godoty_service.agents.outbound.files import FileFetcher
+from godoty_service.agents.outbound.pool import Network, RequestFailed
+from godoty_service.attachments.attachments import Attachments, Fetch
 from godoty_service.attachments.chunks import AttachmentChunks
 from godoty_service.attachments.content import ContentInspector
+from godoty_service.attachments.errors import AttachmentRejected, Problem
 from godoty_service.attachments.store import AttachmentStore
 from godoty_service.attachments.uploads import UploadMemory
 from godoty_service.clock import Clock
 from godoty_service.mongo.client import Database
 from godoty_service.settings import Settings
+
+
+_FETCH_SECONDS = 20.0  # that a file at a URL may take
 
 
 def build_attachments(settings: Settings, database: Database, clock: Clock) -> Attachments:
@@ -26,3 +37,27 @@ def build_attachments(settings: Settings, database: Database, clock: Clock) -> A
         inspector=ContentInspector(settings.attachment_content_limits),
         memory=UploadMemory(settings.attachment_upload_bytes),
     )
+
+
+@asynccontextmanager
+async def open_file_fetcher(settings: Settings) -> AsyncIterator[Fetch]:
+    """Build what fetches files at URLs; at the end of the block its connections are closed."""
+    network = Network(
+        rules=AddressRules(settings.attachment_allowed_networks),
+        certificates=httpx2.create_ssl_context(),
+        connect_timeout=settings.connect_timeout,
+    )
+    fetcher = FileFetcher(network, seconds=_FETCH_SECONDS)
+
+    async def fetch(url: str) -> AsyncGenerator[bytes, None]:
+        try:
+            async with aclosing(fetcher.fetch(url)) as pieces:
+                async for piece in pieces:
+                    yield piece
+        except RequestFailed as failure:
+            raise AttachmentRejected.of(Problem.URL, f"The file cannot be fetched: {failure}") from failure
+
+    try:
+        yield fetch
+    finally:
+        await fetcher.aclose()

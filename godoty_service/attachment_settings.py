@@ -7,6 +7,7 @@ from pydantic import Field
 from godoty_service.attachments.content import ContentLimits
 from godoty_service.attachments.store import TenantLimits
 from godoty_service.fetch_settings import FetchSettings
+from godoty_service.setting_types import Network, Networks, read_networks
 
 
 class AttachmentSettings(FetchSettings):
@@ -42,11 +43,21 @@ class AttachmentSettings(FetchSettings):
         description="Bytes of all uploads that the server receives at once, of which one tenant gets at most half;"
         " others are told to retry.",
     )
+    attachment_networks: Networks | None = Field(
+        None,
+        description="Networks that the URLs of attachments may be in although they are not public, also without TLS;"
+        " unset: none.",
+    )
     pdf_parser: Literal["cloudflare-ai", "mistral-ocr", "native"] = Field(
         "cloudflare-ai",
         description="What reads PDF documents: OpenRouter's text extraction without a fee, Mistral's OCR at 0.002 USD a"
         " page and request, or the model itself (only models that take files).",
     )
+
+    @property
+    def attachment_allowed_networks(self) -> tuple[Network, ...]:
+        """The networks that are allowed although they are not public."""
+        return read_networks(self.attachment_networks) if self.attachment_networks is not None else ()
 
     @property
     def attachment_content_limits(self) -> ContentLimits:

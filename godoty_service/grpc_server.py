@@ -16,6 +16,7 @@ from godoty.v1 import (
 )
 
 from godoty_service.agents.mcp.toolbox import McpToolbox
+from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.aio.limits import ConcurrencyLimiter
 from godoty_service.bootstrap import Components
 from godoty_service.mongo.monitor import StorageMonitor
@@ -139,6 +140,7 @@ def _agent_service(
         catalogue_stale_after=timedelta(seconds=_STALE_INTERVALS * settings.catalogue_refresh),
         clock=components.clock,
         attachments=conversations.attachments,
+        rules=AddressRules(settings.attachment_allowed_networks),
     )
 
 

@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace.export import SpanExporter
 
 from godoty_service.agents.tools.registry import built_in_tools
 from godoty_service.aio.gc import freeze_gc
+from godoty_service.attachment_bootstrap import open_file_fetcher
 from godoty_service.bootstrap import Components, open_components
 from godoty_service.call_metrics import CallMetrics
 from godoty_service.cluster.worker import Worker
@@ -119,7 +120,8 @@ async def _start(
     tools = built_in_tools(clock=components.clock, fetcher=fetcher)
     mcp = await stack.enter_async_context(open_toolbox(settings, components.mcp))
     background(stack, mcp.run(_MCP_INTERVAL))
-    turns = start_turns(stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp)
+    files = await stack.enter_async_context(open_file_fetcher(settings))
+    turns = start_turns(stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp, fetch_file=files)
     interceptor = build_interceptor(settings, components, storage=storage, metrics=metrics, tracing=tracing)
     server = build_server(
         settings,

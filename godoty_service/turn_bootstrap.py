@@ -8,6 +8,7 @@ from strands.types.tools import AgentTool
 
 from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.agents.profile import AgentDefaults
+from godoty_service.attachments.attachments import Fetch
 from godoty_service.bootstrap import Components
 from godoty_service.call_metrics import CallMetrics
 from godoty_service.openrouter.chunk import AnswerLimits
@@ -36,6 +37,7 @@ def start_turns(
     *,
     tools: Mapping[str, AgentTool],
     mcp: McpToolbox,
+    fetch_file: Fetch,
 ) -> TurnService:
     """Build the turn service, and start the loops that monitor its turns.
 
@@ -47,6 +49,7 @@ def start_turns(
         call_metrics: Measures turns and calls.
         tools: The tools of the server, by name.
         mcp: The tools of the tenants' MCP servers.
+        fetch_file: Fetches the file at a URL.
     """
     conversations, replicas = components.conversations, components.replicas
     log_writer = EventLogWriter(
@@ -64,6 +67,7 @@ def start_turns(
         observer=call_metrics,
         tools=tools,
         mcp=mcp,
+        fetch_file=fetch_file,
     )
     turns = _turn_service(settings, components, dependencies, recovery)
     background(stack, log_writer.run(settings.turn_log_interval))
@@ -99,6 +103,7 @@ def _dependencies(
     observer: CallMetrics,
     tools: Mapping[str, AgentTool],
     mcp: McpToolbox,
+    fetch_file: Fetch,
 ) -> TurnDependencies:
     conversations, accounting, tenancy = components.conversations, components.accounting, components.tenancy
     return TurnDependencies(
@@ -124,6 +129,7 @@ def _dependencies(
         tools=tools,
         mcp=mcp,
         attachments=conversations.attachments,
+        fetch_file=fetch_file,
         defaults=_defaults(settings),
         observer=observer,
         clock=components.clock,

@@ -59,13 +59,20 @@ class AttachmentSource:
 
     Attributes:
         attachment_id: The id of a stored one, or the one that the bytes are stored with.
-        data: The bytes; None: they are stored.
+        data: The bytes; None: they are not in the request.
+        url: Where the bytes are; None: not at a URL.
     """
 
     attachment_id: str
     data: bytes | None = None
+    url: str | None = None
 
     @classmethod
     def of_bytes(cls, data: bytes) -> "AttachmentSource":
         """Return bytes with a new id."""
         return cls(new_id(ID_KIND), data)
+
+    @classmethod
+    def of_url(cls, url: str) -> "AttachmentSource":
+        """Return a URL with the id that its file gets."""
+        return cls(new_id(ID_KIND), url=url)

@@ -1,7 +1,8 @@
 """What the edge and turns do with attachments: upload, read, and resolve what a request names."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing
 
 from godoty_service.aio.periodic import run_every
 from godoty_service.attachments.attachment import ID_KIND, Attachment, AttachmentSource, StoredAttachment
@@ -11,6 +12,9 @@ from godoty_service.attachments.store import AttachmentStore, ExistingSessions
 from godoty_service.attachments.uploads import UploadMemory, receive
 from godoty_service.errors import StorageUnavailable
 from godoty_service.ids import new_id
+
+
+Fetch = Callable[[str], AsyncGenerator[bytes, None]]
 
 
 class Attachments:
@@ -65,19 +69,36 @@ class Attachments:
                 raise AttachmentNotFound.of(stored.attachment.attachment_id)
             yield piece
 
-    async def resolve(self, tenant_id: str, sources: Sequence[AttachmentSource]) -> tuple[Attachment, ...]:
-        """Return what a request names; nothing is written.
+    async def resolve(
+        self, tenant_id: str, sources: Sequence[AttachmentSource], fetch: Fetch
+    ) -> tuple[Attachment, ...]:
+        """Return what a request names; files at URLs are fetched and stored, the caller discards them if it fails.
+
+        Args:
+            tenant_id: The tenant.
+            sources: What the request names.
+            fetch: Fetches the file at a URL; it raises AttachmentRejected if that fails.
 
         Raises:
             AttachmentNotFound: The tenant does not have one of them.
             AttachmentRejected: Bytes of the request are none that is taken.
         """
-        return tuple([await self._resolve(tenant_id, each) for each in sources])
+        return tuple([await self._resolve(tenant_id, each, fetch) for each in sources])
 
-    async def _resolve(self, tenant_id: str, source: AttachmentSource) -> Attachment:
+    async def _resolve(self, tenant_id: str, source: AttachmentSource, fetch: Fetch) -> Attachment:
+        if source.url is not None:
+            return await self._fetched(tenant_id, source.attachment_id, fetch(source.url))
         if source.data is not None:
             return await self._inspector.inspect(source.attachment_id, source.data)
         return (await self.store.get(tenant_id, source.attachment_id)).attachment
+
+    async def _fetched(self, tenant_id: str, attachment_id: str, pieces: AsyncGenerator[bytes, None]) -> Attachment:
+        with self._memory.upload(tenant_id) as upload:
+            async with aclosing(pieces):
+                data = await receive(pieces, upload, self._inspector)
+            attachment = await self._inspector.inspect(attachment_id, data)
+            await asyncio.shield(asyncio.ensure_future(self.store.add(tenant_id, attachment, data)))
+            return attachment
 
     async def run(self, interval: float, existing: ExistingSessions) -> None:
         """Delete what has expired every `interval` seconds until cancelled."""

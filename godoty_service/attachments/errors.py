@@ -13,6 +13,7 @@ class Problem(StrEnum):
     SIZE = "size"
     PIXELS = "pixels"
     PAGES = "pages"
+    URL = "url"
 
 
 class AttachmentNotFound(GodotyError):

@@ -10,6 +10,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import session_pb2 as session_pb
 from godoty.v1 import turn_pb2 as turn_pb
 
+from godoty_service.agents.outbound.addresses import PUBLIC, AddressRules
 from godoty_service.agents.templates import VARIABLE_NAME
 from godoty_service.attachments.blocks import attachment_of
 from godoty_service.errors import InvalidRequest
@@ -42,13 +43,20 @@ _STATES = {turn_pb.TURN_STATE_RUNNING: TurnState.RUNNING, turn_pb.TURN_STATE_END
 _ROLES = {"user": session_pb.ROLE_USER, "assistant": session_pb.ROLE_ASSISTANT}
 
 
-def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | None, max_text_bytes: int) -> TurnRequest:
+def parse_turn_request(
+    request: pb.ConverseRequest,
+    *,
+    catalogue: Catalogue | None,
+    max_text_bytes: int,
+    rules: AddressRules = PUBLIC,
+) -> TurnRequest:
     """Return the turn to run.
 
     Args:
         request: The request.
         catalogue: The provider's models; None: unknown, so any model is accepted.
         max_text_bytes: Maximum bytes of the text.
+        rules: The addresses from which attachments may be fetched.
 
     Raises:
         InvalidRequest: One or more fields are invalid.
@@ -61,7 +69,7 @@ def parse_turn_request(request: pb.ConverseRequest, *, catalogue: Catalogue | No
     _check_ids(request, violations)
     agent = read_agent("agent", request.agent, violations) if request.agent else None
     variables = _read_variables(request, violations)
-    attachments = read_sources(request.attachments, violations)
+    attachments = read_sources(request.attachments, rules, violations)
     parameters = None
     if request.HasField("parameters"):
         parameters = read_parameters("parameters.", request.parameters, violations)

@@ -8,6 +8,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 from godoty.v1 import session_pb2 as session_pb
 
+from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.agents.store import Agents
 from godoty_service.aio.byte_limiter import ByteLimiter
 from godoty_service.attachments.attachment import Attachment
@@ -64,6 +65,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         catalogue_stale_after: timedelta,
         clock: Clock,
         attachments: Attachments,
+        rules: AddressRules,
     ) -> None:
         """Create the service.
 
@@ -83,6 +85,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             catalogue_stale_after: The age from which on the catalogue is stale.
             clock: Returns the time.
             attachments: The tenants' attachments.
+            rules: The addresses from which attachments may be fetched.
         """
         self._turns = turns
         self._agents = agents
@@ -99,12 +102,13 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._catalogue_stale_after = catalogue_stale_after
         self._clock = clock
         self._attachments = attachments
+        self._rules = rules
         self._metrics_cache = SessionMetricsCache()
 
     async def Converse(self, request: pb.ConverseRequest, call: CallContext) -> AsyncIterator[pb.ConverseResponse]:
         """Start a turn and stream its events."""
         turn_request = agent_codec.parse_turn_request(
-            request, catalogue=self._oracle.current, max_text_bytes=self._max_text_bytes
+            request, catalogue=self._oracle.current, max_text_bytes=self._max_text_bytes, rules=self._rules
         )
         key = call.principal
         turn = self._turns.converse(call.tenant_id, turn_request, key_id=key.key_id, key_limits=key.limits)

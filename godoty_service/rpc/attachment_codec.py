@@ -6,8 +6,10 @@ from typing import Any, Final
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import attachment_pb2
 
+from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.attachments.attachment import Attachment, AttachmentSource, StoredAttachment
 from godoty_service.errors import InvalidRequest
+from godoty_service.rpc.agents.mcp_codec import check_url
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import BYTES, COUNTS, Decode, FieldLimits, RequestTooLarge, Violations
 
@@ -87,9 +89,15 @@ def _varint(body: bytes, offset: int) -> tuple[int, int]:
 
 
 def read_sources(
-    sources: Sequence[attachment_pb2.AttachmentSource], violations: Violations
+    sources: Sequence[attachment_pb2.AttachmentSource], rules: AddressRules, violations: Violations
 ) -> tuple[AttachmentSource, ...]:
-    """Return what a request names as attachments; add a violation for each that is none."""
+    """Return what a request names as attachments; add a violation for each that is none.
+
+    Args:
+        sources: What the request has.
+        rules: The addresses from which files may be fetched.
+        violations: The violations.
+    """
     if len(sources) > COUNTS["attachments"]:
         violations.add("attachments", f"must be at most {COUNTS['attachments']}")
         return ()
@@ -104,8 +112,11 @@ def read_sources(
                 found.append(AttachmentSource.of_bytes(each.inline))
             case "inline":
                 violations.add(f"attachments[{index}].inline", "must not be empty")
+            case "url":
+                check_url(f"attachments[{index}].url", each.url, rules, violations, "GODOTY_ATTACHMENT_NETWORKS")
+                found.append(AttachmentSource.of_url(each.url))
             case _:
-                violations.add(f"attachments[{index}]", "must have an attachment_id or inline bytes")
+                violations.add(f"attachments[{index}]", "must have an attachment_id, inline bytes or a url")
     if sum(len(each.data or b"") for each in found) > BYTES["inline"]:
         violations.add("attachments", f"must have at most {BYTES['inline']:,} inline bytes together")
     ids = [each.attachment_id for each in found]

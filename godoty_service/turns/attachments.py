@@ -1,6 +1,7 @@
 """What a turn's text carries: checked against the models of the turn, and named by its session."""
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import structlog
 
@@ -106,3 +107,31 @@ def inputs(catalogue: Catalogue | None, models: tuple[str, ...], *, parser: str)
         or catalogue is None
         or all(catalogue.takes(model, kind) for model in models)
     )
+
+
+async def look_up(dependencies: TurnDependencies, turn: Turn, stack: AsyncExitStack) -> None:
+    """Look up what a turn's text carries; a file at a URL is stored, and deleted at the end if no session names it.
+
+    Args:
+        dependencies: The collaborators of turns.
+        turn: The turn.
+        stack: Its end.
+
+    Raises:
+        AttachmentNotFound: The tenant does not have one of them.
+        AttachmentRejected: Bytes of the request, or of a file at a URL, are none that is taken.
+    """
+    sources = turn.request.attachments
+    if sources:
+        stack.push_async_callback(_discard_fetched, dependencies, turn)
+        turn.attachments = await dependencies.attachments.resolve(turn.tenant_id, sources, dependencies.fetch_file)
+
+
+async def _discard_fetched(dependencies: TurnDependencies, turn: Turn) -> None:
+    """Delete the files that were fetched for a turn whose session does not name them. Never raises: they expire."""
+    try:
+        for each in turn.request.attachments:
+            if each.url is not None:
+                await dependencies.attachments.store.discard(turn.tenant_id, each.attachment_id)
+    except GodotyError as error:
+        log.warning("fetched_files_not_deleted", error=str(error))

@@ -11,7 +11,7 @@ from strands.types.tools import AgentTool
 from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.agents.profile import AgentDefaults
 from godoty_service.agents.store import Agents
-from godoty_service.attachments.attachments import Attachments
+from godoty_service.attachments.attachments import Attachments, Fetch
 from godoty_service.budgets.service import BudgetService
 from godoty_service.clock import Clock, utc_now
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
@@ -107,6 +107,7 @@ class TurnDependencies:
         tools: The tools of the server, by name.
         mcp: The tools of the tenants' MCP servers.
         attachments: The tenants' attachments.
+        fetch_file: Fetches the file at a URL.
         defaults: What applies if a request sets nothing.
         observer: Measures turns and calls.
         clock: Returns the time that is recorded with calls.
@@ -134,6 +135,7 @@ class TurnDependencies:
     tools: Mapping[str, AgentTool]
     mcp: McpToolbox
     attachments: Attachments
+    fetch_file: Fetch
     defaults: TurnDefaults
     observer: TurnObserver
     clock: Clock = utc_now

@@ -26,6 +26,7 @@ from godoty_service.sessions.store import DeletionUnfinished, HeldBySameRequest
 from godoty_service.tenancy.errors import OutputNotAllowed
 from godoty_service.tenancy.policies import Policy
 from godoty_service.turns.agents.models import fallback_models
+from godoty_service.turns.attachments import look_up
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.execution import ExecutionQueues, TurnEnd, TurnExecution
 from godoty_service.turns.factory import TurnFactory
@@ -172,7 +173,7 @@ class _TurnStart:
             TenantDeleted: The tenant was deleted while the turn waited.
         """
         position = await self._check_request()
-        await self._look_up_attachments()
+        await look_up(self._dependencies, self._turn, self._stack)
         return await self._begin(position)
 
     async def _check_request(self) -> Awaitable[None]:
@@ -194,13 +195,6 @@ class _TurnStart:
             if failure is not None:
                 raise failure
         return self._join_queue()
-
-    async def _look_up_attachments(self) -> None:
-        """Look up what the request's text carries; nothing of it is stored before the turn has its session."""
-        if self._request.attachments:
-            self._turn.attachments = await self._dependencies.attachments.resolve(
-                self._turn.tenant_id, self._request.attachments
-            )
 
     def _join_queue(self) -> Awaitable[None]:
         request = self._request

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1agodoty/v1/attachment.proto\x12\tgodoty.v1\x1a\x1fgoogle/api/field_behavior.proto\"\x9d\x01\n\nAttachment\x12\x1b\n\rattachment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x18\n\nmedia_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x13\n\x05width\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06height\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x13\n\x05pages\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x03\"S\n\x10\x41ttachmentSource\x12\x1d\n\rattachment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x12\x16\n\x06inline\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x01H\x00\x42\x08\n\x06sourceBI\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1agodoty/v1/attachment.proto\x12\tgodoty.v1\x1a\x1fgoogle/api/field_behavior.proto\"\x9d\x01\n\nAttachment\x12\x1b\n\rattachment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x18\n\nmedia_type\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nsize_bytes\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x13\n\x05width\x18\x04 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x14\n\x06height\x18\x05 \x01(\x05\x42\x04\xe2\x41\x01\x03\x12\x13\n\x05pages\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x03\"h\n\x10\x41ttachmentSource\x12\x1d\n\rattachment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x12\x16\n\x06inline\x18\x02 \x01(\x0c\x42\x04\xe2\x41\x01\x01H\x00\x12\x13\n\x03url\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x42\x08\n\x06sourceBI\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -49,8 +49,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACHMENTSOURCE'].fields_by_name['attachment_id']._serialized_options = b'\342A\001\001'
   _globals['_ATTACHMENTSOURCE'].fields_by_name['inline']._loaded_options = None
   _globals['_ATTACHMENTSOURCE'].fields_by_name['inline']._serialized_options = b'\342A\001\001'
+  _globals['_ATTACHMENTSOURCE'].fields_by_name['url']._loaded_options = None
+  _globals['_ATTACHMENTSOURCE'].fields_by_name['url']._serialized_options = b'\342A\001\001'
   _globals['_ATTACHMENT']._serialized_start=75
   _globals['_ATTACHMENT']._serialized_end=232
   _globals['_ATTACHMENTSOURCE']._serialized_start=234
-  _globals['_ATTACHMENTSOURCE']._serialized_end=317
+  _globals['_ATTACHMENTSOURCE']._serialized_end=338
 # @@protoc_insertion_point(module_scope)

@@ -22,9 +22,11 @@ class Attachment(_message.Message):
     def __init__(self, attachment_id: _Optional[str] = ..., media_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., width: _Optional[int] = ..., height: _Optional[int] = ..., pages: _Optional[int] = ...) -> None: ...
 
 class AttachmentSource(_message.Message):
-    __slots__ = ("attachment_id", "inline")
+    __slots__ = ("attachment_id", "inline", "url")
     ATTACHMENT_ID_FIELD_NUMBER: _ClassVar[int]
     INLINE_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
     attachment_id: str
     inline: bytes
-    def __init__(self, attachment_id: _Optional[str] = ..., inline: _Optional[bytes] = ...) -> None: ...
+    url: str
+    def __init__(self, attachment_id: _Optional[str] = ..., inline: _Optional[bytes] = ..., url: _Optional[str] = ...) -> None: ...
