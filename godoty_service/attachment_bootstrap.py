@@ -19,7 +19,6 @@ from godoty_service.clock import Clock
 from godoty_service.mongo.client import Database
 from godoty_service.settings import Settings
 
-
 _FETCH_SECONDS = 20.0  # that a file at a URL may take
 
 

@@ -27,7 +27,10 @@ class AttachmentSettings(FetchSettings):
         10_000, ge=1, le=100_000, description="Attachments of one tenant; uploads of the same bytes count each."
     )
     attachment_bytes_per_tenant: int = Field(
-        10 * 1024**3, ge=1024 * 1024, le=10 * 1024**4, description="Bytes of one tenant's attachments, counted likewise."
+        10 * 1024**3,
+        ge=1024 * 1024,
+        le=10 * 1024**4,
+        description="Bytes of one tenant's attachments, counted so.",
     )
     attachment_request_bytes: int = Field(
         64 * 1024 * 1024,
@@ -62,9 +65,7 @@ class AttachmentSettings(FetchSettings):
     @property
     def attachment_content_limits(self) -> ContentLimits:
         """The limits of one attachment."""
-        return ContentLimits(
-            size=self.attachment_bytes, pixels=self.attachment_pixels, pages=self.attachment_pages
-        )
+        return ContentLimits(size=self.attachment_bytes, pixels=self.attachment_pixels, pages=self.attachment_pages)
 
     @property
     def attachment_tenant_limits(self) -> TenantLimits:

@@ -13,7 +13,6 @@ from godoty_service.attachments.uploads import UploadMemory, receive
 from godoty_service.errors import StorageUnavailable
 from godoty_service.ids import new_id
 
-
 Fetch = Callable[[str], AsyncGenerator[bytes, None]]
 
 
@@ -22,6 +21,7 @@ class Attachments:
 
     Attributes:
         store: The stored ones.
+        inspector: Checks bytes.
     """
 
     def __init__(self, store: AttachmentStore, *, inspector: ContentInspector, memory: UploadMemory) -> None:
@@ -33,7 +33,7 @@ class Attachments:
             memory: Limits the bytes of uploads.
         """
         self.store = store
-        self._inspector = inspector
+        self.inspector = inspector
         self._memory = memory
 
     async def upload(
@@ -52,8 +52,8 @@ class Attachments:
             UploadsBusy: Too many uploads are running.
         """
         with self._memory.upload(tenant_id) as upload:
-            data = await receive(pieces, upload, self._inspector)
-            attachment = await self._inspector.inspect(new_id(ID_KIND), data)
+            data = await receive(pieces, upload, self.inspector)
+            attachment = await self.inspector.inspect(new_id(ID_KIND), data)
             await confirm()
             # A caller that leaves now does not stop it half-way: what is stored expires.
             return await asyncio.shield(asyncio.ensure_future(self.store.add(tenant_id, attachment, data)))
@@ -89,14 +89,14 @@ class Attachments:
         if source.url is not None:
             return await self._fetched(tenant_id, source.attachment_id, fetch(source.url))
         if source.data is not None:
-            return await self._inspector.inspect(source.attachment_id, source.data)
+            return await self.inspector.inspect(source.attachment_id, source.data)
         return (await self.store.get(tenant_id, source.attachment_id)).attachment
 
     async def _fetched(self, tenant_id: str, attachment_id: str, pieces: AsyncGenerator[bytes, None]) -> Attachment:
         with self._memory.upload(tenant_id) as upload:
             async with aclosing(pieces):
-                data = await receive(pieces, upload, self._inspector)
-            attachment = await self._inspector.inspect(attachment_id, data)
+                data = await receive(pieces, upload, self.inspector)
+            attachment = await self.inspector.inspect(attachment_id, data)
             await asyncio.shield(asyncio.ensure_future(self.store.add(tenant_id, attachment, data)))
             return attachment
 

@@ -1,7 +1,7 @@
 """How messages name attachments: as content blocks of Strands with a location, and never with bytes.
 
-A block has all that a reader of the message, and the bound of a model call, need to know of the attachment. A build that
-does not know the location leaves the block out of what it sends.
+A block has all that a reader of the message, and the bound of a model call, need to know of the attachment. A build
+that does not know the location leaves the block out of what it sends.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -46,11 +46,17 @@ def attachment_of(block: Mapping[str, Any]) -> Attachment | None:
 
 
 def attachments_in(messages: Iterable[Mapping[str, Any]]) -> Iterator[Attachment]:
-    """Yield the attachments that messages name, in order."""
+    """Yield the attachments that messages name, in order, also in the results of tools."""
     for message in messages:
         for block in message["content"]:
-            if (found := attachment_of(block)) is not None:
-                yield found
+            for each in block["toolResult"]["content"] if "toolResult" in block else (block,):
+                if (found := attachment_of(each)) is not None:
+                    yield found
+
+
+def text_of(attachment: Attachment) -> str:
+    """Return the text that names an attachment where there is only text."""
+    return f"[Attachment {attachment.attachment_id}, {attachment.media_type}]"
 
 
 def user_content(text: str, blocks: Iterable[Block]) -> list[Any]:

@@ -4,14 +4,14 @@ A document has these fields:
 
 _id         The content and the number of the piece, from 0: `cnt_…/0000`.
 tenant_id   The tenant.
-data        At most 768 KiB: far below MongoDB's limit, and a multiple of three bytes, so that the pieces of a file can be
-            encoded as base64 one by one.
+data        At most 768 KiB: far below MongoDB's limit, and a multiple of three bytes, so that the pieces of a file can
+            be encoded as base64 one by one.
 hash        Of the first piece alone: SHA-256 of the whole content.
 live        Of the first piece alone: later uploads of the same bytes may refer to this content. Absent once it is to be
             deleted. At most one content of a tenant and hash is live.
 
-GridFS would store the same pieces with a second collection and without the uniqueness of contents; its interface differs
-between the two drivers that the package `mongo` hides.
+GridFS would store the same pieces with a second collection and without the uniqueness of contents; its interface
+differs between the two drivers that the package `mongo` hides.
 """
 
 from collections.abc import AsyncIterator

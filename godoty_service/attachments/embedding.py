@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from godoty_service.attachments.attachment import IMAGE, Attachment
-from godoty_service.attachments.blocks import attachment_of
+from godoty_service.attachments.blocks import attachment_of, text_of
 from godoty_service.attachments.chunks import count
 from godoty_service.errors import GodotyError
 from godoty_service.pricing.attached import NOTHING_ATTACHED, AttachedInput
 
-_SOURCE: Final = "embedded"  # of a content block that is about to be formatted: the data URL with a placeholder
+_SOURCE: Final = "embedded"  # of an image or a document that is about to be formatted: the URL with a placeholder
 _PART: Final = re.compile(rb"([0-9a-f]{32})-(\d{1,6})-")
 Message = Mapping[str, Any]
 
@@ -132,6 +132,10 @@ class Embedding:
         return {**message, "content": content}
 
     def _block(self, block: Mapping[str, Any], contents: Mapping[str, str]) -> Mapping[str, Any]:
+        if "toolResult" in block:
+            result = block["toolResult"]
+            content = [self._block(each, contents) for each in reversed(result["content"])][::-1]
+            return {"toolResult": {**result, "content": content}}
         attachment = attachment_of(block)
         if attachment is None:
             return block
@@ -146,7 +150,8 @@ class Embedding:
         self._left = (number - 1, size - attachment.size)
         place = f"{self._key}-{len(self._embedded)}-"
         self._embedded.append((contents[attachment.attachment_id], attachment))
-        return {_SOURCE: (attachment, f"data:{attachment.media_type};base64,{place}")}
+        url = f"data:{attachment.media_type};base64,{place}"
+        return {"image" if attachment.input == IMAGE else "document": {_SOURCE: (attachment, url)}}
 
 
 async def embed(rules: EmbeddingRules, messages: Sequence[Message], attachments: Sequence[Attachment]) -> Embedding:
@@ -176,9 +181,10 @@ def note(attachment: Attachment, why: str) -> dict[str, str]:
 
 def message_part(block: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the part of a chat message for a block with a placeholder; None: it is another block."""
-    if _SOURCE not in block:
+    source = block.get("image") or block.get("document") or {}
+    if _SOURCE not in source:
         return None
-    attachment, url = block[_SOURCE]
+    attachment, url = source[_SOURCE]
     if attachment.input == IMAGE:
         return {"type": "image_url", "image_url": {"url": url}}
     return {"type": "file", "file": {"filename": f"{attachment.attachment_id}.pdf", "file_data": url}}
@@ -190,7 +196,8 @@ def base64_length(size: int) -> int:
 
 
 def _named(block: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "toolResult" in block:
+        result = block["toolResult"]
+        return {"toolResult": {**result, "content": [_named(each) for each in result["content"]]}}
     attachment = attachment_of(block)
-    if attachment is None:
-        return block
-    return {"text": f"[Attachment {attachment.attachment_id}, {attachment.media_type}]"}
+    return block if attachment is None else {"text": text_of(attachment)}

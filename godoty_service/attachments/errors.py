@@ -63,5 +63,7 @@ class InputNotSupported(GodotyError):
     @classmethod
     def of(cls, model: str, kind: str) -> "InputNotSupported":
         """Return the error for a model and an input, such as "image"."""
-        text = f"The model {model} takes no input of the kind {kind}: choose another model, or leave the attachment out."
+        text = (
+            f"The model {model} takes no input of the kind {kind}: choose another model, or leave the attachment out."
+        )
         return cls(text, metadata={"model": model, "input": kind})

@@ -23,7 +23,7 @@ def expanded(pieces: Iterable[memoryview | bytes]) -> Iterator[bytes]:
         for piece in pieces:
             for start in range(0, len(piece), _PIECE):
                 rest: bytes | memoryview = piece[start : start + _PIECE]
-                while rest:
+                while rest and not decoder.eof:  # after the end of the stream the tail does not change
                     yield decoder.decompress(rest, _PIECE)
                     rest = decoder.unconsumed_tail
                 if decoder.eof:

@@ -1,8 +1,8 @@
 """Counts the pages of a PDF document without building any of its objects.
 
 The count is a ceiling, because a page may cost a fee: the most of the page objects, of the references in lists of pages
-and of the numbers of pages that the document states. Compressed streams are expanded piece by piece, within a bound; only
-those that have objects are looked at.
+and of the numbers of pages that the document states. Compressed streams are expanded piece by piece, within a bound;
+only those that have objects are looked at.
 """
 
 import re

@@ -231,7 +231,7 @@ class AttachmentStore:
             raise _limit_reached("attachment_bytes/tenant", f"{self._limits.size:,} bytes", self._limits.size)
 
     async def _store_content(self, document: Document, data: bytes) -> str:
-        """Store the bytes of an attachment that is inserted, or refer to those that are stored; return where they are."""
+        """Store the bytes of an attachment, or refer to those that are stored; return where they are."""
         tenant_id, own_id = document["tenant_id"], document["content_id"]
         content_hash = await asyncio.to_thread(_hash, data)
         while True:

@@ -266,11 +266,8 @@ class OpenRouterModel(OpenAIModel):
         try:
             response = await self._client.complete(body, on_sending=call.sending)
         except (openai.APIError, httpx.HTTPError) as failure:
-            if (error := body.failure) is not None:  # the provider has got no whole request, and so made no answer
-                entry = await call.refused(error)
-            else:
-                error = refusal = errors.from_exception(failure, secrets=self._secrets)
-                entry = await _close_unanswered(call, failure, refusal)
+            error = body.failure or errors.from_exception(failure, secrets=self._secrets)
+            entry = await _close_unanswered(call, failure, error)
         else:
             reader = ResponseReader(call, response, decoder, drain_seconds=self._limits.drain_seconds)
             self._readers.add(reader)
@@ -364,11 +361,14 @@ async def _close_answered(call: OpenCall, decoder: StreamDecoder) -> Any:
     )
 
 
-async def _close_unanswered(call: OpenCall, failure: Exception, error: ProviderError) -> Any:
-    """Close a call whose request failed: it was never sent, was rejected by the provider, or its outcome is unknown."""
+async def _close_unanswered(call: OpenCall, failure: Exception, error: GodotyError) -> Any:
+    """Close a call whose request failed: it was never sent, was rejected by the provider, or its outcome is unknown.
+
+    A provider that has got no whole request, because an attachment could not be read, has made no answer.
+    """
     if not call.sent:
         return await call.void(error)
-    if errors.is_free_rejection(failure):
+    if errors.is_free_rejection(failure) or not isinstance(error, ProviderError):
         return await call.refused(error)
     if isinstance(failure, openai.APIStatusError) and (found := errors.generation_id(failure.response.headers)):
         call.set_generation_id(found)

@@ -301,7 +301,7 @@ async def decoded(response: httpx.Response, *, piece: int = _PIECE) -> AsyncIter
             continue
         rest = data
         decoder = decoder or _decoder(encoding, data)
-        while rest:
+        while rest and not decoder.eof:  # after its end the tail does not change
             try:
                 some, rest = decoder.decompress(rest, piece), decoder.unconsumed_tail
             except zlib.error as error:

@@ -146,7 +146,7 @@ class Catalogue:
         return bool(self._by_id(model) or self._family(model))
 
     def takes(self, model: str, kind: str) -> bool:
-        """Return whether a prompt of a model may contain a kind of input; so it may if the listing does not state it."""
+        """Return whether a prompt of a model may contain a kind of input; True if the listing does not state it."""
         stated = [self.abilities[offer.id].inputs for offer in self.offers(model)]
         return all(kind in inputs for inputs in stated if inputs)
 

@@ -18,8 +18,8 @@ from godoty_service.ids import new_id
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.money import format_usd
-from godoty_service.rpc.attachment_codec import attachment_message, read_sources
 from godoty_service.rpc.agents.fields import read_agent, read_limits, read_parameters
+from godoty_service.rpc.attachment_codec import attachment_message, read_sources
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import (
     CALLER_ID,
@@ -339,6 +339,11 @@ def _block(block: dict[str, Any]) -> session_pb.ContentBlock | None:
                 tool_call_id=result["toolUseId"],
                 status=tool_status(succeeded=result["status"] == "success"),
                 output=tool_result_text(result["content"]),
+                attachments=[
+                    attachment_message(found)
+                    for each in result["content"]
+                    if (found := attachment_of(each)) is not None
+                ],
             )
         )
     if (attachment := attachment_of(block)) is not None:

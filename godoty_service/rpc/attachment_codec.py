@@ -19,7 +19,8 @@ _ATTACHMENTS: Final = pb.ConverseRequest.ATTACHMENTS_FIELD_NUMBER << 3 | 2  # th
 _INLINE: Final = attachment_pb2.AttachmentSource.INLINE_FIELD_NUMBER << 3 | 2
 _MAX_FIELDS: Final = 128  # of a request that is looked at before it is decoded
 _DELIMITED: Final = 2  # the wire type of texts, bytes and messages
-_MORE, _SEVEN: Final = 0x80, 7  # the bit of a varint's byte that says that another follows, and its other bits
+_MORE: Final = 0x80  # the bit of a varint's byte that says that another follows
+_SEVEN: Final = 7  # its other bits
 _MAX_ID: Final = 128  # characters
 
 

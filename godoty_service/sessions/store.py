@@ -395,4 +395,3 @@ class SessionStore:
 
 def _missing(session_id: str) -> SessionNotFound:
     return SessionNotFound("There is no such session.", metadata={"session_id": session_id})
-

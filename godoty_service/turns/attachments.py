@@ -5,10 +5,11 @@ from contextlib import AsyncExitStack
 
 import structlog
 
-from godoty_service.attachments.attachment import FILE, IMAGE, Attachment
-from godoty_service.attachments.blocks import attachment_of
-from godoty_service.attachments.errors import AttachmentLimit, AttachmentNotFound, InputNotSupported
+from godoty_service.attachments.attachment import FILE, ID_KIND, IMAGE, Attachment
+from godoty_service.attachments.blocks import Block, attachment_of, block_of
+from godoty_service.attachments.errors import AttachmentLimit, AttachmentNotFound, AttachmentRejected, InputNotSupported
 from godoty_service.errors import GodotyError
+from godoty_service.ids import new_id
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.sessions.session import Claim
 from godoty_service.turns.dependencies import TurnDependencies
@@ -57,6 +58,19 @@ class TurnAttachments:
             for each in self._turn.attachments:
                 if each.input not in takes:
                     raise InputNotSupported.of(model, each.input)
+
+    async def store_image(self, data: bytes) -> Block | None:
+        """Store an image of a tool's result, which the session names; None: it is none, or the tenant has too many."""
+        tenant_id = self._session.tenant_id
+        try:
+            attachment = await self._dependencies.attachments.inspector.inspect(new_id(ID_KIND), data)
+            if attachment.input != IMAGE:
+                return None
+            await asyncio.shield(asyncio.ensure_future(self._store.add(tenant_id, attachment, data)))
+            await self._store.name(tenant_id, attachment.attachment_id, session_uid=self._session.uid)
+        except (AttachmentRejected, AttachmentLimit):
+            return None
+        return block_of(attachment)
 
     async def undo(self) -> None:
         """Undo `begin`, for a turn that has changed nothing. Never raises: what remains is found later."""

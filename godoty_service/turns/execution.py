@@ -125,7 +125,7 @@ class TurnExecution:
         self._claim = claim
         self._attachments = TurnAttachments(dependencies, turn, claim)
         self._start_published = False
-        self._leave_starting: Callable[[], None] = _nothing
+        self._leave_starting: Callable[[], None] = lambda: None
 
     async def run(self) -> TurnEnd:
         """Prepare, execute and finalize the turn. No error of the turn is raised: the result has it.
@@ -146,9 +146,7 @@ class TurnExecution:
         return await self._abort(error)
 
     async def prepare(self) -> Prepared:
-        """Load the session and build the turn's agent.
-
-        A turn that fails here has written nothing but what it attaches, and `_abort` undoes that.
+        """Load the session and build the turn's agent; `_abort` undoes what a turn that fails here has attached.
 
         Raises:
             GodotyError: The session, or what the turn attaches to it, could not be read, or does not fit the model.
@@ -158,7 +156,13 @@ class TurnExecution:
         totals, history = await self._load()
         await self._attachments.begin((self._claim.session.model, *fallback_models(self._turn)))
         prepared = self._factory.prepare(
-            self._turn, self._claim, totals, history, offered=offered, on_request=partial(self._publish_start, totals)
+            self._turn,
+            self._claim,
+            totals,
+            history,
+            offered=offered,
+            on_request=partial(self._publish_start, totals),
+            store_image=self._attachments.store_image,
         )
         self._dependencies.leases.begin(self._turn.turn_id)
         return prepared
@@ -393,7 +397,3 @@ def _log_end(outcome: str, *, totals: Totals | None, calls: list[ModelCall], cyc
         time_to_first_token_ms=round(first.total_seconds() * 1000, 1) if first is not None else None,
         cycle_ms=[round(cycle.total_seconds() * 1000, 1) for cycle in cycles],
     )
-
-
-def _nothing() -> None:
-    """Do nothing: the turn was not admitted."""

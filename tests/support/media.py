@@ -12,7 +12,9 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 def png_header(width: int, height: int, *, depth: int = 8, colour: int = 2, interlaced: int = 0) -> bytes:
     """Return the beginning of a PNG."""
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced))
+    return b"\x89PNG\r\n\x1a\n" + chunk(
+        b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
+    )
 
 
 def png(width: int = 8, height: int = 8, *, size: int = 0) -> bytes:

@@ -15,7 +15,7 @@ from strands.types.tools import AgentTool, ToolGenerator, ToolResult, ToolSpec, 
 from godoty_service.agents.mcp.connection import McpConnection
 from godoty_service.agents.mcp.errors import McpFailure, cut
 from godoty_service.agents.mcp.links import ServerLinks
-from godoty_service.agents.mcp.results import error_result, tool_result
+from godoty_service.agents.mcp.results import StoreImage, error_result, no_image, store_images, tool_result
 from godoty_service.agents.mcp.server import McpServer
 from godoty_service.agents.mcp.tool_list import ListedTool
 
@@ -126,8 +126,10 @@ class _Call:
             result = await connection.call(self._tool.listed.name, arguments, report)
         except McpFailure as failure:
             return error_result(self._id, str(failure))
-        found = tool_result(self._id, result, max_bytes=self._tool.server.output_bytes)
-        return {**found, "content": [{"text": connection.mask(each["text"])} for each in found["content"]]}
+        images = await store_images(result, turn.store_image)
+        found = tool_result(self._id, result, max_bytes=self._tool.server.output_bytes, images=images)
+        masked = ({"text": connection.mask(each["text"])} if "text" in each else each for each in found["content"])
+        return {**found, "content": list(masked)}
 
     async def _report(
         self, connection: McpConnection, progress: float, total: float | None, message: str | None
@@ -145,17 +147,23 @@ class _Call:
 
 
 class TurnConnections:
-    """A turn's connections to MCP servers: each is opened when a tool of its server is first called."""
+    """A turn's connections to MCP servers: each is opened when a tool of its server is first called.
 
-    def __init__(self, links: ServerLinks, *, max_bytes: int) -> None:
+    Attributes:
+        store_image: Stores an image of a result; it returns its content block, or None if the bytes are none.
+    """
+
+    def __init__(self, links: ServerLinks, *, max_bytes: int, store_image: StoreImage = no_image) -> None:
         """Create it without a connection.
 
         Args:
             links: The links to the servers.
             max_bytes: Bytes of one answer.
+            store_image: Stores an image of a result for the turn's session.
         """
         self._links = links
         self._max_bytes = max_bytes
+        self.store_image = store_image
         self._connections: dict[tuple[str, str, str], McpConnection] = {}
         self._closed = False
 

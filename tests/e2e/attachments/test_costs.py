@@ -47,9 +47,12 @@ async def test_images_are_billed_within_their_bound(attacher: Attacher, model: s
 
     assert first.usage is not None
     assert (first.usage.input_tokens or 0) < 40_000
-    assert await differences(
-        attacher.service.backends.mongodb_uri, attacher.service.database.name, attacher.service.tenant_id
-    ) == []
+    assert (
+        await differences(
+            attacher.service.backends.mongodb_uri, attacher.service.database.name, attacher.service.tenant_id
+        )
+        == []
+    )
 
 
 @pytest.mark.parametrize("parser", ["cloudflare-ai", "mistral-ocr", "native"])

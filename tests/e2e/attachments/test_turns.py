@@ -8,8 +8,8 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import attachment_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 
-from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.bootstrap import open_components
+from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.tenancy.policies import Policy
 from tests.conftest import Start, StartProcess
 from tests.e2e.attachments.conftest import BLIND, VISION, Attacher, digest, notes
@@ -83,7 +83,7 @@ async def test_calls_of_a_loop_carry_the_image_each(attacher: Attacher) -> None:
 
 
 async def test_model_that_takes_no_image_is_refused(attacher: Attacher) -> None:
-    """Before anything is sent, whether it is the model or a fallback; the session is as before, and so is the upload."""
+    """Before anything is sent, whether it is the model or a fallback; session and upload are as before."""
     uploaded = await attacher.upload(png())
     for models in ({"model": BLIND}, {"model": VISION, "fallback_models": [BLIND]}):
         turn = await attacher.converse("look", uploaded.attachment_id, **models)

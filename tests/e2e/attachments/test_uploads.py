@@ -85,9 +85,7 @@ async def test_empty_piece_is_refused(attacher: Attacher, pieces: list[bytes]) -
     assert attacher.documents() == (0, 0)
 
 
-async def test_upload_that_stops_arriving_ends(
-    serve: Start, attach: Attach, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_upload_that_stops_arriving_ends(serve: Start, attach: Attach, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between two pieces, and in all; a caller that leaves ends it as well. Nothing is stored."""
     attacher = attach(await serve(request_timeout=0.5))
 

@@ -43,7 +43,9 @@ async def test_file_is_fetched_once(serve: Start, attach: Attach, web: Web) -> N
     assert (await look(attacher, web.url("/old"))).finished
     assert (await attacher.converse("again")).finished
     assert web.paths == ["/old", "/picture"]
-    assert not any(line.startswith(("authorization", "cookie", "traceparent")) for each in web.requests for line in each)
+    assert not any(
+        line.startswith(("authorization", "cookie", "traceparent")) for each in web.requests for line in each
+    )
     (asked, *_) = await attacher.caller.messages()
 
     assert attacher.seen() == [[digest(data)]] * 2

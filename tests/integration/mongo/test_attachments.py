@@ -27,7 +27,9 @@ class Store:
         self.attachments = database.collection(AttachmentStore.COLLECTION)
         self.pieces = database.collection(AttachmentChunks.COLLECTION)
         self.chunks = AttachmentChunks(self.pieces)
-        self.store = AttachmentStore(self.attachments, self.chunks, limits=limits, retention=DAY, clock=lambda: self.now)
+        self.store = AttachmentStore(
+            self.attachments, self.chunks, limits=limits, retention=DAY, clock=lambda: self.now
+        )
         self.sessions = {"s1", "s2", "s3"}
 
     async def add(self, data: bytes, tenant_id: str = "acme") -> StoredAttachment:
@@ -159,9 +161,7 @@ async def test_session_that_was_never_created_holds_nothing(store: Store) -> Non
 
 
 @pytest.mark.parametrize("step", range(1, 7))
-async def test_upload_that_dies_leaves_nothing(
-    store: Store, monkeypatch: pytest.MonkeyPatch, step: int
-) -> None:
+async def test_upload_that_dies_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     """After any of its operations: it cannot be used, and a later sweep deletes all of it."""
     left = step
 

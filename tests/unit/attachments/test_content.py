@@ -43,9 +43,7 @@ def test_pages_of_a_document_are_counted(compressed: bool) -> None:  # noqa: FBT
     """Also those in compressed streams of objects."""
     data = pdf(7, compressed=compressed)
 
-    assert inspect("att_1", data, LIMITS) == Attachment(
-        attachment_id="att_1", media_type=PDF, size=len(data), pages=7
-    )
+    assert inspect("att_1", data, LIMITS) == Attachment(attachment_id="att_1", media_type=PDF, size=len(data), pages=7)
 
 
 def test_pages_are_counted_at_their_most() -> None:

@@ -130,7 +130,9 @@ async def test_gap_is_not_filled_with_an_older_one() -> None:
     files = Files(a=png(), b=png(size=5000), c=png())
     attachments = {name: image(name, len(data)) for name, data in files.contents_by_id.items()}
     embedding = await embed(
-        rules(files, max_bytes=4000), [message(name, each) for name, each in attachments.items()], [*attachments.values()]
+        rules(files, max_bytes=4000),
+        [message(name, each) for name, each in attachments.items()],
+        [*attachments.values()],
     )
     shown = (await sent(embedding))["messages"]
 
@@ -167,7 +169,8 @@ async def test_failure_while_sending_is_kept() -> None:
     """The body breaks off, and says why: the provider got no whole request."""
     files = Files(a=png(size=2 * CHUNK))
     here = image("a", len(files.contents_by_id["a"]))
-    body = (lambda one: one.body(encoded(one)))(await embed(rules(files), [message("hi", here)], [here]))
+    embedding = await embed(rules(files), [message("hi", here)], [here])
+    body = embedding.body(encoded(embedding))
     assert body is not None
     files.fails = True
     with pytest.raises(StorageUnavailable):

@@ -118,7 +118,7 @@ def test_context_is_the_most_that_counts() -> None:
 
 
 def test_pages_cost_a_fee_and_images_their_price() -> None:
-    """A fee of the parser for each page of each document, a listed price for each image, the dearest rate for tokens."""
+    """A fee of the parser for each page of each document, a price for each image, the dearest rate for tokens."""
     prices = UnitPrices.from_listing({"prompt": "1", "completion": "0", "image": "50", "image_token": "3"})
     model = CatalogueModel(id="x/y", canonical_slug="", prices=prices, context_length=1_000)
 

@@ -8,7 +8,14 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from godoty.chat.formatting import count_of, format_attachment, format_cost, format_duration, format_tokens, format_totals
+from godoty.chat.formatting import (
+    count_of,
+    format_attachment,
+    format_cost,
+    format_duration,
+    format_tokens,
+    format_totals,
+)
 from godoty.chat.turn import TurnView
 from godoty.errors import GodotyError
 from godoty.v1 import session_pb2 as session_pb
@@ -98,7 +105,7 @@ class Conversation:
     async def attach(self, path: str) -> None:
         """Upload a file, which the next message carries."""
         try:
-            data = await asyncio.to_thread(Path(path).expanduser().read_bytes)
+            data = await asyncio.to_thread(_read_file, path)
         except OSError as error:
             self._screen.error(f"{path}: {error.strerror or error}")
             return
@@ -184,6 +191,10 @@ class Conversation:
                     self._screen.tool(use.name, use.input_json, result.output, failed=failed)
             if block.truncated:
                 self._screen.line(f"… truncated: {block.size:,} bytes in total …", style="dim")
+
+
+def _read_file(path: str) -> bytes:
+    return Path(path).expanduser().read_bytes()
 
 
 def _session_row(session: session_pb.Session) -> tuple[str, ...]:
