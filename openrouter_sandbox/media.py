@@ -108,15 +108,15 @@ def _read(url: Any) -> Media:
         data = base64.b64decode(url[stated.end() :], validate=True)
     except (binascii.Error, ValueError):
         raise InvalidMedia("invalid base64") from None
-    kind, known = stated[1], {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    kind, sha256, size = stated[1], hashlib.sha256(data).hexdigest(), len(data)
     if kind == "application/pdf":
         if not data.startswith(b"%PDF-"):
             raise InvalidMedia("not a PDF")
-        return Media(kind="file", pages=max(1, len(_PAGE.findall(data))), **known)
+        return Media(kind="file", sha256=sha256, size=size, pages=max(1, len(_PAGE.findall(data))))
     if not data.startswith(_MAGIC.get(kind, b"\0none")):
         raise InvalidMedia(f"not an image of the type {kind}")
     width, height = _size(kind, data)
-    return Media(kind="image", width=width, height=height, **known)
+    return Media(kind="image", sha256=sha256, size=size, width=width, height=height)
 
 
 def _size(kind: str, data: bytes) -> tuple[int, int]:

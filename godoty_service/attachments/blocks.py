@@ -20,6 +20,7 @@ _FORMATS: Final = {
     PDF: "pdf",
 }
 _KINDS: Final = ("image", "document")
+_IN_RESULT: Final = "attachment"
 _DETAILS: Final = ("media_type", "size", "width", "height", "pages")
 
 
@@ -33,8 +34,18 @@ def block_of(attachment: Attachment) -> Block:
     return {"document": {"format": form, "name": attachment.attachment_id, "source": source}}
 
 
+def result_block_of(attachment: Attachment) -> Block:
+    """Return the content block of a tool's result that names an attachment.
+
+    Builds that do not know it show and send its text; Strands would require an image of a result to have bytes.
+    """
+    return {"text": text_of(attachment), _IN_RESULT: block_of(attachment)}
+
+
 def attachment_of(block: Mapping[str, Any]) -> Attachment | None:
     """Return the attachment that a content block names; None: it names none."""
+    if _IN_RESULT in block:
+        return attachment_of(block[_IN_RESULT])
     for kind in _KINDS:
         if kind in block:
             location = block[kind].get("source", {}).get("location") or {}
@@ -49,6 +60,8 @@ def attachments_in(messages: Iterable[Mapping[str, Any]]) -> Iterator[Attachment
     """Yield the attachments that messages name, in order, also in the results of tools."""
     for message in messages:
         for block in message["content"]:
+            if "text" in block:
+                continue
             for each in block["toolResult"]["content"] if "toolResult" in block else (block,):
                 if (found := attachment_of(each)) is not None:
                     yield found

@@ -120,7 +120,7 @@ class AttachmentStore:
             )
             await self._set(document, {"ready": True, "content_id": content_id, "expire_time": stored.expire_time})
         except GodotyError:
-            await self._bury(document)
+            await self._delete(document)
             raise
         return stored
 
@@ -178,7 +178,7 @@ class AttachmentStore:
 
     async def discard(self, tenant_id: str, attachment_id: str) -> None:
         """Delete an attachment, if it exists and no session names it."""
-        await self._bury({"_id": attachment_id, "tenant_id": tenant_id}, unless_used=True)
+        await self._delete({"_id": attachment_id, "tenant_id": tenant_id}, unless_used=True)
 
     async def release_session(self, tenant_id: str, session_uid: str) -> None:
         """Record that a session names nothing any more; delete the attachments that no other session names."""
@@ -201,10 +201,10 @@ class AttachmentStore:
         now = self._clock()
         while found := await self._attachments.find({"dead": True}, limit=_AT_ONCE):
             for each in found:
-                await self._bury(each)
+                await self._delete(each)
         while found := await self._attachments.find({"expire_time": {"$lte": now}, "sessions": []}, limit=_AT_ONCE):
             for each in found:
-                await self._bury(each, unless_used=True)
+                await self._delete(each, unless_used=True)
         while found := await self._attachments.find({"check_time": {"$lte": now}}, limit=_AT_ONCE):
             for each in found:
                 lost = set(each["sessions"]) - await existing(each["tenant_id"], each["sessions"])
@@ -258,9 +258,9 @@ class AttachmentStore:
             {"_id": attachment_id, "tenant_id": tenant_id}, [_without(session_uids), dead]
         )
         if found is not None and found.get("dead"):
-            await self._bury(found)
+            await self._delete(found)
 
-    async def _bury(self, document: Document, *, unless_used: bool = False) -> None:
+    async def _delete(self, document: Document, *, unless_used: bool = False) -> None:
         """Delete an attachment, and its bytes if no other one has them."""
         ids = {"_id": document["_id"], "tenant_id": document["tenant_id"]}
         unused: Document = {"sessions": []} if unless_used else {}

@@ -68,7 +68,7 @@ class OpenRouterModel(OpenAIModel):
         maker: Callable[[str | None], str] | None = None,
         provider: dict[str, Any] | None = None,
         limits: AnswerLimits | None = None,
-        embedding: EmbeddingRules | None = None,
+        embedding: Callable[[], EmbeddingRules] | None = None,
     ) -> None:
         """Build the model.
 
@@ -89,7 +89,7 @@ class OpenRouterModel(OpenAIModel):
             maker: Returns which of the models served, by the model name in the answer; None: the first.
             provider: Routing preferences, in OpenRouter's form.
             limits: Bounds of what is retained of an answer.
-            embedding: What requests may carry beside text; None: notes take the place of attachments.
+            embedding: Returns what requests may carry beside text; None: notes take the place of attachments.
         """
         super().__init__(client=client.openai, model_id=model, context_window_limit=context_window)
         self._client = client
@@ -191,7 +191,7 @@ class OpenRouterModel(OpenAIModel):
             return messages, None
         if side or self._embedding is None:
             return cast("Messages", without_attachments(messages)), None
-        embedding = await embed(self._embedding, messages, attachments)
+        embedding = await embed(self._embedding(), messages, attachments)
         return cast("Messages", embedding.messages), embedding
 
     async def _open(

@@ -14,6 +14,7 @@ from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import BYTES, COUNTS, Decode, FieldLimits, RequestTooLarge, Violations
 
 PIECE: Final = 64 * 1024  # bytes of one response of GetAttachment
+_CONVERSE_REQUEST: Any = pb.ConverseRequest.DESCRIPTOR
 _CONVERSE: Final = "/godoty.v1.AgentService/Converse"
 _ATTACHMENTS: Final = pb.ConverseRequest.ATTACHMENTS_FIELD_NUMBER << 3 | 2  # the tag of one attachment
 _INLINE: Final = attachment_pb2.AttachmentSource.INLINE_FIELD_NUMBER << 3 | 2
@@ -40,7 +41,7 @@ class RequestLimits(FieldLimits):
         bounded = super().decoder(method, decode)
         if method != _CONVERSE:
             return bounded
-        most = self.largest(pb.ConverseRequest.DESCRIPTOR) - COUNTS["attachments"] * BYTES["inline"]
+        most = self.largest(_CONVERSE_REQUEST) - COUNTS["attachments"] * BYTES["inline"]
 
         def checked(body: bytes) -> Any:
             if len(body) > most and len(body) - inline_bytes(body) > most:

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 
 from strands.types.content import Message, Messages
 
-from godoty_service.attachments.blocks import attachment_of, text_of
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, SessionLost
 from godoty_service.mongo.collection import Collection, Document, Index
@@ -191,15 +190,10 @@ class MessageStore:
 
 
 def tool_result_text(content: Any) -> str:
-    """Return the content of a tool's result as text, in the form that the model sees; its images are named."""
-    return "\n".join(map(_text_of, content))
-
-
-def _text_of(block: Any) -> str:
-    if "text" in block:
-        return str(block["text"])
-    attachment = attachment_of(block)
-    return text_of(attachment) if attachment is not None else json.dumps(block.get("json"), ensure_ascii=False)
+    """Return the content of a tool's result as text, in the form that the model sees."""
+    return "\n".join(
+        block["text"] if "text" in block else json.dumps(block.get("json"), ensure_ascii=False) for block in content
+    )
 
 
 _BYTES = {"$strLenBytes": "$content"}

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack
 import structlog
 
 from godoty_service.attachments.attachment import FILE, ID_KIND, IMAGE, Attachment
-from godoty_service.attachments.blocks import Block, attachment_of, block_of
+from godoty_service.attachments.blocks import Block, attachment_of, result_block_of
 from godoty_service.attachments.errors import AttachmentLimit, AttachmentNotFound, AttachmentRejected, InputNotSupported
 from godoty_service.errors import GodotyError
 from godoty_service.ids import new_id
@@ -70,7 +70,7 @@ class TurnAttachments:
             await self._store.name(tenant_id, attachment.attachment_id, session_uid=self._session.uid)
         except (AttachmentRejected, AttachmentLimit):
             return None
-        return block_of(attachment)
+        return result_block_of(attachment)
 
     async def undo(self) -> None:
         """Undo `begin`, for a turn that has changed nothing. Never raises: what remains is found later."""

@@ -128,8 +128,10 @@ class _Call:
             return error_result(self._id, str(failure))
         images = await store_images(result, turn.store_image)
         found = tool_result(self._id, result, max_bytes=self._tool.server.output_bytes, images=images)
-        masked = ({"text": connection.mask(each["text"])} if "text" in each else each for each in found["content"])
-        return {**found, "content": list(masked)}
+        content: list[Any] = [
+            each if each in images.values() else {"text": connection.mask(each["text"])} for each in found["content"]
+        ]
+        return {**found, "content": content}
 
     async def _report(
         self, connection: McpConnection, progress: float, total: float | None, message: str | None

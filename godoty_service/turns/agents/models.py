@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from godoty_service.agents.definitions import ModelParameters
@@ -75,7 +76,7 @@ def build_model(
         maker=lambda served: _requested_model(catalogue, models, served),
         context_window=context_length(catalogue, models[0]),
         limits=defaults.answer_limits,
-        embedding=_embedding(dependencies, turn.tenant_id, models),
+        embedding=partial(_embedding, dependencies, turn.tenant_id, models),
     )
 
 

@@ -67,11 +67,17 @@ class Attacher:
         return database["attachments"].count_documents(query), database["attachment_chunks"].count_documents(query)
 
 
+def content_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the parts of a message's content; a text alone has none."""
+    content = message.get("content")
+    return content if isinstance(content, list) else []
+
+
 def hashes(request: dict[str, Any]) -> list[str]:
     """Return the hashes of the images and files of a request, as the sandbox logged it."""
     found = []
     for message in request["messages"]:
-        for part in message["content"] if isinstance(message["content"], list) else ():
+        for part in content_of(message):
             place = part.get("image_url", part.get("file", {}))
             url = place.get("url") or place.get("file_data")
             if url:
@@ -84,7 +90,7 @@ def notes(request: dict[str, Any]) -> list[str]:
     return [
         part["text"]
         for message in request["messages"]
-        for part in (message["content"] if isinstance(message["content"], list) else ())
+        for part in content_of(message)
         if part.get("text", "").startswith("[Attachment")
     ]
 

@@ -83,6 +83,7 @@ async def test_hard_budget_covers_images(attacher: Attacher) -> None:
             await components.tenancy.policies.set(service.tenant_id, Policy(budgets=(budget,)))
 
     await limit("0.02")
+    assert (await attacher.converse("hello", model="openai/gpt-4o-mini", session_id="first")).finished
     data = png(2_000, 2_000)
     turn = await attacher.converse("look", data, model="openai/gpt-4o-mini")
     assert turn.finished
@@ -117,5 +118,5 @@ async def test_unreadable_attachment_costs_nothing(serve: Start, attach: Attach)
 
     assert turn.failure is not None
     assert turn.failure.reason == "STORAGE_UNAVAILABLE"
-    assert (entry.state, entry.cost) == (CallState.SETTLED, 0)
+    assert (entry.state, entry.cost) == (CallState.SETTLED, Decimal(0))
     assert attacher.service.invoice("talk") == []

@@ -1,4 +1,4 @@
-"""Uploads: what is refused leaves nothing, whatever was sent and however it ended."""
+"""Uploads: what is refused leaves nothing, and so does what did not arrive completely."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -56,9 +56,15 @@ async def test_largest_attachment_is_served(attacher: Attacher) -> None:
     data = png(size=20 * MIB - 1000)
     uploaded = await attacher.upload(data, piece=256 * 1024)
     assert (await attacher.download(uploaded.attachment_id))[1] == data
-    query = [{"$match": {"tenant_id": attacher.service.tenant_id}}, {"$project": {"size": {"$bsonSize": "$$ROOT"}}}]
+    pipeline: list[dict[str, Any]] = [
+        {"$match": {"tenant_id": attacher.service.tenant_id}},
+        {"$project": {"size": {"$bsonSize": "$$ROOT"}}},
+    ]
+        {"$match": {"tenant_id": attacher.service.tenant_id}},
+        {"$project": {"size": {"$bsonSize": "$$ROOT"}}},
+    ]
 
-    assert all(each["size"] < MIB for each in attacher.service.database["attachment_chunks"].aggregate(query))
+    assert all(each["size"] < MIB for each in attacher.service.database["attachment_chunks"].aggregate(pipeline))
 
 
 async def test_same_upload_twice_is_stored_once(attacher: Attacher) -> None:
@@ -151,7 +157,7 @@ def _long_ago(service: Service) -> Any:
 
 
 async def test_limits_of_a_tenant(serve: Start, attach: Attach) -> None:
-    """The number of its attachments, uploaded or inline; another tenant has its own; deleted sessions make room."""
+    """The number of its attachments, uploaded or inline; another tenant has its own; a deleted session frees its part."""
     service = await serve(attachments_per_tenant=2)
     attacher, other = attach(service), attach(service.another_tenant())
     await attacher.converse("look", png())
@@ -169,7 +175,7 @@ async def test_limits_of_a_tenant(serve: Start, attach: Attach) -> None:
 
 
 async def test_uploads_share_bounded_memory(serve: Start, attach: Attach) -> None:
-    """A tenant whose uploads wait for their ends has half of it: it is told to retry, and others are served."""
+    """A tenant whose uploads wait for their ends has half of it: its next one is refused with a delay, and others are served."""
     service = await serve(attachment_bytes=MIB, attachment_upload_bytes=2 * MIB)
     attacher, other = attach(service), attach(service.another_tenant())
     done = asyncio.Event()

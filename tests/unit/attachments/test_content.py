@@ -92,7 +92,7 @@ def test_other_bytes_are_refused(data: bytes, expected: str) -> None:
 
 @pytest.mark.parametrize("kind", [b"zTXt", b"iCCP", b"iTXt"])
 def test_text_that_expands_without_end_is_refused(kind: bytes) -> None:
-    """A compressed text of an image, whatever its chunk; one of ordinary size is taken."""
+    """A compressed text of an image, in each kind of chunk; one of ordinary size is taken."""
     before = {b"zTXt": b"note\0\0", b"iCCP": b"note\0\0", b"iTXt": b"note\0\x01\0en\0note\0"}[kind]
     whole = png()
     for size, refused in ((1000, False), (8 * 1024 * 1024, True)):
@@ -124,7 +124,7 @@ def test_document_that_expands_without_end_is_refused() -> None:
 
 
 def test_file_above_the_limit_is_refused() -> None:
-    """By its size alone, whatever it is."""
+    """By its size alone."""
     assert inspect("att_1", png(size=900), ContentLimits(size=2000)).size < 2000
 
 

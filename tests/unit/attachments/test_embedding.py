@@ -9,7 +9,7 @@ import pytest
 from pydantic_core import to_json
 
 from godoty_service.attachments.attachment import PDF, Attachment
-from godoty_service.attachments.blocks import attachment_of, block_of, user_content
+from godoty_service.attachments.blocks import attachment_of, attachments_in, block_of, result_block_of, user_content
 from godoty_service.attachments.chunks import CHUNK
 from godoty_service.attachments.embedding import Embedding, EmbeddingRules, embed, message_part, without_attachments
 from godoty_service.errors import StorageUnavailable
@@ -177,6 +177,26 @@ async def test_failure_while_sending_is_kept() -> None:
         [each async for each in body]
 
     assert isinstance(body.failure, StorageUnavailable)
+
+
+async def test_image_of_a_result_is_embedded_in_it() -> None:
+    """Its block has a text for builds that do not know it; in a summary its name remains."""
+    files = Files(a=png())
+    here = image("a", len(files.contents_by_id["a"]))
+    block = result_block_of(here)
+    result = {"toolUseId": "1", "status": "success", "content": [{"text": "done"}, json.loads(json.dumps(block))]}
+    messages = [{"role": "user", "content": [{"toolResult": result}]}]
+    assert list(attachments_in(messages)) == [here]
+    embedding = await embed(rules(files), messages, [here])
+    text, shown = embedding.messages[0]["content"][0]["toolResult"]["content"]
+    part = message_part(shown)
+    assert part is not None
+
+    assert text == {"text": "done"}
+    assert part["image_url"]["url"].startswith("data:image/png;base64,")
+    assert block["text"] == "[Attachment a, image/png]"
+    (named,) = without_attachments(messages)
+    assert named["content"][0]["toolResult"]["content"] == [{"text": "done"}, {"text": "[Attachment a, image/png]"}]
 
 
 def test_summaries_have_names_alone() -> None:

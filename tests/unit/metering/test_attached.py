@@ -13,8 +13,10 @@ from godoty_service.pricing.unit_prices import UnitPrices
 from godoty_service.pricing.upper_bound import TEMPLATE_TOKENS, upper_bound
 
 # What recordings attach, by words of their names; those that make images attach none.
-_IMAGES = ("can_understand_local_images", "can_understand_remote_images", "image_analysis", "describes_images")
-_IMAGES += ("test_image_prompt", "mixed_multimodal")
+_IMAGES = (
+    *("can_understand_local_images", "can_understand_remote_images", "image_analysis", "describes_images"),
+    *("test_image_prompt", "mixed_multimodal"),
+)
 _FILES = ("pdf", "file_annotation", "document_file_data", "documents_after_system", "mixed_multimodal")
 _LARGE = (2_000, 1_500)  # pixels; the recordings do not say how large their images are
 

@@ -57,6 +57,13 @@ def fields(descriptor: Descriptor | None) -> Iterator[FieldDescriptor]:
             yield from fields(field.message_type)
 
 
+def longest(field: FieldDescriptor) -> Any:
+    """Return the longest value of a field that is no message."""
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return "\U0001d51e" * (TEXT_BYTES // 4 if field.name == "text" else LENGTHS[field.name])
+    return bytes(BYTES[field.name]) if field.type == FieldDescriptor.TYPE_BYTES else -1
+
+
 def full(descriptor: Descriptor) -> Any:
     """Return a message whose fields all have their maximum length, in the widest characters."""
     message = message_factory.GetMessageClass(descriptor)()
@@ -77,11 +84,7 @@ def full(descriptor: Descriptor) -> Any:
             else:
                 getattr(message, field.name).CopyFrom(inner)
             continue
-        value: Any = -1
-        if field.type == FieldDescriptor.TYPE_STRING:
-            value = "\U0001d51e" * (TEXT_BYTES // 4 if field.name == "text" else LENGTHS[field.name])
-        if field.type == FieldDescriptor.TYPE_BYTES:
-            value = bytes(BYTES[field.name])
+        value = longest(field)
         if field.containing_oneof is not None and message.WhichOneof(field.containing_oneof.name) == "inline":
             continue  # the largest of the sources of an attachment
         if field.is_repeated:
