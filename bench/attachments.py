@@ -40,7 +40,7 @@ _TIMEOUT = 120.0  # seconds of a call
 
 
 def image(size: int) -> bytes:
-    """Return a PNG of so many bytes at least."""
+    """Return a PNG of at least this size."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

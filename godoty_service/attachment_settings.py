@@ -44,7 +44,7 @@ class AttachmentSettings(FetchSettings):
         ge=1024 * 1024,
         le=4 * 1024**3,
         description="Bytes of all uploads that the server receives at once, of which one tenant gets at most half;"
-        " others are told to retry.",
+        " others are refused for two seconds.",
     )
     attachment_networks: Networks | None = Field(
         None,

@@ -99,7 +99,7 @@ class AttachmentChunks:
 
 
 def count(size: int) -> int:
-    """Return the number of pieces of so many bytes."""
+    """Return the number of pieces that a content of this size has."""
     return -(-size // CHUNK)
 
 

@@ -29,7 +29,7 @@ class ContentLimits:
 
 
 class ContentInspector:
-    """Checks attachments, the larger ones in threads: they take up to a second of CPU."""
+    """Checks attachments, the larger ones in threads: a check may use a second of CPU."""
 
     def __init__(self, limits: ContentLimits) -> None:
         self.limits = limits

@@ -1,6 +1,6 @@
 """Puts attachments into the requests to a model: as placeholders in the messages, and as base64 in the body.
 
-The bytes are read while the body is sent, piece by piece: a request has one piece in memory, whatever it carries, and
+The bytes are read while the body is sent, piece by piece: a request has one piece in memory, and
 neither the messages nor the bound of the call ever have base64 in them. A second attempt reads them again.
 """
 
@@ -191,7 +191,7 @@ def message_part(block: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def base64_length(size: int) -> int:
-    """Return the length of so many bytes in base64."""
+    """Return the length in base64 of this many bytes."""
     return -(-size // 3) * 4
 
 

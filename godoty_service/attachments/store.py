@@ -152,13 +152,13 @@ class AttachmentStore:
             AttachmentLimit: Too many sessions name it.
         """
         ids = {"_id": attachment_id, "tenant_id": tenant_id}
-        room = {"$or": [{"sessions": session_uid}, {f"sessions.{MAX_SESSIONS - 1}": {"$exists": False}}]}
+        below = {"$or": [{"sessions": session_uid}, {f"sessions.{MAX_SESSIONS - 1}": {"$exists": False}}]}
         change = {
             "$addToSet": {"sessions": session_uid},
             "$set": {"check_time": self._clock() + _CHECK_AFTER},
             "$unset": {"expire_time": ""},
         }
-        before = await self._attachments.find_one_and_update({**ids, **_USABLE, **room}, change, before=True)
+        before = await self._attachments.find_one_and_update({**ids, **_USABLE, **below}, change, before=True)
         if before is not None:
             return session_uid not in before["sessions"]
         await self.get(tenant_id, attachment_id)
