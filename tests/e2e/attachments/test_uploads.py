@@ -154,7 +154,7 @@ def _long_ago(service: Service) -> Any:
 
 
 async def test_limits_of_a_tenant(serve: Start, attach: Attach) -> None:
-    """The number of its attachments, uploaded or inline; another tenant has its own; a deleted session frees its own."""
+    """The number of its attachments, uploaded or inline; another tenant has its own; a deleted session frees it."""
     service = await serve(attachments_per_tenant=2)
     attacher, other = attach(service), attach(service.another_tenant())
     await attacher.converse("look", png())
