@@ -4,6 +4,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
+from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.bootstrap import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
@@ -83,7 +84,8 @@ async def test_hard_budget_covers_images(attacher: Attacher) -> None:
             await components.tenancy.policies.set(service.tenant_id, Policy(budgets=(budget,)))
 
     await limit("0.02")
-    assert (await attacher.converse("hello", model="openai/gpt-4o-mini", session_id="first")).finished
+    few = turn_pb.TurnLimits(max_output_tokens=16)  # the first call under a new budget counts twice
+    assert (await attacher.converse("hello", model="openai/gpt-4o-mini", session_id="first", limits=few)).finished
     data = png(2_000, 2_000)
     turn = await attacher.converse("look", data, model="openai/gpt-4o-mini")
     assert turn.finished
