@@ -25,6 +25,7 @@ from pydantic import SecretStr
 from bench.contenders.contender import clean_environment, python
 from bench.hostile_callbacks import LIMIT, Worst, measured
 from bench.process import Child
+from godoty_service.aio.gc import freeze_gc
 from godoty_service.bootstrap import open_components
 from godoty_service.server import running
 from godoty_service.settings import Settings
@@ -80,8 +81,7 @@ def _steps(client: Client) -> Iterator[tuple[str, Callable[[], Any]]]:
     for number in range(_TURNS):
         attachments: list[dict[str, str]] = []
         if number < _IMAGES:
-            data = image(_SIZE)
-            yield f"upload {number + 1}", lambda data=data: ids.append(client.upload(data))
+            yield f"upload {number + 1}", lambda: ids.append(client.upload(image(_SIZE)))
             attachments = [{"attachment_id": ids[-1]}]
         yield f"turn {number + 1}", lambda n=number, a=attachments: client.converse(f"turn {n}", a)
     yield "read", lambda: client.read(ids[0])
@@ -108,6 +108,7 @@ async def _run() -> bool:
             tenant = await components.tenancy.tenants.create("bench")
             _, key = await components.tenancy.api_keys.issue(tenant.tenant_id, scopes=frozenset(Scope))
         server = await stack.enter_async_context(running(settings))
+        freeze_gc()  # as `serve` does
         worst = stack.enter_context(measured())
         for name, step in _steps(Client(server.address, key)):
             good = await _measure(name, step, worst) and good
