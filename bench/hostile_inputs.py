@@ -28,7 +28,7 @@ METHODS: tuple[MethodDescriptor, ...] = tuple(method for service in SERVICES for
 
 Wrap = Callable[[bytes], bytes]  # puts the bytes of a field into the whole message
 
-HUGE = (256 + 256) * 1024 - 1024  # bytes: the largest message that gRPC lets through, or a little less
+HUGE = (256 + 256 + 1024) * 1024 - 1024  # bytes: the largest message that gRPC lets through, or a little less
 _VARINT, _BYTES, _GROUP, _GROUP_END = 0, 2, 3, 4  # wire types
 _DEEP = 90  # groups in one another: decoders take 100
 _NO_FIELD = 1000  # a number that no message has

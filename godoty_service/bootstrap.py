@@ -10,6 +10,10 @@ from godoty_service.agents.mcp.changes import McpComponents
 from godoty_service.agents.mcp.store import McpServers
 from godoty_service.agents.store import Agents
 from godoty_service.agents.versions import AgentVersions
+from godoty_service.attachment_bootstrap import build_attachments
+from godoty_service.attachments.attachments import Attachments
+from godoty_service.attachments.chunks import AttachmentChunks
+from godoty_service.attachments.store import AttachmentStore
 from godoty_service.budget_bootstrap import BudgetComponents, build_budgets
 from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.budgets.entry_sums import EntrySums
@@ -59,6 +63,8 @@ from godoty_service.users.references import UserReferences
 from godoty_service.users.stored_names import StoredNames
 
 _INDEXED_STORES = (
+    AttachmentStore,
+    AttachmentChunks,
     Agents,
     AgentVersions,
     McpServers,
@@ -102,6 +108,7 @@ class ConversationComponents:
     turn_store: TurnStore
     event_logs: EventLogStore
     deletions: SessionDeletions
+    attachments: Attachments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -287,7 +294,9 @@ def _conversations(
     )
     event_logs = EventLogStore(database.collection(EventLogStore.COLLECTION))
     versions = AgentVersions(database.collection(AgentVersions.COLLECTION))
+    attachments = build_attachments(settings, database, clock)
     return ConversationComponents(
+        attachments=attachments,
         agents=Agents(database.collection(Agents.COLLECTION), versions, clock=clock),
         sessions=sessions,
         leases=leases,
@@ -295,7 +304,12 @@ def _conversations(
         turn_store=turn_store,
         event_logs=event_logs,
         deletions=SessionDeletions(
-            sessions=sessions, leases=leases, messages=messages, turn_store=turn_store, event_logs=event_logs
+            sessions=sessions,
+            leases=leases,
+            messages=messages,
+            turn_store=turn_store,
+            event_logs=event_logs,
+            attachments=attachments.store,
         ),
     )
 

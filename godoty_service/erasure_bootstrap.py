@@ -40,6 +40,7 @@ def _steps(components: Components, patience: timedelta) -> tuple[ErasureStep, ..
         ErasureStep(name="key_revocation", erase=eraser.key_revocation),
         ErasureStep(name="sessions", erase=eraser.sessions),
         ErasureStep(name="messages", erase=eraser.messages),
+        ErasureStep(name="attachments", erase=eraser.attachments),
         ErasureStep(name="turns", erase=eraser.turns),
         ErasureStep(name="users", erase=eraser.users),
         ErasureStep(name="api_keys", erase=eraser.api_keys),
@@ -88,6 +89,11 @@ class _Eraser:
     async def messages(self, tenant_id: str) -> bool:
         """Delete the messages that no session has."""
         await self._conversations.messages.erase(tenant_id)
+        return True
+
+    async def attachments(self, tenant_id: str) -> bool:
+        """Delete the attachments and their bytes, also of uploads that no session has named."""
+        await self._conversations.attachments.store.erase(tenant_id)
         return True
 
     async def turns(self, tenant_id: str) -> bool:

@@ -16,6 +16,7 @@ from godoty.v1 import (
 )
 
 from godoty_service.agents.mcp.toolbox import McpToolbox
+from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.aio.limits import ConcurrencyLimiter
 from godoty_service.bootstrap import Components
@@ -27,12 +28,12 @@ from godoty_service.rpc.admin.service import AdminService, CallAdjuster
 from godoty_service.rpc.agent_service import AgentService
 from godoty_service.rpc.agents import service as agent_definition_service
 from godoty_service.rpc.agents.service import AgentDefinitionService
+from godoty_service.rpc.attachment_codec import RequestLimits
 from godoty_service.rpc.auth_throttle import AuthThrottle, Sources
 from godoty_service.rpc.billing_service import BillingService
 from godoty_service.rpc.interceptor import ServiceInterceptor
 from godoty_service.rpc.keyless import KeylessCalls
 from godoty_service.rpc.listener import ConnectionLimits, bounded_connections, raise_file_limit
-from godoty_service.rpc.validation import FieldLimits
 from godoty_service.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import Tracing
@@ -65,7 +66,7 @@ def build_interceptor(
             streams=settings.tenant_streams,
             others=settings.tenant_calls,
         ),
-        limits=FieldLimits(_DESCRIPTORS, max_text_bytes=settings.max_text_bytes),
+        limits=RequestLimits(_DESCRIPTORS, max_text_bytes=settings.max_text_bytes),
         storage=storage,
         keyless=KeylessCalls(
             sources=sources,
@@ -142,6 +143,8 @@ def _agent_service(
         users=components.users.references,
         catalogue_stale_after=timedelta(seconds=_STALE_INTERVALS * settings.catalogue_refresh),
         clock=components.clock,
+        attachments=conversations.attachments,
+        rules=AddressRules(settings.attachment_allowed_networks),
     )
 
 

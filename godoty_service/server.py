@@ -16,6 +16,7 @@ from opentelemetry.sdk.trace.export import SpanExporter
 from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.tools.registry import built_in_tools
 from godoty_service.aio.gc import freeze_gc
+from godoty_service.attachment_bootstrap import build_file_fetcher
 from godoty_service.bootstrap import Components, open_components
 from godoty_service.call_metrics import CallMetrics
 from godoty_service.cluster.worker import Worker
@@ -45,6 +46,7 @@ from godoty_service.turns.session_deletion import SessionDeletions
 log = structlog.get_logger(__name__)
 
 _MCP_INTERVAL = 5.0  # seconds between two looks at the connections to MCP servers and their lists of tools
+_SWEEP_INTERVAL = 30.0  # seconds between two deletions of attachments that have expired
 _STOP_GRACE = 5.0  # seconds in which calls other than turns may finish
 
 
@@ -120,8 +122,10 @@ async def _start(
     tools = built_in_tools(clock=components.clock, fetcher=fetcher)
     mcp = await stack.enter_async_context(open_toolbox(settings, components.mcp))
     background(stack, mcp.run(_MCP_INTERVAL))
-    schemas = OutputSchemas()
-    turns = start_turns(stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp, schemas=schemas)
+    files, schemas = build_file_fetcher(settings), OutputSchemas()
+    turns = start_turns(
+        stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp, schemas=schemas, fetch_file=files
+    )
     interceptor = build_interceptor(settings, components, storage=storage, metrics=metrics, tracing=tracing)
     server = build_server(
         settings,
@@ -191,6 +195,8 @@ async def _start_loops(
     await components.users.stored_names.look_for_old_servers()
     background(stack, components.users.stored_names.run(settings.rollup_interval))
     background(stack, components.users.references.run())
+    attachments, lists = components.conversations.attachments, components.conversations.sessions.lists
+    background(stack, attachments.run(_SWEEP_INTERVAL, lists.existing))
     stack.push_async_callback(components.user_erasure.stop)
     background(stack, components.user_erasure.run(settings.heartbeat))
     background(stack, count_entries(components.accounting.ledger, call_metrics))

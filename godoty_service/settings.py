@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
-from godoty_service.fetch_settings import FetchSettings
+from godoty_service.attachment_settings import AttachmentSettings
 from godoty_service.ids import key_id_of
 from godoty_service.setting_types import (
     BaseUrl,
@@ -28,13 +28,14 @@ LogLevel = Annotated[
 ]
 _MIN_LEASE_HEARTBEATS = 2  # a late heartbeat must not end a lease
 _OTHER_FIELDS = 256 * 1024  # bytes of all fields of a request but its text: the definition of an agent, variables
+_INLINE = 1024 * 1024  # bytes of the attachments in a request
 # Seconds. With the 3 for which a key is cached, and half of one for the read, it makes the 5 within which a turn of a
 # revoked key or of a suspended tenant makes no further model call.
 _LONGEST_KEY_WATCH = 1.5
 _SHORTEST_ERASURE_DELAY = 30  # seconds: by then all servers know of a deletion, and what they had begun has ended
 
 
-class Settings(FetchSettings):
+class Settings(AttachmentSettings):
     """All settings, read from variables with the prefix `GODOTY_` unless a setting names another.
 
     Each number has a range; `environment.py` describes the values that a setting takes.
@@ -292,8 +293,8 @@ class Settings(FetchSettings):
 
     @property
     def max_request_bytes(self) -> int:
-        """Bytes of the largest request: the largest text, and 256 KiB for all other fields."""
-        return self.max_text_bytes + _OTHER_FIELDS
+        """Bytes of the largest request: the largest text, 1 MiB of attachments, and 256 KiB for all other fields."""
+        return self.max_text_bytes + _INLINE + _OTHER_FIELDS
 
     @property
     def openrouter_key_id(self) -> str:
@@ -337,7 +338,7 @@ class Settings(FetchSettings):
 
 def contradictions(settings: Settings) -> list[str]:
     """Return the contradictions between settings, one line each, which names the variable."""
-    checks = (_lease, _usage_pieces, _provider_in_clear, _metrics_listen, _encryption_keys)
+    checks = (_lease, _usage_pieces, _uploads, _provider_in_clear, _metrics_listen, _encryption_keys)
     return [line for check in checks if (line := check(settings)) is not None]
 
 
@@ -356,6 +357,15 @@ def _usage_pieces(settings: Settings) -> str | None:
     return (
         f"GODOTY_USAGE_PIECE_ENTRIES: got {settings.usage_piece_entries}, takes at most GODOTY_USAGE_MAX_ENTRIES"
         f" ({settings.usage_max_entries})."
+    )
+
+
+def _uploads(settings: Settings) -> str | None:
+    if settings.attachment_upload_bytes >= 2 * settings.attachment_bytes:
+        return None
+    return (
+        f"GODOTY_ATTACHMENT_UPLOAD_BYTES: got {settings.attachment_upload_bytes}, takes at least twice"
+        f" GODOTY_ATTACHMENT_BYTES ({settings.attachment_bytes}): a tenant gets half of it."
     )
 
 

@@ -9,6 +9,7 @@ from strands.types.tools import AgentTool
 from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.profile import AgentDefaults
+from godoty_service.attachments.attachments import Fetch
 from godoty_service.bootstrap import Components
 from godoty_service.call_metrics import CallMetrics
 from godoty_service.openrouter.chunk import AnswerLimits
@@ -38,6 +39,7 @@ def start_turns(
     tools: Mapping[str, AgentTool],
     mcp: McpToolbox,
     schemas: OutputSchemas,
+    fetch_file: Fetch,
 ) -> TurnService:
     """Build the turn service, and start the loops that monitor its turns.
 
@@ -50,6 +52,7 @@ def start_turns(
         tools: The tools of the server, by name.
         mcp: The tools of the tenants' MCP servers.
         schemas: The output schemas of agents.
+        fetch_file: Fetches the file at a URL for a tenant.
     """
     conversations, replicas = components.conversations, components.replicas
     log_flusher = EventLogFlusher(
@@ -68,6 +71,7 @@ def start_turns(
         tools=tools,
         mcp=mcp,
         schemas=schemas,
+        fetch_file=fetch_file,
     )
     turns = _turn_service(settings, components, dependencies, recovery)
     background(stack, provider.read_pacer.run(turns.beginning))
@@ -105,6 +109,7 @@ def _dependencies(
     tools: Mapping[str, AgentTool],
     mcp: McpToolbox,
     schemas: OutputSchemas,
+    fetch_file: Fetch,
 ) -> TurnDependencies:
     conversations, accounting, tenancy = components.conversations, components.accounting, components.tenancy
     return TurnDependencies(
@@ -130,6 +135,8 @@ def _dependencies(
         tools=tools,
         mcp=mcp,
         schemas=schemas,
+        attachments=conversations.attachments,
+        fetch_file=fetch_file,
         defaults=_defaults(settings),
         observer=observer,
         clock=components.clock,
@@ -151,6 +158,8 @@ def _defaults(settings: Settings) -> TurnDefaults:
             drain_seconds=settings.answer_drain,
         ),
         agent=AgentDefaults(window_size=settings.history_messages, summarize=settings.history_summary),
+        attachment_bytes=settings.attachment_request_bytes,
+        pdf_parser=settings.pdf_parser,
     )
 
 

@@ -4,6 +4,8 @@ import hashlib
 import json
 from typing import Any
 
+from openrouter_sandbox.media import InvalidMedia, Media, take_media
+
 
 class RequestError(Exception):
     """A request that cannot be served; the response has this status and OpenRouter's error body."""
@@ -18,11 +20,15 @@ class RequestError(Exception):
 class Conversation:
     """A chat-completions body. Only the fields that the sandbox reads are validated.
 
+    Args:
+        body: The body.
+        media: Its images and files, if they were taken from it before; None: they are taken now.
+
     Raises:
         RequestError: 400 for an invalid body.
     """
 
-    def __init__(self, body: Any) -> None:
+    def __init__(self, body: Any, *, media: list[Media] | None = None) -> None:
         if not isinstance(body, dict):
             raise RequestError(400, "Input is not a JSON object")
         messages = body.get("messages")
@@ -33,13 +39,18 @@ class Conversation:
         offered: list[dict[str, Any]] = body.get("tools") or []
         self.tools = [tool for tool in offered if tool.get("type", "function") == "function"]
         self.server_tools = [tool for tool in offered if tool.get("type", "function") != "function"]
+        try:  # before the rest is read: what remains of the body is text
+            self.media = take_media(messages) if media is None else media
+        except InvalidMedia as error:
+            raise RequestError(400, f"Invalid image or file: {error}") from None
         self._last_user = max((n for n, m in enumerate(messages) if m.get("role") == "user"), default=-1)
 
     def without(self, parameters: frozenset[str]) -> "Conversation":
         """Return the request as a provider gets it that ignores some parameters."""
         if parameters.isdisjoint(self.body):
             return self
-        return Conversation({name: value for name, value in self.body.items() if name not in parameters})
+        body = {name: value for name, value in self.body.items() if name not in parameters}
+        return Conversation(body, media=self.media)
 
     @property
     def candidates(self) -> list[str]:
@@ -82,7 +93,7 @@ class Conversation:
 
     @property
     def prompt_tokens(self) -> int:
-        """The prompt's size: one token per 4 UTF-8 bytes of the messages and tools as JSON, rounded up."""
+        """The size of the prompt's text: one token per 4 UTF-8 bytes of the messages and tools as JSON, rounded up."""
         offered = self.body.get("tools")
         size = _json_size(self.messages) + (_json_size(offered) if offered else 0)
         return -(-size // 4)

@@ -63,6 +63,7 @@ class RequestHandler:
         conversation = conversation.without(endpoint.ignored)
         self._check_context(conversation, model)
         check_server_tools(conversation)
+        _check_inputs(conversation, model)
         check_strictly(conversation, self._state.billing.settings.strict)
         if await self._answered_with_error(scenario, endpoint):
             return
@@ -139,3 +140,9 @@ class RequestHandler:
             await self.connection.write(part)
             await asyncio.sleep(delay)
         await self.connection.end()
+
+
+def _check_inputs(conversation: Conversation, model: Model) -> None:
+    """Raise RequestError (404), as OpenRouter does, if the model takes no images; files are parsed to text."""
+    if any(each.kind == "image" for each in conversation.media) and "image" not in model.inputs:
+        raise RequestError(404, "No endpoints found that support image input")

@@ -23,6 +23,7 @@ from godoty_service.ledger.totals import Totals, totals_of_entries
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.open_call import CallDependencies, OpenCall, notify_observer
 from godoty_service.metering.shielded_writes import ShieldedWrites
+from godoty_service.pricing.attached import NOTHING_ATTACHED, AttachedInput
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.planned_call import PlannedCall
 from godoty_service.pricing.server_tools import ServerToolUse
@@ -162,6 +163,7 @@ class TurnMeter:
         purpose: CallPurpose,
         agent: CallingAgent | None = None,
         server_tools: Sequence[ServerToolUse] = (),
+        attached: AttachedInput = NOTHING_ATTACHED,
     ) -> OpenCall:
         """Insert an entry durably; only then may its request be sent.
 
@@ -171,7 +173,7 @@ class TurnMeter:
         Args:
             model: The requested model.
             fallback_models: The models that may serve instead.
-            request_bytes: The length of the request.
+            request_bytes: The length of the request, without images and documents.
             max_output_tokens: The output limit of the turn and its model. The remainder of a budget or of
                 `max_cost_usd` may lower it: the request carries the `output_limit` of the call.
             max_price: `provider.max_price` as the request carries it.
@@ -179,6 +181,7 @@ class TurnMeter:
             purpose: What the answer is for.
             agent: The agent that makes the call; None: the turn's own.
             server_tools: What the request may use of tools that the provider runs.
+            attached: What images and documents of the request count.
 
         Raises:
             StorageUnavailable: The entry could not be inserted: the request must not be sent.
@@ -196,6 +199,7 @@ class TurnMeter:
                 max_output_tokens=limit,
                 max_price=max_price,
                 server_tools=server_tools,
+                attached=attached,
             )
 
         async def attempt_open() -> OpenCall | None:

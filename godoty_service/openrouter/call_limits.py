@@ -11,6 +11,19 @@ class ModelCallsSpent(Exception):
     """The turn, or the sub-agent, may make no further model call."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallTerms:
+    """The limits of one call, from the budgets at the time of the call.
+
+    Attributes:
+        max_output_tokens: Largest number of output tokens; None: unbounded.
+        provider: Routing preferences that bound the price, with `max_price`; None: the price is unbounded.
+    """
+
+    max_output_tokens: int | None = None
+    provider: dict[str, Any] | None = None
+
+
 @dataclass(slots=True)
 class Limit:
     """What one agent, with those that it calls, may still use. None: unlimited.

@@ -1,13 +1,18 @@
-"""The seam between the model and its accounting, as protocols that the `metering` package implements.
+"""The seam between the model and its accounting: protocols that the `metering` package implements, and how calls end.
 
 `openrouter` and `metering` do not import each other: `turns` passes a `TurnMeter` to the model.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from godoty_service.errors import GodotyError
+import openai
+
+from godoty_service.errors import GodotyError, ProviderError
 from godoty_service.ledger.entries import CallPurpose, ModelCall
+from godoty_service.openrouter import errors
+from godoty_service.openrouter.stream_decoder import StreamDecoder
+from godoty_service.pricing.attached import NOTHING_ATTACHED, AttachedInput
 from godoty_service.pricing.server_tools import ServerToolUse
 
 
@@ -67,9 +72,38 @@ class Meter(Protocol):
         attempt: int,
         purpose: CallPurpose,
         server_tools: Sequence[ServerToolUse] = (),
+        attached: AttachedInput = NOTHING_ATTACHED,
     ) -> OpenCall:
         """Insert an entry durably; only then may its request be sent.
 
         Raises:
             StorageUnavailable: The entry could not be inserted: the request must not be sent.
         """
+
+
+async def close_answered(call: OpenCall, decoder: StreamDecoder) -> Any:
+    """Close a call with its answer; an answer that is an error alone is a rejection, with any HTTP status."""
+    if isinstance(decoder.error, ProviderError) and decoder.refused:
+        return await call.refused(decoder.error)
+    return await call.answered(
+        usage=decoder.final_usage,
+        served_model=decoder.served_model,
+        provider=decoder.provider,
+        finish_reason=decoder.finish_reason,
+        error=decoder.error,
+    )
+
+
+async def close_unanswered(call: OpenCall, failure: Exception, error: GodotyError) -> Any:
+    """Close a call whose request failed: it was never sent, was rejected by the provider, or its outcome is unknown.
+
+    A provider that has got no whole request, because an attachment could not be read, has made no answer.
+    """
+    if not call.sent:
+        return await call.void(error)
+    if errors.is_free_rejection(failure) or not isinstance(error, ProviderError):
+        return await call.refused(error)
+    if isinstance(failure, openai.APIStatusError) and (found := errors.generation_id(failure.response.headers)):
+        call.set_generation_id(found)
+    usage = errors.usage_of(failure)
+    return await call.answered(usage=usage, served_model=None, provider=None, finish_reason=None, error=error)

@@ -19,6 +19,7 @@ from godoty_service.pricing.token_usage import PIPELINE_COST
 Document = dict[str, Any]
 
 DONE = (b"[DONE]", b"DONE")
+_MAX_TOKENS = 10**9  # of one call, for Strands' limits
 _MAX_COUNT = 10**12  # a larger counter is an error of the provider
 _MAX_TOKENS = 10**9  # of one call, for Strands' limits
 _MAX_AMOUNT = 10**6  # USD; the same

@@ -9,6 +9,8 @@ import httpx2 as httpx
 from openai import APIConnectionError, APIStatusError, APITimeoutError, AsyncOpenAI
 from pydantic_core import to_json
 
+from godoty_service.attachments.embedding import EmbeddedBody, Embedding
+from godoty_service.errors import GodotyError
 from godoty_service.openrouter.read_pacer import ReadPacer
 from godoty_service.openrouter.transport import (
     ENCODINGS,
@@ -33,6 +35,32 @@ class ErrorBodyLimits:
 
     size: int = 1024 * 1024
     seconds: float = 5.0
+
+
+class RequestBody:
+    """The body of a request for a completion.
+
+    Attributes:
+        content: Its bytes.
+        may_have_fees: It may cost more than its tokens.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], embedding: Embedding | None = None) -> None:
+        """Encode it.
+
+        Args:
+            fields: The request.
+            embedding: The attachments for which it has placeholders; None: none.
+        """
+        encoded = to_json(fields)
+        self.may_have_fees = _may_have_fees(fields)
+        self._embedded = embedding.body(encoded) if embedding is not None else None
+        self.content: bytes | EmbeddedBody = self._embedded or encoded
+
+    @property
+    def failure(self) -> GodotyError | None:
+        """Why it was not sent completely: an attachment could not be read. None: another reason, or it was."""
+        return self._embedded.failure if self._embedded is not None else None
 
 
 class OpenRouterClient:
@@ -73,7 +101,7 @@ class OpenRouterClient:
         )
 
     async def complete(
-        self, body: Mapping[str, Any], *, on_sending: Callable[[], None] | None = None
+        self, body: "Mapping[str, Any] | RequestBody", *, on_sending: Callable[[], None] | None = None
     ) -> httpx.Response:
         """Request a completion, without retries; return the response when its headers have arrived.
 
@@ -86,10 +114,11 @@ class OpenRouterClient:
             openai.APIStatusError: The response is an error; its body is read within `ErrorBodyLimits`.
         """
         url = f"{self._base_url}/chat/completions"
-        headers = {**self._headers, **_METADATA} if _may_have_fees(body) else self._headers
+        request = body if isinstance(body, RequestBody) else RequestBody(body)
+        headers = {**self._headers, **_METADATA} if request.may_have_fees else self._headers
         try:
             response = await self._transport.send(
-                "POST", url, headers=headers, content=to_json(body), limits=self._limits, on_sending=on_sending
+                "POST", url, headers=headers, content=request.content, limits=self._limits, on_sending=on_sending
             )
         except httpx.TimeoutException as error:
             raise APITimeoutError(httpx.Request("POST", url)) from error
@@ -115,10 +144,12 @@ class OpenRouterClient:
 
 
 def _may_have_fees(body: Mapping[str, Any]) -> bool:
-    """Return whether a request may cost more than its tokens: it offers server tools, or a model that searches."""
+    """Return whether a request may cost more than its tokens: for server tools, plugins, or a model that searches."""
     models = (body.get("model"), *body.get("models", ()))
-    return any(tool["type"] != "function" for tool in body.get("tools", ())) or any(
-        isinstance(model, str) and model.endswith(":online") for model in models
+    return (
+        "plugins" in body
+        or any(tool["type"] != "function" for tool in body.get("tools", ()))
+        or any(isinstance(model, str) and model.endswith(":online") for model in models)
     )
 
 

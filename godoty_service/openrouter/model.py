@@ -5,7 +5,6 @@ import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
 from math import ceil
 from typing import Any, NoReturn, cast
 
@@ -13,23 +12,25 @@ import httpx2 as httpx
 import openai
 from pydantic_core import to_json
 from strands.models.openai import OpenAIModel
-from strands.types.content import Message, Messages, SystemContentBlock
+from strands.types.content import ContentBlock, Message, Messages, SystemContentBlock
 from strands.types.event_loop import Metrics
 from strands.types.exceptions import ContextWindowOverflowException
 from strands.types.streaming import StreamEvent
 from strands.types.tools import ToolChoice, ToolSpec
 
+from godoty_service.attachments.embedding import Embedding, EmbeddingRules, message_part, replace_attachments
 from godoty_service.errors import ContextWindowExceeded, GodotyError, ModelUnavailable, ProviderError, TurnTooLarge
 from godoty_service.ledger.entries import CallPurpose
 from godoty_service.openrouter import errors
-from godoty_service.openrouter.call_limits import CallLimits, Reservation, fit_reasoning
-from godoty_service.openrouter.call_recorder import Meter, OpenCall
+from godoty_service.openrouter.call_limits import CallLimits, CallTerms, Reservation, fit_reasoning
+from godoty_service.openrouter.call_recorder import Meter, OpenCall, close_answered, close_unanswered
 from godoty_service.openrouter.chunk import AnswerLimits, strands_usage
-from godoty_service.openrouter.client import OpenRouterClient
+from godoty_service.openrouter.client import OpenRouterClient, RequestBody
 from godoty_service.openrouter.message_normalizer import BLANK_TEXT, MAKER, MessageNormalizer
 from godoty_service.openrouter.reasoning_details import details_of, maker_of
 from godoty_service.openrouter.response_reader import ResponseReader
 from godoty_service.openrouter.stream_decoder import Listener, StreamDecoder
+from godoty_service.pricing.attached import NOTHING_ATTACHED
 from godoty_service.pricing.parameter_support import ParameterSupport
 from godoty_service.pricing.server_tools import NO_OFFER, ServerToolOffer
 
@@ -37,19 +38,6 @@ LISTENER = "listener"  # in the invocation state: receives the answers to the ag
 MAX_ATTEMPTS = 3
 _CUT: StreamEvent = {"messageStop": {"stopReason": "max_tokens"}}
 _MAX_WAIT = 20.0  # seconds; no retry follows a longer `Retry-After`
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallTerms:
-    """The limits of one call, from the budgets at the time of the call.
-
-    Attributes:
-        max_output_tokens: Largest number of output tokens; None: unbounded.
-        provider: Routing preferences that bound the price, with `max_price`; None: the price is unbounded.
-    """
-
-    max_output_tokens: int | None = None
-    provider: dict[str, Any] | None = None
 
 
 class OpenRouterModel(OpenAIModel):
@@ -85,6 +73,7 @@ class OpenRouterModel(OpenAIModel):
         provider: dict[str, Any] | None = None,
         supported_parameters: frozenset[str] = frozenset(),
         limits: AnswerLimits | None = None,
+        embedding: Callable[[], EmbeddingRules] | None = None,
     ) -> None:
         """Build the model.
 
@@ -108,6 +97,7 @@ class OpenRouterModel(OpenAIModel):
             provider: Routing preferences, in OpenRouter's form.
             supported_parameters: The parameters that providers may be required to support (`ParameterSupport`).
             limits: Bounds of what is retained of an answer.
+            embedding: Returns what requests may carry beside text; None: notes take the place of attachments.
         """
         super().__init__(client=client.openai, model_id=model, context_window_limit=context_window)
         self._client = client
@@ -124,6 +114,7 @@ class OpenRouterModel(OpenAIModel):
         self._provider = provider
         self._support = ParameterSupport(supported_parameters)
         self._limits = limits or AnswerLimits()
+        self._embedding = embedding
         self._extra = {
             **({"models": [model, *fallback_models]} if fallback_models else {}),
             **({"user": user} if user else {}),
@@ -151,12 +142,14 @@ class OpenRouterModel(OpenAIModel):
 
         Raises:
             ProviderError: The provider failed, and a retry failed or was not possible.
-            StorageUnavailable: The ledger entry could not be inserted; nothing was sent.
+            StorageUnavailable: The ledger entry could not be inserted, or an attachment not read; nothing was sent.
             ModelCallsSpent: No model call is left.
             MaxTokensReachedException: No output tokens are left.
         """
-        request = self._request(messages, tool_specs, system_prompt, tool_choice, system_prompt_content)
         listener: Listener | None = (invocation_state or {}).get(LISTENER)
+        shown, embedding = await replace_attachments(messages, None if listener is None else self._embedding)
+        request = self._request(shown, tool_specs, system_prompt, tool_choice, system_prompt_content)
+        request |= embedding.fields if embedding is not None else {}
         if listener is not None:
             self._add_own_fields(request)
             self._call_limits.take_call()
@@ -165,7 +158,7 @@ class OpenRouterModel(OpenAIModel):
                 listener, limits=self._limits, taken_ids=lambda: _tool_call_ids(messages), secrets=self._secrets
             )
             try:
-                async with aclosing(self._attempt(request, attempt, decoder, listener)) as events:
+                async with aclosing(self._attempt(request, attempt, decoder, listener, embedding)) as events:
                     async for event in events:
                         yield event
             except ContextWindowExceeded as error:
@@ -209,17 +202,21 @@ class OpenRouterModel(OpenAIModel):
         while self._readers:
             await self._readers.pop().aclose()
 
-    async def _open(self, request: dict[str, Any], attempt: int, reserved: Reservation | None) -> OpenCall:
+    async def _open(
+        self, request: dict[str, Any], attempt: int, reserved: Reservation | None, embedding: Embedding | None
+    ) -> OpenCall:
         """Insert a call into the ledger, and set its limits in the request.
 
         Args:
             request: The request.
             attempt: Its number among those for one answer, from 1.
             reserved: Its output tokens; None: it is a side call, such as a summary.
+            embedding: Its attachments, for which it has placeholders.
         """
         side, size = reserved is None, len(to_json(request))
+        attached = embedding.bound if embedding is not None else NOTHING_ATTACHED
         remaining = self._side_output if reserved is None else reserved.tokens
-        terms = await self._call_terms(size) if self._call_terms is not None else CallTerms()
+        terms = await self._call_terms(size + attached.tokens) if self._call_terms is not None else CallTerms()
         bounds = (remaining, None if side else self._call_output, terms.max_output_tokens)
         limit = min((each for each in bounds if each is not None), default=None)
         call = await self._meter.open(
@@ -231,26 +228,33 @@ class OpenRouterModel(OpenAIModel):
             attempt=attempt,
             purpose=CallPurpose.SUMMARY if side else self.purpose,
             server_tools=() if side else self._server_tools.uses,
+            attached=attached,
         )
         if reserved is not None:
             reserved.lower(call.output_limit)
         request |= {"max_tokens": call.output_limit} if call.output_limit else {}
         fit_reasoning(request)
-        preferred = {**request.pop("provider", {}), **(terms.provider or self._provider or {})}
-        routing = self._support.routing(request, preferred)
+        own = {} if side else self._parameters.get("provider", {})
+        routing = self._support.routing(request, {**own, **(terms.provider or self._provider or {})})
+        request.pop("provider", None)  # of the attempt before
         request |= {"provider": routing} if routing else {}
         return call
 
     async def _attempt(
-        self, request: dict[str, Any], attempt: int, decoder: StreamDecoder, listener: Listener | None
+        self,
+        request: dict[str, Any],
+        attempt: int,
+        decoder: StreamDecoder,
+        listener: Listener | None,
+        embedding: Embedding | None,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Open a call, send its request and stream its answer."""
         reserved = await self._call_limits.reserve() if listener is not None else None
         try:
-            call = await self._open(request, attempt, reserved)
+            call = await self._open(request, attempt, reserved, embedding)
             if listener is not None:
                 listener.on_request()
-            async with aclosing(self._send(call, request, decoder, reserved)) as events:
+            async with aclosing(self._send(call, request, decoder, reserved, embedding)) as events:
                 async for event in events:
                     yield event
         finally:
@@ -258,18 +262,24 @@ class OpenRouterModel(OpenAIModel):
                 reserved.release()
 
     async def _send(
-        self, call: OpenCall, request: dict[str, Any], decoder: StreamDecoder, reserved: Reservation | None
+        self,
+        call: OpenCall,
+        request: dict[str, Any],
+        decoder: StreamDecoder,
+        reserved: Reservation | None,
+        embedding: Embedding | None,
     ) -> AsyncGenerator[StreamEvent, None]:
         """Send one request and stream its answer; the call is closed before the last event or the error."""
         error: GodotyError | None = None
         closing: list[StreamEvent] = []
         metrics = Metrics(latencyMs=0)
         start_time = time.monotonic()
+        body = RequestBody({**request, **self._extra}, embedding)
         try:
-            response = await self._client.complete({**request, **self._extra}, on_sending=call.sending)
+            response = await self._client.complete(body, on_sending=call.sending)
         except (openai.APIError, httpx.HTTPError) as failure:
-            error = errors.from_exception(failure, secrets=self._secrets)
-            entry = await _close_unanswered(call, failure, error)
+            error = body.failure or errors.from_exception(failure, secrets=self._secrets)
+            entry = await close_unanswered(call, failure, error)
         else:
             reader = ResponseReader(call, response, decoder, drain_seconds=self._limits.drain_seconds)
             self._readers.add(reader)
@@ -279,13 +289,13 @@ class OpenRouterModel(OpenAIModel):
                         yield event
             except asyncio.CancelledError:
                 if decoder.usage is not None:  # its cost is known, even though the answer is not complete
-                    await _close_answered(call, decoder)
+                    await close_answered(call, decoder)
                 raise
             self._readers.discard(reader)
             metrics = _metrics(start_time, first_time=reader.first_output_time, end_time=time.monotonic())
             closing = _closing(decoder, self._maker(decoder.served_model))
             error = decoder.error
-            entry = await _close_answered(call, decoder)
+            entry = await close_answered(call, decoder)
         yield cast("StreamEvent", {"modelCall": entry})
         if error is not None:
             if isinstance(error, ModelUnavailable):
@@ -326,6 +336,11 @@ class OpenRouterModel(OpenAIModel):
             request["tools"] = [*request.get("tools", ()), *tools]
 
     @classmethod
+    def format_request_message_content(cls, content: ContentBlock, **kwargs: Any) -> dict[str, Any]:
+        """Format a content block as Strands does, and one with an attachment's placeholder."""
+        return message_part(content) or super().format_request_message_content(content, **kwargs)
+
+    @classmethod
     def _format_regular_messages(cls, messages: Messages, **kwargs: Any) -> list[dict[str, Any]]:
         """Format messages as Strands does, and restore the `reasoning_details` of each answer."""
         formatted: list[dict[str, Any]] = []
@@ -352,31 +367,6 @@ def _closing(decoder: StreamDecoder, maker: str) -> list[StreamEvent]:
 
 def _tool_call_ids(messages: Messages) -> set[str]:
     return {block["toolUse"]["toolUseId"] for message in messages for block in message["content"] if "toolUse" in block}
-
-
-async def _close_answered(call: OpenCall, decoder: StreamDecoder) -> Any:
-    """Close a call with its answer; an answer that is an error alone is a rejection, with any HTTP status."""
-    if isinstance(decoder.error, ProviderError) and decoder.refused:
-        return await call.refused(decoder.error)
-    return await call.answered(
-        usage=decoder.final_usage,
-        served_model=decoder.served_model,
-        provider=decoder.provider,
-        finish_reason=decoder.finish_reason,
-        error=decoder.error,
-    )
-
-
-async def _close_unanswered(call: OpenCall, failure: Exception, error: ProviderError) -> Any:
-    """Close a call whose request failed: it was never sent, was rejected by the provider, or its outcome is unknown."""
-    if not call.sent:
-        return await call.void(error)
-    if errors.is_free_rejection(failure):
-        return await call.refused(error)
-    if isinstance(failure, openai.APIStatusError) and (found := errors.generation_id(failure.response.headers)):
-        call.set_generation_id(found)
-    usage = errors.usage_of(failure)
-    return await call.answered(usage=usage, served_model=None, provider=None, finish_reason=None, error=error)
 
 
 def _wait(error: ProviderError, attempt: int) -> float | None:

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import httpx2 as httpx
@@ -42,6 +42,17 @@ _ERRORS: tuple[tuple[type[BaseException], type[httpx.TransportError]], ...] = (
 
 class UnreadableBody(ValueError):
     """The body is larger than allowed, or its encoding is unknown or broken."""
+
+
+class SizedBody(Protocol):
+    """A body that is read while it is sent."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield its pieces."""
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
@@ -77,7 +88,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         url: str,
         *,
         headers: Mapping[str, str],
-        content: bytes,
+        content: "bytes | SizedBody",
         limits: aiohttp.ClientTimeout,
         on_sending: Callable[[], None] | None = None,
     ) -> httpx.Response:
@@ -89,13 +100,15 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             method: The HTTP method.
             url: The absolute URL.
             headers: All headers but those of the connection.
-            content: The body; may be empty.
+            content: The body; may be empty, or read while it is sent.
             limits: Times for connecting, and for the silence of the response.
             on_sending: Called before the first byte is sent; if it raises, nothing is sent.
 
         Raises:
             httpx.TransportError: The request failed.
         """
+        if not isinstance(content, bytes):  # without its length, it would be sent in chunks
+            headers = {**headers, "content-length": str(content.size)}
         with _translate_errors():
             response = await self._open().request(
                 method,
@@ -288,7 +301,7 @@ async def decoded(response: httpx.Response, *, piece: int = _PIECE) -> AsyncIter
             continue
         rest = data
         decoder = decoder or _decoder(encoding, data)
-        while rest:
+        while rest and not decoder.eof:  # after its end the tail does not change
             try:
                 some, rest = decoder.decompress(rest, piece), decoder.unconsumed_tail
             except zlib.error as error:

@@ -189,6 +189,11 @@ class Catalogue:
         """Return whether a request may name this model."""
         return bool(self._by_id(model) or self._family(model) or self._unlisted_entry(model))
 
+    def takes(self, model: str, kind: str) -> bool:
+        """Return whether a prompt of a model may contain a kind of input; True if the listing does not state it."""
+        stated = [self.abilities[offer.id].inputs for offer in self.offers(model) if offer.id in self.abilities]
+        return all(kind in inputs for inputs in stated if inputs)
+
     def offers(self, model: str) -> tuple[CatalogueModel, ...]:
         """Return every entry whose price may apply to a request: an alias has its own beside its target's."""
         found = self.find(model)

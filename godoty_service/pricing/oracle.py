@@ -15,6 +15,7 @@ from godoty_service.aio.periodic import run_every
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import GodotyError, ProviderError, provider_message
 from godoty_service.mongo.collection import Collection, Document, Index
+from godoty_service.pricing.attached import NOTHING_ATTACHED, AttachedInput, attached_input
 from godoty_service.pricing.catalogue import Catalogue, CatalogueModel, Endpoint
 from godoty_service.pricing.effective_prices import Priced, price_call, priced_model, priced_offers
 from godoty_service.pricing.listing_checks import check_priced, check_shrink
@@ -204,15 +205,17 @@ class PricingOracle:
         max_output_tokens: int | None,
         max_price: Mapping[str, str] | None = None,
         server_tools: Sequence[ServerToolUse] = (),
+        attached: AttachedInput = NOTHING_ATTACHED,
     ) -> Decimal | None:
         """Return the upper bound of a request's cost for any of the models; None: it is not known.
 
         Args:
             models: The model and its fallbacks.
-            request_bytes: The length of the request.
+            request_bytes: The length of the request, without images and documents.
             max_output_tokens: The output limit that the request carries.
             max_price: `provider.max_price` as the request carries it; None: it carries none.
             server_tools: What the request may use of server tools.
+            attached: What images and documents count, as `attached` returns it.
         """
         tools = self._server_tools.bound(server_tools) if server_tools else NO_SERVER_TOOLS
         if tools is None:
@@ -228,11 +231,18 @@ class PricingOracle:
             endpoint_prices=[prices for prices in known if prices is not None],
             max_price=None if max_price is None else _per_token(max_price),
             server_tools=tools,
+            attached=attached,
         )
 
     def unbounded_tools(self, server_tools: Sequence[ServerToolUse]) -> list[str]:
         """Return the server tools that have no finite bound, as errors name them."""
         return [each.label for each in server_tools if self._server_tools.is_unbounded(each)]
+
+    def attached(
+        self, models: tuple[str, ...], *, images: Sequence[tuple[int, int]], pages: Sequence[int], parser: str
+    ) -> AttachedInput:
+        """Return what images and documents count for a request to these models, as `attached_input` does."""
+        return attached_input(self._listed(models), images=images, pages=pages, parser=parser)
 
     def output_limit(self, models: tuple[str, ...], *, request_bytes: int) -> int | None:
         """Return the largest output limit that all of these models accept; None: it is not known."""

@@ -7,12 +7,13 @@ context length; reasoning is part of it, but below a limit of 2,048 the least re
 top. With `provider.max_price`, its two prices count together. Every override that could apply, at any time, counts, and
 so does the dearest of all given models and providers: the bound holds for any of them.
 
-With server tools a request has several answers: `server_tools.py` has what they and the tools' fees can add.
+With server tools a request has several answers: `server_tools.py` has what they and the tools' fees can add. Images and
+documents are no text: they count as `attached.py` says, at the dearest rate and in the input of every answer, and their
+bytes are not part of the request's.
 
-It does not cover fees without a counter (plugins, PDF OCR), pictures, video and files that the request references or
-embeds (they are no text), service tiers, providers whose prices were not given (let the request carry
-`provider.max_price`), a normalising tokenizer that lengthens the text first, or the last bits that a provider loses by
-adding in binary.
+It does not cover fees without a counter (plugins other than the parser of documents), video, service tiers, providers
+whose prices were not given (let the request carry `provider.max_price`), a normalising tokenizer that lengthens the
+text first, or the last bits that a provider loses by adding in binary.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,7 @@ from decimal import Decimal, DecimalException
 from itertools import count
 
 from godoty_service.pricing import money
+from godoty_service.pricing.attached import NOTHING_ATTACHED, AttachedInput
 from godoty_service.pricing.catalogue import CatalogueModel, Endpoint, EndpointPrices
 from godoty_service.pricing.server_tools import NO_SERVER_TOOLS, ServerToolBound
 from godoty_service.pricing.unit_prices import UnitPrices
@@ -50,11 +52,12 @@ def upper_bound(
     audio_input: bool = False,
     max_price: Mapping[str, Decimal] | None = None,
     server_tools: ServerToolBound = NO_SERVER_TOOLS,
+    attached: AttachedInput = NOTHING_ATTACHED,
 ) -> Decimal | None:
     """Return the upper bound of one request's cost in US dollars; None: there is no finite one.
 
     Args:
-        request_bytes: The length of the body as it is sent.
+        request_bytes: The length of the body as it is sent, without images and documents.
         max_output_tokens: The limit that the request carries, if any.
         models: Every entry that may serve: `Catalogue.offers` of the model and of each fallback.
         endpoint_prices: The known prices of the providers for these models.
@@ -63,13 +66,14 @@ def upper_bound(
         max_price: The prices per token that the request permits, "prompt" and "completion": any provider that charges
             no more than both may serve, so both count together, even if no known offer has the two.
         server_tools: What the request's server tools can use.
+        attached: The images and documents of the request.
 
     Raises:
         ValueError: A size is negative.
     """
     if min(request_bytes, max_output_tokens or 0, web_searches) < 0:
         raise ValueError("sizes cannot be negative")
-    input_tokens = request_bytes + TEMPLATE_TOKENS
+    input_tokens = request_bytes + TEMPLATE_TOKENS + attached.tokens
     offers: list[CatalogueModel | Endpoint] = [
         *models,
         *(entry for listed in endpoint_prices for entry in listed.endpoints),
@@ -83,7 +87,15 @@ def upper_bound(
     if max_price is not None:
         permitted = _crossed(permitted, max_price)
     bounds = [
-        _bound(rates, input_tokens, output_tokens, web_searches, audio_input=audio_input, server_tools=server_tools)
+        _bound(
+            rates,
+            input_tokens,
+            output_tokens,
+            web_searches,
+            audio_input=audio_input,
+            server_tools=server_tools,
+            attached=attached,
+        )
         for rates, output_tokens in permitted
     ]
     known = [bound for bound in bounds if bound is not None]
@@ -176,6 +188,7 @@ def _bound(
     *,
     audio_input: bool,
     server_tools: ServerToolBound,
+    attached: AttachedInput,
 ) -> Decimal | None:
     if output_tokens is None or rates.uncounted_fees or rates.prompt is None or rates.completion is None:
         return None
@@ -185,7 +198,10 @@ def _bound(
     try:
         bound = money.total(
             [
-                money.multiply(_input_rate(rates, audio_input=audio_input), input_tokens),
+                money.multiply(_input_rate(rates, audio_input=audio_input, attached=attached), input_tokens),
+                # Some listings have a price for each image. How often the parser runs in a loop is not documented.
+                money.multiply(rates.image or money.ZERO, attached.images * server_tools.answers),
+                money.multiply(attached.fees, server_tools.answers),
                 money.multiply(_output_rate(rates), output_tokens * server_tools.answers),
                 money.multiply(rates.web_search or money.ZERO, web_searches),
                 money.multiply(rates.request or money.ZERO, server_tools.answers),
@@ -197,10 +213,12 @@ def _bound(
     return bound if money.is_bounded(bound) else None
 
 
-def _input_rate(rates: UnitPrices, *, audio_input: bool) -> Decimal:
+def _input_rate(rates: UnitPrices, *, audio_input: bool, attached: AttachedInput) -> Decimal:
     """Return the most that one input token can cost: a surcharge for writing is added to the rest."""
     read = _dearest(rates.prompt, rates.input_cache_read)
     written = _dearest(rates.input_cache_write, rates.input_cache_write_1h)
+    if attached.images:
+        read = _dearest(read, rates.image_token)
     if audio_input:
         read = _dearest(read, rates.audio, rates.input_audio_cache)
     return money.add(read, written) if rates.cache_write_is_surcharge else max(read, written)

@@ -10,8 +10,10 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import session_pb2 as session_pb
 from godoty.v1 import turn_pb2 as turn_pb
 
+from godoty_service.agents.outbound.addresses import PUBLIC, AddressRules
 from godoty_service.agents.output.schemas import NO_SCHEMA, ReadSchema
 from godoty_service.agents.templates import VARIABLE_NAME
+from godoty_service.attachments.blocks import attachment_of
 from godoty_service.citations import Citation
 from godoty_service.errors import InvalidRequest
 from godoty_service.ids import new_id
@@ -19,6 +21,7 @@ from godoty_service.ledger.totals import SessionTotals
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.money import format_usd
 from godoty_service.rpc.agents.fields import read_agent, read_limits, read_parameters
+from godoty_service.rpc.attachment_codec import attachment_message, read_sources
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import (
     CALLER_ID,
@@ -43,7 +46,12 @@ _ROLES = {"user": session_pb.ROLE_USER, "assistant": session_pb.ROLE_ASSISTANT}
 
 
 def parse_turn_request(
-    request: pb.ConverseRequest, *, output: ReadSchema = NO_SCHEMA, catalogue: Catalogue | None, max_text_bytes: int
+    request: pb.ConverseRequest,
+    *,
+    output: ReadSchema = NO_SCHEMA,
+    catalogue: Catalogue | None,
+    max_text_bytes: int,
+    rules: AddressRules = PUBLIC,
 ) -> TurnRequest:
     """Return the turn to run.
 
@@ -52,6 +60,7 @@ def parse_turn_request(
         output: Its `output_schema`.
         catalogue: The provider's models; None: unknown, so any model is accepted.
         max_text_bytes: Maximum bytes of the text.
+        rules: The addresses from which attachments may be fetched.
 
     Raises:
         InvalidRequest: One or more fields are invalid.
@@ -64,6 +73,7 @@ def parse_turn_request(
     _check_ids(request, violations)
     agent = read_agent("agent", request.agent, violations) if request.agent else None
     variables = _read_variables(request, violations)
+    attachments = read_sources(request.attachments, rules, violations)
     parameters = None
     if request.HasField("parameters"):
         parameters = read_parameters("parameters.", request.parameters, violations)
@@ -96,6 +106,7 @@ def parse_turn_request(
         variables=variables,
         parameters=parameters,
         output=output.schema,
+        attachments=attachments,
     )
 
 
@@ -214,7 +225,7 @@ def message_pieces(message: StoredMessage) -> Iterator[pb.ReadMessageResponse]:
 
 
 def text_of(block: session_pb.ContentBlock) -> str:
-    """Return the text of a content block of any type."""
+    """Return the text of a content block of any type; an attachment has none."""
     match block.WhichOneof("block"):
         case "text":
             return block.text
@@ -222,12 +233,14 @@ def text_of(block: session_pb.ContentBlock) -> str:
             return block.reasoning
         case "tool_use":
             return block.tool_use.input_json
+        case "attachment":
+            return ""
         case _:
             return block.tool_result.output
 
 
 def set_text(block: session_pb.ContentBlock, text: str) -> None:
-    """Replace the text of a content block of any type."""
+    """Replace the text of a content block of any type that has one."""
     match block.WhichOneof("block"):
         case "text":
             block.text = text
@@ -235,6 +248,8 @@ def set_text(block: session_pb.ContentBlock, text: str) -> None:
             block.reasoning = text
         case "tool_use":
             block.tool_use.input_json = text
+        case "attachment":
+            return
         case _:
             block.tool_result.output = text
 
@@ -279,7 +294,7 @@ def _check_models(request: pb.ConverseRequest, violations: Violations) -> None:
 def _check_ids(request: pb.ConverseRequest, violations: Violations) -> None:
     violations.check_caller_id("session_id", request.session_id)
     violations.check_length("user", request.user)
-    violations.check_request_id(request.request_id)
+    violations.check_caller_id("request_id", request.request_id)
 
 
 def _read_variables(request: pb.ConverseRequest, violations: Violations) -> dict[str, str]:
@@ -341,8 +356,15 @@ def _block(block: dict[str, Any]) -> session_pb.ContentBlock | None:
                 tool_call_id=result["toolUseId"],
                 status=tool_status(succeeded=result["status"] == "success"),
                 output=tool_result_text(result["content"]),
+                attachments=[
+                    attachment_message(found)
+                    for each in result["content"]
+                    if (found := attachment_of(each)) is not None
+                ],
             )
         )
+    if (attachment := attachment_of(block)) is not None:
+        return session_pb.ContentBlock(attachment=attachment_message(attachment))
     reasoning = block.get("reasoningContent", {}).get("reasoningText", {}).get("text")
     return session_pb.ContentBlock(reasoning=reasoning) if reasoning else None
 

@@ -8,9 +8,12 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc
 from godoty.v1 import session_pb2 as session_pb
 
+from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.store import Agents
 from godoty_service.aio.byte_limiter import ByteLimiter
+from godoty_service.attachments.attachment import Attachment
+from godoty_service.attachments.attachments import Attachments
 from godoty_service.clock import Clock
 from godoty_service.errors import MessageNotFound
 from godoty_service.ledger.ledger import Ledger
@@ -19,6 +22,7 @@ from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.rpc import agent_codec
 from godoty_service.rpc.agent_codec import message_pieces, session_message, to_proto
 from godoty_service.rpc.agents.codec import summary_message
+from godoty_service.rpc.attachment_codec import parse_attachment_id, piece_messages, upload_message, upload_pieces
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.model_codec import allowed_models, catalogue_state, model_messages
@@ -62,6 +66,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         users: UserReferences,
         catalogue_stale_after: timedelta,
         clock: Clock,
+        attachments: Attachments,
+        rules: AddressRules,
     ) -> None:
         """Create the service.
 
@@ -81,6 +87,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             users: The end users' references and names.
             catalogue_stale_after: The age from which on the catalogue is stale.
             clock: Returns the time.
+            attachments: The tenants' attachments.
+            rules: The addresses from which attachments may be fetched.
         """
         self._turns = turns
         self._agents = agents
@@ -97,13 +105,19 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._users = users
         self._catalogue_stale_after = catalogue_stale_after
         self._clock = clock
+        self._attachments = attachments
+        self._rules = rules
         self._metrics_cache = SessionMetricsCache()
 
     async def Converse(self, request: pb.ConverseRequest, call: CallContext) -> AsyncIterator[pb.ConverseResponse]:
         """Start a turn and stream its events."""
         output = await self._schemas.read(request.output_schema)
         turn_request = agent_codec.parse_turn_request(
-            request, output=output, catalogue=self._oracle.current, max_text_bytes=self._max_text_bytes
+            request,
+            output=output,
+            catalogue=self._oracle.current,
+            max_text_bytes=self._max_text_bytes,
+            rules=self._rules,
         )
         key = call.principal
         turn = self._turns.converse(call.tenant_id, turn_request, key_id=key.key_id, key_limits=key.limits)
@@ -231,6 +245,24 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """Delete a session; its ledger entries remain."""
         await self._deletions.delete(call.tenant_id, agent_codec.parse_session_id(request.session_id))
         return pb.DeleteSessionResponse()
+
+    async def UploadAttachment(
+        self, requests: AsyncIterator[pb.UploadAttachmentRequest], call: CallContext
+    ) -> pb.UploadAttachmentResponse:
+        """Store an attachment."""
+        pieces = upload_pieces(requests)
+        return upload_message(await self._attachments.upload(call.tenant_id, pieces, confirm=call.confirm))
+
+    async def GetAttachment(
+        self, request: pb.GetAttachmentRequest, call: CallContext
+    ) -> AsyncIterator[pb.GetAttachmentResponse]:
+        """Stream an attachment in pieces."""
+        stored = await self._attachments.store.get(call.tenant_id, parse_attachment_id(request.attachment_id))
+        shown: Attachment | None = stored.attachment
+        async for data in self._attachments.read(call.tenant_id, stored):
+            for piece in piece_messages(shown, data):
+                yield piece
+            shown = None
 
     async def ListAgents(self, request: pb.ListAgentsRequest, call: CallContext) -> pb.ListAgentsResponse:
         """Return a page of the tenant's agents."""

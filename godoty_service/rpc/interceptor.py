@@ -7,9 +7,9 @@ checked on the metadata alone.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, aclosing, contextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, aclosing, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -23,7 +23,14 @@ from godoty_service.rpc import validation
 from godoty_service.rpc.auth_throttle import AuthThrottle, Sources, TooManyWrongKeys
 from godoty_service.rpc.keyless import KeylessCalls
 from godoty_service.rpc.status import REQUEST_ID, abort, code_of
-from godoty_service.rpc.validation import Context, FieldLimits, encode_response, read_request
+from godoty_service.rpc.validation import (
+    Context,
+    FieldLimits,
+    RequestNotReceived,
+    encode_response,
+    read_request,
+    read_requests,
+)
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import ServerSpan, Tracing
 from godoty_service.tenancy.api_keys import ApiKeys
@@ -34,6 +41,8 @@ log = structlog.get_logger(__name__)
 
 _SCHEME = "bearer"
 _ADMITTED_FOR = 0.25  # seconds; a call whose message comes later is admitted anew
+LONGEST_STREAM = 120.0  # seconds in which all messages of a call that streams its requests must arrive
+_DROP_SECONDS, _DROP_BYTES = 5.0, 64 * 1024 * 1024  # of requests that follow a refused one in its stream
 _SMALL = 16 * 1024  # bytes up to which a response that waits for its client does not count as an open call
 
 
@@ -44,6 +53,15 @@ class CallContext:
     principal: Principal
     context: Context
     sources: Sources
+    admit: Callable[[], Awaitable[Any]] = field(compare=False)
+
+    async def confirm(self) -> None:
+        """Authenticate the caller again, after it has taken long to send its request.
+
+        Raises:
+            GodotyError: The key, or its tenant, may not call the method any more.
+        """
+        await self.admit()
 
     @property
     def peer(self) -> str:
@@ -123,6 +141,8 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
     def _wrap(self, method: str, handler: Any) -> Any:
         if method not in self._scopes:
             return self._keyless.wrap(handler)
+        if handler.request_streaming:
+            return grpc.stream_unary_rpc_method_handler(self._receiving(method, handler))
         if handler.response_streaming:
             return grpc.stream_stream_rpc_method_handler(self._stream(method, handler))
         return grpc.stream_unary_rpc_method_handler(self._unary(method, handler))
@@ -148,6 +168,39 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
             raise AssertionError("abort raises")
 
         return wrapped
+
+    def _receiving(self, method: str, handler: Any) -> Callable[..., Awaitable[bytes]]:
+        """Wrap a method whose requests are a stream: the handler reads it, within the time of a call."""
+        decode = self._limits.decoder(method, handler.request_deserializer)
+
+        async def wrapped(_: object, context: Context) -> bytes:
+            with self._observed(method, context) as span:
+                try:
+                    with self._storage.guard():
+                        call = await self._admit(method, context)
+                        with self._calls.acquire(call.tenant_id, method):
+                            async with aclosing(self._requests(decode, context)) as requests:
+                                response = await _received(handler.stream_unary(requests, call), context)
+                                return encode_response(handler.response_serializer, response)
+                except grpc.aio.InternalError as error:  # the connection broke, and gRPC has not cancelled the call yet
+                    raise asyncio.CancelledError from error
+                except Exception as error:  # noqa: BLE001 - no exception text may reach the client
+                    await abort(context, _to_godoty_error(error, span))
+            raise AssertionError("abort raises")
+
+        return wrapped
+
+    async def _requests(self, decode: Callable[[bytes], Any], context: Context) -> AsyncGenerator[Any, None]:
+        """Yield the messages of a call as they arrive.
+
+        Raises:
+            RequestNotReceived: One of them, or all together, did not arrive in time.
+        """
+        deadline = time.monotonic() + LONGEST_STREAM
+        async for request in read_requests(context, decode, seconds=self._request_timeout):
+            yield request
+            if time.monotonic() > deadline:
+                raise RequestNotReceived(f"The requests did not all arrive within {LONGEST_STREAM:g} s.")
 
     def _stream(self, method: str, handler: Any) -> Callable[..., Awaitable[None]]:
         decode, encode = self._limits.decoder(method, handler.request_deserializer), handler.response_serializer
@@ -199,7 +252,7 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
         if principal.suspended and not by_operator and method not in self._while_suspended:
             raise TenantSuspended.of(principal.tenant_id)
         structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id, key_id=principal.key_id)
-        return CallContext(principal, context, self._sources)
+        return CallContext(principal, context, self._sources, lambda: self._admit(method, context))
 
     async def _verify(self, context: Context) -> Principal:
         check = self._throttle.check(self._sources.of(context.peer(), context.invocation_metadata() or ()))
@@ -230,6 +283,25 @@ class ServiceInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] 
             finally:
                 code = _NAMES.get(span.code or 0, "UNKNOWN")
                 self._metrics.request_finished(method, code, time.monotonic() - start)
+
+
+async def _received(handling: Awaitable[Any], context: Context) -> Any:
+    """Return the response to a stream of requests.
+
+    What a client still sends when it is refused is read and dropped, within bounds: a client whose sending fails may
+    report that in place of the error.
+    """
+    try:
+        return await handling
+    except RequestNotReceived:
+        raise
+    except GodotyError:
+        size = 0
+        with suppress(TimeoutError, grpc.aio.InternalError):
+            async with asyncio.timeout(_DROP_SECONDS):
+                while size < _DROP_BYTES and (body := await context.read()) is not grpc.aio.EOF:  # type: ignore[attr-defined] # the stubs hide it
+                    size += len(body)
+        raise
 
 
 def _release_when_done(context: Context, permit: ExitStack) -> None:

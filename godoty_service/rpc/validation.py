@@ -45,6 +45,7 @@ LENGTHS = {
     "allowed_models": 128,
     "allowed_tools": 128,
     "api_key_id": 128,
+    "attachment_id": 128,
     "builtin": 64,
     "call_id": 128,
     "client_id": 256,
@@ -89,6 +90,7 @@ COUNTS = {
     **dict.fromkeys(("allow", "allowed_agents", "allowed_models", "allowed_tools", "deny", "models"), 100),
     **dict.fromkeys(("allowed_domains", "excluded_domains"), 20),
     **dict.fromkeys(("default_fallback_models", "fallback_models"), 8),
+    "attachments": 10,
     "budgets": 16,
     "fields": 8,
     "group_by": 16,
@@ -99,6 +101,7 @@ COUNTS = {
     "tools": 64,
     "variables": 32,
 }
+BYTES = {"data": 256 * 1024, "inline": 1024 * 1024}  # maximum bytes of a field of bytes, by its name
 _TURN_TEXT = "text"  # its maximum length is a setting
 _TOLERANCE = 2  # a text is refused here above this multiple of its length; below, the codec names all its faults
 _UTF8 = 4  # maximum bytes of a character
@@ -174,10 +177,6 @@ class Violations:
         """Add an optional id of the caller's choice if it cannot be one."""
         if text and not CALLER_ID.fullmatch(text):
             self.add(field, f"must match {CALLER_ID.pattern}, or be empty")
-
-    def check_request_id(self, text: str) -> None:
-        """Add the optional id of a request if it cannot be one."""
-        self.check_caller_id("request_id", text)
 
     def read_duration(self, field: str, duration: Duration, *, most: timedelta) -> timedelta:
         """Return a duration of 0 to `most`, to the microsecond; add the field if it is another one, or none at all."""
@@ -290,6 +289,8 @@ class FieldLimits:
     def _field_violations(self, field: FieldDescriptor, value: Any, name: str) -> Iterator[FieldViolation]:
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             yield from self._violations(value, f"{name}.")
+        elif field.type == FieldDescriptor.TYPE_BYTES and len(value) > BYTES[field.name]:
+            yield FieldViolation(field=name, description=f"must have at most {BYTES[field.name]:,} bytes")
         elif field.type != FieldDescriptor.TYPE_STRING or field.name == _TURN_TEXT:
             return
         elif len(value) > _TOLERANCE * LENGTHS[field.name]:
@@ -388,5 +389,7 @@ def _max_bytes(descriptor: Descriptor, text: int) -> int:
             size += _max_bytes(field.message_type, text)
         elif field.type == FieldDescriptor.TYPE_STRING:
             size += text if field.name == _TURN_TEXT else _TOLERANCE * _UTF8 * LENGTHS[field.name]
+        elif field.type == FieldDescriptor.TYPE_BYTES:
+            size += BYTES[field.name]
         total += size * (COUNTS[field.name] if field.is_repeated else 1)
     return total

@@ -1,6 +1,7 @@
 """Converts sessions and leases to documents and back."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
@@ -68,7 +69,8 @@ def summary_to_document(summary: HistorySummary | None) -> Document | None:
 def lease_from_document(document: Document) -> Lease:
     """Return the lease of a document; fields of later versions are ignored."""
     known: dict[str, Any] = {name: document[name] for name in _LEASE_FIELDS if name in document}
-    return Lease(**{**known, "predecessors": tuple(map(lease_from_document, document.get("predecessors", ())))})
+    predecessors = tuple(map(lease_from_document, document.get("predecessors", ())))
+    return Lease(**{**known, "attachments": tuple(known.get("attachments", ())), "predecessors": predecessors})
 
 
 def unowned_lease_document(lease: Lease) -> Document:
@@ -80,8 +82,24 @@ def unowned_lease_document(lease: Lease) -> Document:
         "model": lease.model,
         "user": lease.user,
         "user_reference": lease.user_reference,
+        **attachments_document(lease.attachments),
         "predecessors": [unowned_lease_document(each) for each in lease.predecessors],
     }
+
+
+def attachments_document(blocks: Sequence[dict[str, Any]]) -> Document:
+    """Return the field of a lease for what its text carries, if it carries anything."""
+    return {"attachments": list(blocks)} if blocks else {}
+
+
+def fenced(session: Session) -> Document:
+    """Return the filter for a session with the fence that it was read with."""
+    return {"_id": session.uid, "tenant_id": session.tenant_id, "fence": session.fence}
+
+
+def with_lease(session: Session, lease: Lease) -> Document:
+    """Return the filter for a session with the lease that it was read with."""
+    return {**fenced(session), "lease.turn_id": lease.turn_id, "lease.replica_id": lease.replica_id}
 
 
 def predecessor_documents(lease: Lease | None) -> list[Document]:

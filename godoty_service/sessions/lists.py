@@ -1,5 +1,6 @@
 """Lists a tenant's sessions."""
 
+from collections.abc import Collection as CollectionOf
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -82,6 +83,11 @@ class SessionLists:
             query = {"$and": [query, older]}
         found = await self._sessions.find(query, sort=_ORDER, limit=limit)
         return [session_from_document(each) for each in found]
+
+    async def existing(self, tenant_id: str, uids: CollectionOf[str]) -> set[str]:
+        """Return which of some sessions, by their generated ids, exist."""
+        query = {"_id": {"$in": list(uids)}, "tenant_id": tenant_id}
+        return {each["_id"] for each in await self._sessions.find(query, fields={"_id": 1})}
 
     async def of_user(self, tenant_id: str, *, user: str, user_reference: str, limit: int) -> list[UserSession]:
         """Return some sessions that belong to an end user, or will once the turn that holds them ends.

@@ -30,6 +30,7 @@ class Lease:
         model: The model that the request names; it becomes the session's when the turn ends.
         user: The name of the end user that the request names; likewise. Builds of schema 1 store and read it.
         user_reference: The reference of that end user.
+        attachments: The content blocks of what the text carries.
         predecessors: The dead turns from which the session was taken over, the oldest first; their messages may not be
             complete yet.
     """
@@ -41,6 +42,7 @@ class Lease:
     model: str | None = None
     user: str | None = None
     user_reference: str | None = None
+    attachments: tuple[dict[str, Any], ...] = ()
     predecessors: "tuple[Lease, ...]" = ()
 
     @property

@@ -5,7 +5,7 @@ lease of a dead server is taken over; later writes of the dead server meet a hig
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from collections.abc import Collection as CollectionOf
 from contextlib import suppress
 from dataclasses import replace
@@ -17,11 +17,14 @@ from godoty_service.errors import DuplicateKey, SessionBusy, SessionNotFound
 from godoty_service.mongo.collection import Collection, Document, Index, Snapshot
 from godoty_service.sessions.batched_reads import SessionReader, Version
 from godoty_service.sessions.codec import (
+    attachments_document,
+    fenced,
     new_session_document,
     predecessor_documents,
     session_from_document,
     summary_to_document,
     unowned_lease_document,
+    with_lease,
 )
 from godoty_service.sessions.holders import HELD_BY_TENANT, SessionHolders
 from godoty_service.sessions.lists import BY_USER, SessionLists
@@ -108,6 +111,7 @@ class SessionStore:
         user: EndUser | None,
         agent: SessionAgent = _FIRST_AGENT,
         request_id: str | None = None,
+        attachments: Sequence[Document] = (),
         new: bool = False,
     ) -> Claim:
         """Acquire a session's lease for a turn, and create the session, with an agent, if it does not exist.
@@ -128,6 +132,7 @@ class SessionStore:
             "model": model,
             "user": user.name if user is not None and self._with_names() else None,
             "user_reference": user.reference if user is not None else None,
+            **attachments_document(attachments),
         }
         ids: Document = {"tenant_id": tenant_id, "session_id": session_id}
         initial = new_session_document(
@@ -214,7 +219,7 @@ class SessionStore:
         if session.user_reference is not None:
             end["user_reference"] = session.user_reference
         return await self._sessions.update_once(
-            {**_fenced(session), "totals_revision": totals_revision},
+            {**fenced(session), "totals_revision": totals_revision},
             {"$set": {**end, **fields}, "$inc": {"totals_revision": 1}},
             applied_filter={"_id": session.uid, "tenant_id": session.tenant_id, "last_turn_id": last_turn},
         )
@@ -231,7 +236,7 @@ class SessionStore:
         lease = session.lease
         if lease is None:
             return
-        leased = _leased(session, lease)
+        leased = with_lease(session, lease)
         if begun or lease.deletes:  # the lease becomes unowned; a deletion is never undone
             await self._sessions.update_one(leased, {"$set": {"lease": unowned_lease_document(lease)}})
         elif session.fence == 1 and not lease.predecessors:
@@ -257,7 +262,7 @@ class SessionStore:
 
     async def holds(self, session: Session) -> bool:
         """Return whether the session still has the lease that it was acquired with."""
-        return await self._sessions.find_one(_fenced(session), fields={"_id": 1}) is not None
+        return await self._sessions.find_one(fenced(session), fields={"_id": 1}) is not None
 
     async def get(self, tenant_id: str, session_id: str) -> Session:
         """Return a session.
@@ -293,7 +298,7 @@ class SessionStore:
 
     async def delete(self, session: Session) -> None:
         """Delete a session that was acquired."""
-        await self._sessions.delete_one(_fenced(session))
+        await self._sessions.delete_one(fenced(session))
 
     async def read_totals(self, tenant_id: str, session_uid: str) -> tuple[Document | None, int] | None:
         """Return a session's totals and their revision; None: the session is deleted."""
@@ -343,7 +348,7 @@ class SessionStore:
             predecessors = predecessor_documents(lease)
             own = {"turn_id": deletion_id, "replica_id": replica_id, "text": "", "predecessors": predecessors}
             acquired = await self._sessions.find_one_and_update(
-                _fenced(session), {"$set": {"lease": own}, "$inc": {"fence": 1}}
+                fenced(session), {"$set": {"lease": own}, "$inc": {"fence": 1}}
             )
             if acquired is not None:
                 return session_from_document(acquired)
@@ -377,7 +382,7 @@ class SessionStore:
             raise self._busy(old.replica_id, seconds, kind=HeldBySameRequest if same_request else SessionBusy)
         # If that turn's end is written only now, the lease is gone and there is nothing to take over.
         changes = {"$set": {"lease": {**lease, "predecessors": predecessor_documents(old)}}, "$inc": {"fence": 1}}
-        if (acquired := await self._sessions.find_one_and_update(_leased(session, old), changes)) is None:
+        if (acquired := await self._sessions.find_one_and_update(with_lease(session, old), changes)) is None:
             return None
         return Claim(
             session=session_from_document(acquired).as_requested(),
@@ -390,11 +395,3 @@ class SessionStore:
 
 def _missing(session_id: str) -> SessionNotFound:
     return SessionNotFound("There is no such session.", metadata={"session_id": session_id})
-
-
-def _fenced(session: Session) -> Document:
-    return {"_id": session.uid, "tenant_id": session.tenant_id, "fence": session.fence}
-
-
-def _leased(session: Session, lease: Lease) -> Document:
-    return {**_fenced(session), "lease.turn_id": lease.turn_id, "lease.replica_id": lease.replica_id}

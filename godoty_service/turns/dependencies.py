@@ -13,6 +13,7 @@ from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.profile import AgentDefaults
 from godoty_service.agents.store import Agents
 from godoty_service.agents.tools.outcomes import ToolKind, ToolOutcome
+from godoty_service.attachments.attachments import Attachments, Fetch
 from godoty_service.budgets.service import BudgetService
 from godoty_service.clock import Clock, utc_now
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
@@ -70,6 +71,8 @@ class TurnDefaults:
         tool_output_bytes: The most bytes of a tool result.
         answer_limits: The bounds of what is retained of an answer.
         agent: What applies if the agent's definition sets nothing.
+        attachment_bytes: The most bytes of the attachments that a request to a model carries.
+        pdf_parser: What reads documents.
     """
 
     model: str
@@ -78,6 +81,8 @@ class TurnDefaults:
     tool_output_bytes: int
     answer_limits: AnswerLimits
     agent: AgentDefaults
+    attachment_bytes: int
+    pdf_parser: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +112,8 @@ class TurnDependencies:
         tools: The tools of the server, by name.
         mcp: The tools of the tenants' MCP servers.
         schemas: The output schemas of agents.
+        attachments: The tenants' attachments.
+        fetch_file: Fetches the file at a URL for a tenant.
         defaults: What applies if a request sets nothing.
         observer: Measures turns and calls.
         clock: Returns the time that is recorded with calls.
@@ -134,6 +141,8 @@ class TurnDependencies:
     tools: Mapping[str, AgentTool]
     mcp: McpToolbox
     schemas: OutputSchemas
+    attachments: Attachments
+    fetch_file: Fetch
     defaults: TurnDefaults
     observer: TurnObserver
     clock: Clock = utc_now

@@ -33,6 +33,7 @@ from godoty_service.sessions.session import Claim, HistorySummary
 from godoty_service.turns.agents.failures import wrapped_error
 from godoty_service.turns.agents.models import fallback_models
 from godoty_service.turns.agents.output_model import OutputInvalid
+from godoty_service.turns.attachments import TurnAttachments
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.event_log.events import StopReason, TurnFinished, TurnStarted
 from godoty_service.turns.factory import Prepared, TurnFactory, agent_limits
@@ -124,8 +125,9 @@ class TurnExecution:
         self._queues = queues
         self._turn = turn
         self._claim = claim
+        self._attachments = TurnAttachments(dependencies, turn, claim)
         self._start_published = False
-        self._leave_starting: Callable[[], None] = _nothing
+        self._leave_starting: Callable[[], None] = lambda: None
 
     async def run(self) -> TurnEnd:
         """Prepare, execute and finalize the turn. No error of the turn is raised: the result has it.
@@ -146,19 +148,18 @@ class TurnExecution:
         return await self._abort(error)
 
     async def prepare(self) -> Prepared:
-        """Load the session and build the turn's agent.
-
-        Nothing is awaited once the session is loaded: a turn that fails here has written nothing.
+        """Load the session and build the turn's agent; `_abort` undoes what a turn that fails here has attached.
 
         Raises:
-            SessionLost: The session was taken over.
-            StorageError: The session could not be read.
+            GodotyError: The session, or what the turn attaches to it, could not be read, or does not fit the model.
         """
         offered = await self._offered_tools()  # first: it may wait for a tenant's server, which must hold up no other
         self._leave_starting = await self._queues.starting.acquire()
         totals, history = await self._load()
+        await self._attachments.begin((self._claim.session.model, *fallback_models(self._turn)))
+        start, store = partial(self._publish_start, totals), self._attachments.store_image
         prepared = self._factory.prepare(
-            self._turn, self._claim, totals, history, offered=offered, on_request=partial(self._publish_start, totals)
+            self._turn, self._claim, totals, history, offered=offered, on_request=start, store_image=store
         )
         self._dependencies.leases.begin(self._turn.turn_id)
         return prepared
@@ -234,7 +235,7 @@ class TurnExecution:
         try:
             async with aclosing(
                 prepared.agent.stream_async(  # type: ignore[type-var] # it is an asynchronous generator
-                    self._turn.request.text,
+                    self._turn.prompt,
                     limits=agent_limits(self._turn, default_calls=self._dependencies.defaults.max_model_calls),
                     invocation_state=prepared.invocation,
                 )
@@ -269,6 +270,8 @@ class TurnExecution:
         if isinstance(error, ProviderError):
             self._report_provider_error(error)
             prepared.manager.withheld = error.moderated
+        if outcome.refused:
+            await self._attachments.undo()
         finished: TurnFinished | None = None
         turn_totals: Totals | None = None
         try:
@@ -321,6 +324,7 @@ class TurnExecution:
         self._leave_starting()
         leave_finishing = await self._queues.finishing.acquire()
         try:
+            await self._attachments.undo()
             await self._dependencies.leases.release(self._claim.session)
         finally:
             leave_finishing()
@@ -393,7 +397,3 @@ def _log_end(outcome: str, *, totals: Totals | None, calls: list[ModelCall], cyc
         time_to_first_token_ms=round(first.total_seconds() * 1000, 1) if first is not None else None,
         cycle_ms=[round(cycle.total_seconds() * 1000, 1) for cycle in cycles],
     )
-
-
-def _nothing() -> None:
-    """Do nothing: the turn was not admitted."""

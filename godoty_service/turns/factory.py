@@ -8,6 +8,7 @@ from typing import Any
 from strands import Agent
 from strands.types.agent import Limits
 
+from godoty_service.agents.mcp.results import StoreImage
 from godoty_service.agents.mcp.tools import MCP, OfferedTools, TurnConnections
 from godoty_service.agents.tools.http_fetch import TENANT
 from godoty_service.agents.tools.session_cost import SESSION_TOTALS, SessionTotalsReader
@@ -84,6 +85,7 @@ class TurnFactory:
         *,
         offered: OfferedTools,
         on_request: Callable[[], None],
+        store_image: StoreImage,
     ) -> Prepared:
         """Build the parts of a turn whose session is loaded.
 
@@ -94,6 +96,7 @@ class TurnFactory:
             history: The history that the model sees.
             offered: The MCP tools that the agent may use.
             on_request: Called before each request to the model.
+            store_image: Stores an image of a tool's result for the session.
         """
         manager = self._session_manager(turn, claim, history)
         answer = AnswerListener(
@@ -102,7 +105,7 @@ class TurnFactory:
             on_first_output=manager.write_pending,
             on_citations=manager.cite,
         )
-        connections = self._dependencies.mcp.connections()
+        connections = self._dependencies.mcp.connections(store_image)
         invocation: dict[str, Any] = {LISTENER: answer, MCP: connections, TENANT: turn.tenant_id}
         spans = CallSpans(invocation)
         meter = self._meter(turn, claim, spans, last_number=totals.last_number)

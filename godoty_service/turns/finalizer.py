@@ -5,6 +5,7 @@ from typing import Any
 
 from strands.types.content import Message, Messages
 
+from godoty_service.attachments.blocks import user_content
 from godoty_service.errors import SessionLost
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import (
@@ -122,7 +123,7 @@ class TurnFinalizer:
         lease = self.claim.session.lease
         request: Messages = []
         if not self.manager.added and lease is not None:
-            request = [Message(role="user", content=[{"text": lease.text}])]
+            request = [Message(role="user", content=user_content(lease.text, lease.attachments))]
         return [
             *request,
             *history_repair.missing_messages(

@@ -19,6 +19,7 @@ from strands.types.content import Message, Messages
 from strands.types.exceptions import ContextWindowOverflowException
 
 from godoty_service.agents.profile import AgentProfile
+from godoty_service.attachments.blocks import attachments_in
 from godoty_service.sessions import history_repair
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Claim, HistorySummary
@@ -29,6 +30,7 @@ _BYTES_PER_TOKEN = (2, 1)  # by step
 _ANSWER_SHARE = 4  # one part in this many of the context is reserved for the answer
 _EXCERPT = 200  # characters that remain at either end of a shortened tool result
 _MIN_BYTES = 512  # of a history; no step goes below
+_ATTACHMENT_BYTES = 8 * 1024  # that an attachment counts: models take about one to four thousand tokens for an image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,5 +258,6 @@ def _excerpt(content: Any) -> Any:
 
 
 def _size(message: Message) -> int:
-    """Return a message's bytes as JSON, which is about what it takes in a request."""
-    return len(json.dumps(message["content"], ensure_ascii=False, default=str).encode("utf-8", "replace"))
+    """Return a message's bytes as JSON, which is about what it takes in a request; its attachments count beside."""
+    text = json.dumps(message["content"], ensure_ascii=False, default=str)
+    return len(text.encode("utf-8", "replace")) + _ATTACHMENT_BYTES * sum(1 for _ in attachments_in([message]))

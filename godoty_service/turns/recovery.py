@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from strands.types.content import ContentBlock, Message, Messages
 
+from godoty_service.attachments.blocks import user_content
 from godoty_service.clock import Clock, milliseconds_of, utc_now
 from godoty_service.errors import SessionLost, SessionNotFound, TurnNotFound
 from godoty_service.ledger.entries import ModelCall
@@ -265,7 +266,7 @@ def missing_messages_by_turn(
     for each in dead[first:]:
         request: Messages = []
         if each.turn_id not in wrote:
-            request = [Message(role="user", content=[{"text": each.text}])]
+            request = [Message(role="user", content=user_content(each.text, each.attachments))]
         turn = logged.get(each.turn_id, LoggedTurn())
         missing: Messages = [
             *request,

@@ -11,14 +11,7 @@ import structlog
 
 from godoty_service.agents.profile import agent_profile
 from godoty_service.agents.selection import AgentSelection
-from godoty_service.errors import (
-    GodotyError,
-    QuotaExceeded,
-    SessionBusy,
-    SessionLost,
-    TurnCancelled,
-    internal_error,
-)
+from godoty_service.errors import GodotyError, QuotaExceeded, SessionBusy, SessionLost, TurnCancelled, internal_error
 from godoty_service.sessions.end_users import acquire_for_user
 from godoty_service.sessions.queue import SessionQueue
 from godoty_service.sessions.session import Claim, SessionAgent
@@ -26,6 +19,7 @@ from godoty_service.sessions.store import DeletionUnfinished, HeldBySameRequest
 from godoty_service.tenancy.errors import OutputNotAllowed
 from godoty_service.tenancy.policies import Policy
 from godoty_service.turns.agents.models import fallback_models
+from godoty_service.turns.attachments import look_up
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.execution import ExecutionQueues, TurnEnd, TurnExecution
 from godoty_service.turns.factory import TurnFactory
@@ -167,6 +161,8 @@ class _TurnStart:
             ModelNotAllowed: The tenant's policy, or the API key, does not allow a model.
             AgentNotFound: There is no such agent, or it is deleted and the session is new.
             AgentMismatch: The session has another agent.
+            AttachmentNotFound: The tenant does not have an attachment that the request names.
+            AttachmentRejected: Bytes of the request are no attachment that is taken.
             InvalidRequest: The agent does not let the request override a field, or its prompt needs a value.
             OutputNotAllowed: The tenant's policy allows no output tokens.
             ProviderKeysOff: The tenant's own provider key cannot be decrypted.
@@ -175,6 +171,7 @@ class _TurnStart:
             TenantDeleted: The tenant was deleted while the turn waited.
         """
         position = await self._check_request()
+        await look_up(self._dependencies, self._turn, self._stack)
         return await self._begin(position)
 
     async def _check_request(self) -> Awaitable[None]:
@@ -335,6 +332,7 @@ class _TurnStart:
                 default_model=selection.model or default,
                 user=user,
                 agent=SessionAgent(selection.name, selection.pinned),
+                attachments=turn.attachment_blocks,
                 new=request.new_session,
             )
         )

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from godoty_service.attachments.store import AttachmentStore
 from godoty_service.errors import GodotyError, SessionLost, SessionNotFound, ShuttingDown, StorageError, internal_error
 from godoty_service.ids import new_id
 from godoty_service.sessions.lease_holders import LeaseHolders
@@ -76,12 +77,14 @@ class SessionDeletions:
         messages: MessageStore,
         turn_store: TurnStore,
         event_logs: EventLogStore,
+        attachments: AttachmentStore,
     ) -> None:
         self._sessions = sessions
         self._leases = leases
         self._messages = messages
         self._turn_store = turn_store
         self._event_logs = event_logs
+        self._attachments = attachments
         self._running: dict[str, _Deletion] = {}
 
     async def delete(self, tenant_id: str, session_id: str) -> None:
@@ -154,7 +157,7 @@ class SessionDeletions:
         return None
 
     async def _delete_contents(self, session: Session) -> DeletedSession:
-        """Delete a session that was acquired, with its messages and the logs of its turns.
+        """Delete a session that was acquired, with its messages, the logs of its turns, and what it alone has attached.
 
         Turns that wait for the session have not begun: they retain their records, and so their request ids. The log of
         a turn that has just ended may not be stored completely: a tombstone closes it. Turns of dead servers may have
@@ -179,6 +182,7 @@ class SessionDeletions:
         await self._event_logs.delete(tenant_id, [*{*turns, *wrote}])  # a log outlives its record by a while
         await self._turn_store.delete(tenant_id, turns)
         messages = await self._messages.delete(tenant_id, session.uid)
+        await self._attachments.release_session(tenant_id, session.uid)
         await self._sessions.delete(session)
         return DeletedSession(sessions=1, messages=messages, turns=len(turns))
 

@@ -6,10 +6,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from time import monotonic
+from typing import Any
 
 from godoty_service.agents.definitions import AgentReference, ModelParameters
 from godoty_service.agents.output.schema import OutputSchema
 from godoty_service.agents.profile import AgentInput, AgentProfile
+from godoty_service.attachments.attachment import Attachment, AttachmentSource
+from godoty_service.attachments.blocks import Block, block_of, user_content
 from godoty_service.errors import GodotyError, InvalidApiKey, ModelNotAllowed
 from godoty_service.openrouter.client_pool import ProviderClient
 from godoty_service.tenancy.api_keys import KeyState
@@ -43,6 +46,7 @@ class TurnRequest:
         variables: Values for the agent's prompt.
         parameters: Parameters of the model calls, in place of the agent's.
         output: The schema of the answer, in place of the agent's.
+        attachments: What the text carries.
     """
 
     session_id: str
@@ -63,6 +67,7 @@ class TurnRequest:
     variables: Mapping[str, str] = field(default_factory=dict)
     parameters: ModelParameters | None = None
     output: OutputSchema | None = None
+    attachments: tuple[AttachmentSource, ...] = ()
 
     @property
     def agent_input(self) -> AgentInput:
@@ -90,6 +95,7 @@ class Turn:
         cancelled_by: The error that its readers get; None: it was cancelled by a caller, or was not cancelled.
         recorded: Its record may have been inserted.
         started: It has acquired its session.
+        attachments: What its text carries, once it was looked up.
     """
 
     def __init__(
@@ -128,6 +134,7 @@ class Turn:
         self.cancelled_by: GodotyError | None = None
         self.recorded = False
         self.started = False
+        self.attachments: tuple[Attachment, ...] = ()
         self._agent: AgentProfile | None = None
         self._client: ProviderClient | None = None
         self._in_cleanup = False
@@ -151,6 +158,16 @@ class Turn:
         if self._agent is None:
             raise RuntimeError("a turn has no agent before it has its session")
         return self._agent
+
+    @property
+    def attachment_blocks(self) -> list[Block]:
+        """The content blocks of what its text carries."""
+        return [block_of(each) for each in self.attachments]
+
+    @property
+    def prompt(self) -> Any:
+        """The user's message, as an agent takes it: the text, or content blocks."""
+        return user_content(self.request.text, self.attachment_blocks) if self.attachments else self.request.text
 
     @property
     def provider_client(self) -> ProviderClient:

@@ -5,6 +5,7 @@ import string
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 from openrouter_sandbox.accounts import iso
@@ -14,6 +15,8 @@ from openrouter_sandbox.billing.generation_records import GenerationRecords, gen
 from openrouter_sandbox.billing.invoice import Invoice, Line
 from openrouter_sandbox.billing.usage import usage_object
 from openrouter_sandbox.conversation import Conversation
+from openrouter_sandbox.decimal_json import EXACT
+from openrouter_sandbox.media import file_fee, media_tokens
 from openrouter_sandbox.models.catalogue import Endpoint, Model
 from openrouter_sandbox.models.pricing import Counts, charge, search_fee
 from openrouter_sandbox.models.providers import stops_billing
@@ -120,6 +123,8 @@ class Generation:
         searches = 0 if self.scenario.has("searches") else self._plugin_searches()
         fee = searches * search_fee(self.endpoint.pricing)
         stages = [{"type": "plugin", "name": "web", "cost_usd": fee}] if searches else []
+        if parsed := self._file_fee():
+            stages.append({"type": "plugin", "name": "file-parser", "cost_usd": parsed})
         metadata = {
             "requested": self.conversation.body.get("model"),
             "strategy": "direct",
@@ -134,8 +139,9 @@ class Generation:
 
     def _counts(self, tokens: int) -> Counts:
         scenario = self.scenario
-        tools = self.server_tools
-        prompt = scenario.number("prompt_tokens", tools.prompt_tokens(self.conversation.prompt_tokens))
+        media, tools = self.conversation.media, self.server_tools
+        size = self.conversation.prompt_tokens + media_tokens(self.model.id, media)
+        prompt = scenario.number("prompt_tokens", tools.prompt_tokens(size))
         half = scenario.text("cached_tokens") == "half"
         cached = min(prompt, prompt // 2 if half else scenario.number("cached_tokens"))
         overlap = scenario.flag("overlap") if scenario.has("overlap") else self.endpoint.provider == "Google"
@@ -148,8 +154,13 @@ class Generation:
             written=written,
             searches=scenario.number("searches", self._plugin_searches()) + tools.native_searches,
             overlap=overlap,
-            surcharge=scenario.decimal("fee") + tools.fees,
+            surcharge=EXACT.add(EXACT.add(scenario.decimal("fee"), self._file_fee()), tools.fees),
         )
+
+    def _file_fee(self) -> Decimal:
+        """Return the fee in USD of the plugin that reads the request's files."""
+        conversation = self.conversation
+        return file_fee(conversation.body, conversation.media, reads_files="file" in self.model.inputs)
 
     def _plugin_searches(self) -> int:
         """Return the number of plugin searches: they cost a fee and have no counter in the usage."""

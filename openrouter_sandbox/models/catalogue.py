@@ -27,6 +27,7 @@ class Model:
         context_length: Limit of prompt and completion tokens together.
         online: Whether the request used the `:online` variant, which adds a web search.
         parameters: The parameters that the listing has.
+        inputs: What a prompt may contain, such as "text" and "image".
     """
 
     id: str
@@ -36,6 +37,7 @@ class Model:
     context_length: int
     online: bool = False
     parameters: frozenset[str] = frozenset()
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,7 @@ class Catalogue:
             entry["context_length"],
             online,
             frozenset(entry["supported_parameters"]),
+            tuple(entry["architecture"]["input_modalities"]),
         )
 
     def endpoints(self, model: Model) -> tuple[Endpoint, ...]:

@@ -9,6 +9,8 @@ from godoty import FieldViolation, GodotyClient, GodotyError
 from godoty.v1 import session_pb2 as session_pb
 from godoty.v1 import turn_pb2 as turn_pb
 
+from tests.support.media import png
+
 if TYPE_CHECKING:
     from tests.clients.conftest import Service
 
@@ -113,3 +115,23 @@ async def test_refused_fields_are_named(client: GodotyClient) -> None:
     assert [violation.field for violation in caught.value.field_violations] == ["session_id"]
     assert isinstance(caught.value.field_violations[0], FieldViolation)
     assert caught.value.field_violations[0].description
+
+
+async def test_attachments_are_uploaded_sent_and_read(client: GodotyClient, session_id: str) -> None:
+    """By id, or with the message; messages name them."""
+    data = png(30, 20, size=400_000)
+    uploaded = await client.upload_attachment(data)
+    model = "anthropic/claude-haiku-4.5"
+    turn = [
+        each
+        async for each in client.converse(
+            "look", session_id=session_id, model=model, attachments=[uploaded.attachment_id, png()]
+        )
+    ]
+    (asked, _) = [each async for each in client.list_messages(session_id)]
+
+    assert turn[-1].HasField("turn_finished")
+    assert [each.WhichOneof("block") for each in asked.content] == ["text", "attachment", "attachment"]
+    assert b"".join([each.data async for each in client.get_attachment(uploaded.attachment_id)]) == data
+    with pytest.raises(GodotyError, match="ATTACHMENT_REJECTED"):
+        await client.upload_attachment(b"no image")

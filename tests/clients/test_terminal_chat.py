@@ -15,6 +15,8 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
 
+from tests.support.media import png
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
@@ -87,6 +89,25 @@ async def test_piped_lines_are_turns(chat_command: list[str], chat_settings: dic
     assert re.search(rf"^{session_id} +\$0\.\d+ ", out, re.MULTILINE)
     assert "/model NAME" in out
     assert "never said" not in out
+
+
+async def test_file_is_attached_to_the_next_message(
+    chat_command: list[str], chat_settings: dict[str, str], session_id: str, tmp_path: Path
+) -> None:
+    """Its type and size are shown, now and in the history; a file that is none, or no attachment, is an error."""
+    picture, text = tmp_path / "picture", tmp_path / "text.png"
+    picture.write_bytes(png(30, 20))
+    text.write_text("no picture")
+    command = [*chat_command, "--session", session_id, "--model", "anthropic/claude-haiku-4.5"]
+    typed = f"/attach {tmp_path}/missing\n/attach {text}\n/attach {picture}\nlook\nand now?\n"
+
+    _, out, err = await _chat(command, chat_settings, typed)
+    assert re.search(r"^attached to the next message: image/png, 30 x 20, \d+ bytes$", out, re.MULTILINE)
+    assert "No such file" in err
+    assert "ATTACHMENT_REJECTED" in err
+    _, out, _ = await _chat(command, chat_settings)
+
+    assert len(re.findall(r"^\[image/png, 30 x 20, \d+ bytes\]$", out, re.MULTILINE)) == 1
 
 
 async def test_error_is_one_line_with_advice(chat_command: list[str], chat_settings: dict[str, str]) -> None:

@@ -22,7 +22,7 @@ def test_defaults_match_the_documentation() -> None:
     assert settings.openrouter_base_url == "https://openrouter.ai/api/v1"
     assert (settings.site_url, settings.app_name) == ("https://godoty.app", "Godoty")
     assert settings.max_text_bytes == 256 * 1024
-    assert settings.max_request_bytes == settings.max_text_bytes + 256 * 1024
+    assert settings.max_request_bytes == settings.max_text_bytes + (1024 + 256) * 1024
     assert settings.local_dir == Path(".local")
     assert (settings.mongodb_uri, settings.openrouter_api_key, settings.metrics_listen) == (None, None, None)
     assert (settings.log_content, settings.trace_content) == (False, False)

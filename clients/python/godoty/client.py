@@ -10,18 +10,22 @@ import grpc.aio
 from godoty.channel import authorization, open_channel
 from godoty.errors import GodotyError
 from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import attachment_pb2 as attachment_pb
 from godoty.v1 import session_pb2 as session_pb
 from godoty.v1 import turn_pb2 as turn_pb
 from godoty.v1.agent_service_pb2_grpc import AgentServiceStub
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from godoty.v1 import agent_pb2 as agent_pb
 
 DEFAULT_TIMEOUT = 30.0
 """Default deadline of a call other than `converse`, in seconds."""
+
+_PIECE = 256 * 1024
+"""Bytes of one message of an upload."""
 
 
 class GodotyClient:
@@ -85,6 +89,7 @@ class GodotyClient:
         variables: Mapping[str, str] | None = None,
         parameters: agent_pb.ModelParameters | None = None,
         output_schema: str = "",
+        attachments: Sequence[str | bytes] = (),
         timeout: float | None = None,  # noqa: ASYNC109 - gRPC's deadline, which the server sees
     ) -> AsyncGenerator[turn_pb.TurnEvent, None]:
         """Run one turn and yield its events, from `turn_started` to `turn_finished`.
@@ -107,6 +112,8 @@ class GodotyClient:
             parameters: Parameters of the model calls, in place of the agent's, one by one.
             output_schema: A JSON schema as JSON text, by which the turn ends with a value
                 (`turn_finished.output_json`); empty for that of the agent, if it has one.
+            attachments: Images and documents that the message carries: ids from `upload_attachment`, or the bytes
+                themselves, of which at most 1 MiB in all.
             timeout: Deadline of the whole turn, in seconds; None for no deadline.
         """
         request = pb.ConverseRequest(
@@ -120,6 +127,7 @@ class GodotyClient:
             variables=variables,
             parameters=parameters,
             output_schema=output_schema,
+            attachments=[_source(each) for each in attachments],
         )
         with _translate_errors():
             call = self._stub.Converse(request, metadata=self._metadata, timeout=timeout)
@@ -128,6 +136,26 @@ class GodotyClient:
                     yield response.event
             finally:
                 call.cancel()
+
+    async def upload_attachment(self, data: bytes) -> attachment_pb.Attachment:
+        """Store an image or a PDF document, for `converse`; it is deleted after a day unless a session names it."""
+
+        async def pieces() -> AsyncIterator[pb.UploadAttachmentRequest]:
+            for start in range(0, len(data), _PIECE):
+                yield pb.UploadAttachmentRequest(data=data[start : start + _PIECE])
+
+        with _translate_errors():
+            response: pb.UploadAttachmentResponse = await self._stub.UploadAttachment(
+                pieces(), metadata=self._metadata, timeout=self._timeout
+            )
+        return response.attachment
+
+    async def get_attachment(self, attachment_id: str) -> AsyncGenerator[pb.GetAttachmentResponse, None]:
+        """Yield an attachment in pieces; the first has what is known of it."""
+        request = pb.GetAttachmentRequest(attachment_id=attachment_id)
+        with _translate_errors():
+            async for piece in self._stub.GetAttachment(request, metadata=self._metadata, timeout=self._timeout):
+                yield piece
 
     async def session_metrics(self, session_id: str) -> pb.GetSessionMetricsResponse:
         """Return the cost and usage of a session."""
@@ -215,6 +243,12 @@ class GodotyClient:
         request = pb.DeleteSessionRequest(session_id=session_id)
         with _translate_errors():
             await self._stub.DeleteSession(request, metadata=self._metadata, timeout=self._timeout)
+
+
+def _source(attachment: str | bytes) -> attachment_pb.AttachmentSource:
+    if isinstance(attachment, bytes):
+        return attachment_pb.AttachmentSource(inline=attachment)
+    return attachment_pb.AttachmentSource(attachment_id=attachment)
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Converts the result of an MCP tool to the content that the model sees."""
 
+import base64
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from mcp_types import (
     AudioContent,
@@ -14,12 +16,16 @@ from mcp_types import (
     TextContent,
     TextResourceContents,
 )
-from strands.types.tools import ToolResult, ToolResultContent, ToolResultStatus
+from strands.types.tools import ToolResult, ToolResultStatus
 
 from godoty_service.agents.tools.limits import cut_texts
 
+Block = dict[str, Any]
+StoreImage = Callable[[bytes], Awaitable[Block | None]]
+
 _EMPTY = "(no output)"
 _MAX_BLOCKS = 32  # of a result; the texts of further ones are joined: each block is handled again in each later request
+_MAX_IMAGES: Final = 4  # of one result; a note stands in place of others
 
 
 def tool_result(
@@ -28,6 +34,7 @@ def tool_result(
     *,
     max_bytes: int | None = None,
     mask: Callable[[str], str] = lambda text: text,
+    images: Mapping[int, Block] = MappingProxyType({}),
 ) -> ToolResult:
     """Convert a result: texts as they are, structured content as JSON, and a note in place of what is no text.
 
@@ -35,15 +42,41 @@ def tool_result(
         tool_use_id: The model's id of the call.
         result: The result.
         mask: Returns a text without the server's credentials; it comes before a cut, which could leave a part of one.
-        max_bytes: Bytes of UTF-8 after which it is cut; None: it is not cut here.
+        max_bytes: Bytes of UTF-8 after which its texts are cut; None: they are not cut here.
+        images: The content blocks of its images that are stored, by their index; they follow the texts.
     """
-    texts = _joined([_text(block) for block in result.content])
+    texts = _joined([_text(block) for index, block in enumerate(result.content) if index not in images])
     texts = [mask(_clean(text)) for text in (*texts, *_structured(result.structured_content, texts)) if text]
     if max_bytes is not None:
         texts = list(cut_texts(texts, max_bytes))
-    content: list[ToolResultContent] = [{"text": text} for text in texts]
+    content: list[Any] = [*({"text": text} for text in texts), *images.values()]
     status: ToolResultStatus = "error" if result.is_error else "success"
     return {"toolUseId": tool_use_id, "status": status, "content": content or [{"text": _EMPTY}]}
+
+
+async def store_images(result: CallToolResult, store: StoreImage) -> dict[int, Block]:
+    """Store the images of a result; return their content blocks by their index in it.
+
+    Args:
+        result: The result.
+        store: Stores an image; it returns None if the bytes are none.
+    """
+    found: dict[int, Block] = {}
+    for index, block in enumerate(result.content):
+        if not isinstance(block, ImageContent) or len(found) >= _MAX_IMAGES:
+            continue
+        try:
+            data = base64.b64decode(block.data, validate=True)
+        except ValueError:
+            continue
+        if data and (stored := await store(data)) is not None:
+            found[index] = stored
+    return found
+
+
+async def no_image(_: bytes) -> Block | None:
+    """Store no image: a note stands in its place."""
+    return None
 
 
 def error_result(tool_use_id: str, text: str) -> ToolResult:

@@ -12,6 +12,7 @@ from godoty_service.agents.mcp.connection import McpConnection
 from godoty_service.agents.mcp.errors import McpFailure
 from godoty_service.agents.mcp.links import ServerLink, ServerLinks
 from godoty_service.agents.mcp.lists import ToolLists
+from godoty_service.agents.mcp.results import StoreImage, no_image
 from godoty_service.agents.mcp.server import McpServer, matches
 from godoty_service.agents.mcp.store import McpServers
 from godoty_service.agents.mcp.tool_list import ToolList, make_tool_list
@@ -74,9 +75,13 @@ class McpToolbox:
         parts = await asyncio.gather(*(self._offer(servers.get(each.server), each) for each in entries))
         return combine(parts)
 
-    def connections(self) -> TurnConnections:
-        """Return the connections of a new turn; none of them is open."""
-        return TurnConnections(self._links, max_bytes=self._max_bytes)
+    def connections(self, store_image: StoreImage = no_image) -> TurnConnections:
+        """Return the connections of a new turn; none of them is open.
+
+        Args:
+            store_image: Stores an image of a result for the turn's session.
+        """
+        return TurnConnections(self._links, max_bytes=self._max_bytes, store_image=store_image)
 
     async def check(self, server: McpServer) -> ServerCheck:
         """Connect to a server anew and list its tools."""

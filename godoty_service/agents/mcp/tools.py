@@ -15,7 +15,7 @@ from strands.types.tools import AgentTool, ToolGenerator, ToolSpec, ToolUse
 from godoty_service.agents.mcp.connection import McpConnection
 from godoty_service.agents.mcp.errors import McpFailure, cut
 from godoty_service.agents.mcp.links import ServerLinks
-from godoty_service.agents.mcp.results import error_result, tool_result
+from godoty_service.agents.mcp.results import StoreImage, error_result, no_image, store_images, tool_result
 from godoty_service.agents.mcp.server import McpServer
 from godoty_service.agents.mcp.tool_list import ListedTool
 from godoty_service.agents.tools.outcomes import ToolRefused, ToolTimedOut
@@ -131,8 +131,9 @@ class _Call:
             result = await connection.call(self._tool.listed.name, arguments, report)
         except McpFailure as failure:
             return ToolResultEvent(error_result(self._id, str(failure)))
+        images = await store_images(result, turn.store_image)
         return ToolResultEvent(
-            tool_result(self._id, result, max_bytes=self._tool.server.output_bytes, mask=connection.mask)
+            tool_result(self._id, result, max_bytes=self._tool.server.output_bytes, mask=connection.mask, images=images)
         )
 
     async def _report(
@@ -151,17 +152,23 @@ class _Call:
 
 
 class TurnConnections:
-    """A turn's connections to MCP servers: each is opened when a tool of its server is first called."""
+    """A turn's connections to MCP servers: each is opened when a tool of its server is first called.
 
-    def __init__(self, links: ServerLinks, *, max_bytes: int) -> None:
+    Attributes:
+        store_image: Stores an image of a result; it returns its content block, or None if the bytes are none.
+    """
+
+    def __init__(self, links: ServerLinks, *, max_bytes: int, store_image: StoreImage = no_image) -> None:
         """Create it without a connection.
 
         Args:
             links: The links to the servers.
             max_bytes: Bytes of one answer.
+            store_image: Stores an image of a result for the turn's session.
         """
         self._links = links
         self._max_bytes = max_bytes
+        self.store_image = store_image
         self._connections: dict[tuple[str, str, str], McpConnection] = {}
         self._closed = False
 

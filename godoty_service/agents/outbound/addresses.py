@@ -57,6 +57,9 @@ class AddressRules:
             return encrypted or bool(self._allowed)
 
 
+PUBLIC: Final = AddressRules()  # what is permitted anywhere
+
+
 def unmapped(address: Address) -> Address:
     """Return the IPv4 address that an IPv6 address stands for, or the address itself."""
     if isinstance(address, ipaddress.IPv4Address):

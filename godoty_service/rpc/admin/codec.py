@@ -99,7 +99,7 @@ def parse_erasure(request: pb.EraseUserRequest) -> tuple[str, str]:
     violations = Violations()
     violations.check_id("tenant_id", request.tenant_id)
     violations.check_id("user", request.user)
-    violations.check_request_id(request.request_id)
+    violations.check_caller_id("request_id", request.request_id)
     violations.raise_if_any()
     return request.tenant_id, request.user
 

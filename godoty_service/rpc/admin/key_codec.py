@@ -45,7 +45,7 @@ def parse_rotation(request: pb.RotateApiKeyRequest) -> tuple[str, str, timedelta
     violations = Violations()
     _check_key_ids(request, violations)
     overlap = violations.read_duration("overlap", request.overlap, most=_MAX_OVERLAP)
-    violations.check_request_id(request.request_id)
+    violations.check_caller_id("request_id", request.request_id)
     violations.raise_if_any()
     return request.tenant_id, request.api_key_id, overlap
 
@@ -64,7 +64,7 @@ def parse_new_key(request: pb.CreateApiKeyRequest, *, now: datetime) -> tuple[st
     scopes = _parse_scopes(request, violations)
     limits = _parse_limits(request, violations)
     expire_time = _parse_expire_time(request, violations, now=now)
-    violations.check_request_id(request.request_id)
+    violations.check_caller_id("request_id", request.request_id)
     violations.raise_if_any()
     terms = ApiKeyTerms(scopes=scopes, display_name=name, limits=limits, expire_time=expire_time)
     return request.tenant_id, terms

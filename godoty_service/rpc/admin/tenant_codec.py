@@ -29,7 +29,7 @@ def parse_new_tenant(request: pb.CreateTenantRequest) -> NewTenant:
     _check_name("display_name", request.display_name, violations)
     if request.time_zone:
         violations.check_time_zone("time_zone", request.time_zone)
-    violations.check_request_id(request.request_id)
+    violations.check_caller_id("request_id", request.request_id)
     violations.raise_if_any()
     return NewTenant(
         display_name=request.display_name, tenant_id=request.tenant_id, time_zone=request.time_zone or UTC_ZONE

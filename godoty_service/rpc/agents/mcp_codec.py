@@ -52,7 +52,7 @@ def parse_server(request: pb.ApplyMcpServerRequest, rules: AddressRules) -> Serv
         raise InvalidRequest.of("server", "must be set")
     if not NAME.fullmatch(server.name):
         violations.add("server.name", f"must match {NAME.pattern}")
-    _check_url("server.url", server.url, rules, violations)
+    check_url("server.url", server.url, rules, violations)
     headers = _headers(server, violations)
     oauth = _oauth(server, rules, violations)
     check_tool_patterns("server.allow", server.allow, violations)
@@ -142,8 +142,18 @@ def _timeout(server: pb.McpServer, violations: Violations) -> timedelta:
     return violations.read_duration("server.timeout", server.timeout, most=_MAX_TIMEOUT)
 
 
-def _check_url(field: str, url: str, rules: AddressRules, violations: Violations) -> None:
-    """Add a URL that cannot be that of a server, or whose address is not permitted in any case."""
+def check_url(
+    field: str, url: str, rules: AddressRules, violations: Violations, networks: str = "GODOTY_MCP_NETWORKS"
+) -> None:
+    """Add a URL that cannot be that of a server, or whose address is not permitted in any case.
+
+    Args:
+        field: The path of its field.
+        url: The URL.
+        rules: The addresses that are permitted.
+        violations: The violations.
+        networks: The setting that permits others.
+    """
     if len(url) > LENGTHS["url"]:
         violations.add(field, f"must have at most {LENGTHS['url']} characters")
         return
@@ -157,7 +167,7 @@ def _check_url(field: str, url: str, rules: AddressRules, violations: Violations
     elif parts.username is not None or "#" in url:
         violations.add(field, "must have no user, password and fragment")
     elif not rules.permits_host(host, encrypted=parts.scheme == "https"):
-        violations.add(field, "must have https:// and a public address, or one of GODOTY_MCP_NETWORKS")
+        violations.add(field, "must have https:// and a public address, or one of " + networks)
 
 
 def _headers(server: pb.McpServer, violations: Violations) -> dict[str, str | None]:
@@ -184,7 +194,7 @@ def _oauth(server: pb.McpServer, rules: AddressRules, violations: Violations) ->
     if not server.HasField("oauth"):
         return None
     oauth = server.oauth
-    _check_url("server.oauth.token_url", oauth.token_url, rules, violations)
+    check_url("server.oauth.token_url", oauth.token_url, rules, violations)
     _check_visible("server.oauth.client_id", oauth.client_id, violations)
     if oauth.HasField("client_secret"):
         _check_visible("server.oauth.client_secret", oauth.client_secret, violations)

@@ -9,10 +9,12 @@ from typing import Any, Final
 
 from godoty_service.agents.definitions import ModelParameters
 from godoty_service.agents.profile import AgentProfile
+from godoty_service.attachments.attachments import AttachmentReader
+from godoty_service.attachments.embedding import EmbeddingRules
 from godoty_service.budgets.turn_budget import TurnBudget
-from godoty_service.openrouter.call_limits import CallLimits
+from godoty_service.openrouter.call_limits import CallLimits, CallTerms
 from godoty_service.openrouter.call_recorder import Meter
-from godoty_service.openrouter.model import CallTerms, OpenRouterModel
+from godoty_service.openrouter.model import OpenRouterModel
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.server_tools import ServerToolUse
@@ -21,11 +23,13 @@ from godoty_service.tenancy.policies import Policy
 from godoty_service.turns.agents.output_model import OutputModel
 from godoty_service.turns.agents.output_way import output_way
 from godoty_service.turns.agents.server_tools import server_tool_fields, server_tool_offer
+from godoty_service.turns.attachments import inputs
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.turn import Turn
 
 # Preferences by which a tenant or the operator says itself what a provider must support, or which ones may serve.
 _CHOOSES_PROVIDERS: Final = frozenset({"require_parameters", "only", "order"})
+_MAX_ATTACHMENTS = 100  # of one request: providers refuse more
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,20 @@ def build_model(
         maker=lambda served: _requested_model(catalogue, models, served),
         context_window=context_length(catalogue, models[0]),
         limits=defaults.answer_limits,
+        embedding=partial(_embedding, dependencies, turn.tenant_id, models),
+    )
+
+
+def _embedding(dependencies: TurnDependencies, tenant_id: str, models: tuple[str, ...]) -> EmbeddingRules:
+    """Return what requests to some models may carry beside text."""
+    oracle, parser = dependencies.oracle, dependencies.defaults.pdf_parser
+    return EmbeddingRules(
+        reader=AttachmentReader(dependencies.attachments.store, tenant_id),
+        takes=inputs(oracle.current, models, parser=parser),
+        max_bytes=dependencies.defaults.attachment_bytes,
+        max_number=_MAX_ATTACHMENTS,
+        parser=parser,
+        bound=lambda images, pages: oracle.attached(models, images=images, pages=pages, parser=parser),
     )
 
 

@@ -106,7 +106,8 @@ class IsolationCheck:
         call = getattr(self._stubs[service], method)
         messages: list[Any] = []
         try:
-            answer = call(request, metadata=metadata, timeout=TIMEOUT)
+            sent = iter([request]) if method == "UploadAttachment" else request
+            answer = call(sent, metadata=metadata, timeout=TIMEOUT)
             messages.extend([answer] if isinstance(answer, Message) else answer)
         except grpc.RpcError as error:
             refusal: Any = error

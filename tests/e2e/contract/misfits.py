@@ -15,7 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from godoty_service.rpc.validation import COUNTS, LENGTHS
+from godoty_service.rpc.validation import BYTES, COUNTS, LENGTHS
 from tests.e2e.contract.requests import is_map, new_message, path_of
 
 _LAST_SECOND = 253_402_300_799  # of the year 9999
@@ -44,6 +44,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "allowed_models": _PATTERNS,
     "allowed_tools": ("", "a b", "ü", "a\0", "a\n"),
     "api_key_id": (),
+    "attachment_id": ("",),
     "builtin": ("", "no_such_tool", "Calculator", "calculator\0"),
     "call_id": (),
     "client_id": ("", *_SECRETS),
@@ -172,6 +173,8 @@ def _values(field: FieldDescriptor) -> Sequence[Any]:
             FieldMask.DESCRIPTOR.full_name: masks,
         }
         return known.get(field.message_type.full_name, ())
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return (b"", bytes(BYTES[field.name] + 1))
     if field.enum_type is not None:
         return (99, -1, *([0] if field.is_repeated else []))
     match field.cpp_type:

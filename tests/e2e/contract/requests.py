@@ -22,6 +22,7 @@ from google.protobuf.message import Message
 
 from godoty_service.tenancy.auth import Scope
 from tests.support.caller import Failure
+from tests.support.media import png
 from tests.support.service import Service, until
 
 METHODS: tuple[MethodDescriptor, ...] = tuple(
@@ -50,6 +51,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "EraseUser": ("tenant_id", "user"),
     "ExportLedger": (),
     "GetAgent": ("agent",),
+    "GetAttachment": ("attachment_id",),
     "GetApiKey": ("tenant_id", "api_key_id"),
     "GetBudget": (),
     "GetMcpServer": ("mcp_server",),
@@ -78,6 +80,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "RotateApiKey": ("tenant_id", "api_key_id"),
     "SetProviderKey": ("tenant_id",),
     "SuspendTenant": ("tenant_id",),
+    "UploadAttachment": ("data",),
     "UpdatePolicy": ("tenant_id", "policy"),
     "UpdateTenant": ("tenant_id", "tenant"),
 }
@@ -86,6 +89,7 @@ _URL = "https://127.0.0.1:1/mcp"  # where nothing listens
 ELEMENTS: dict[str, dict[str, Any]] = {
     "godoty.v1.AgentDefinition": {"name": "helper"},
     "godoty.v1.AgentTool": {"builtin": "calculator"},
+    "godoty.v1.AttachmentSource": {"inline": png()},
     "godoty.v1.Budget": {"window": 1, "limit_usd": "1"},
     "godoty.v1.McpHeader": {"name": "X-Key", "secret": "hidden"},
     "godoty.v1.McpOAuthClient": {"token_url": _URL, "client_id": "me", "client_secret": "hidden"},
@@ -151,6 +155,7 @@ class Party:
             number=1,
             user=_USER,
             text="hello",
+            data=png(),
             display_name="acme",
             scopes=[tenant_pb2.API_SCOPE_CONVERSE],
             add_usd="0.000000001",
@@ -161,6 +166,8 @@ class Party:
             policy={"turns_per_minute": 1000},
             tenant={"display_name": "acme"},
         )
+        uploaded = party.ask(by_name("UploadAttachment"), party.request(by_name("UploadAttachment")))
+        party.values["attachment_id"] = uploaded.responses[0].attachment.attachment_id
         for _ in range(2):  # so that there are changes to list
             assert party.ask(by_name("UpdatePolicy"), party.request(by_name("UpdatePolicy"))).failure is None
         for description in ("the second", "the third"):  # of which there are versions to list
@@ -220,7 +227,7 @@ class Party:
             "provider_keys",
             "admin_changes",
         )
-        names += ("agents", "agent_versions", "mcp_servers")
+        names += ("agents", "agent_versions", "mcp_servers", "attachments", "attachment_chunks")
         found: dict[str, Any] = {
             name: {each["_id"] for each in database[name].find({"tenant_id": tenant_id}, {"_id": 1})} for name in names
         }

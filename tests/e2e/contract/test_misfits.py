@@ -14,6 +14,7 @@ INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 UNKNOWN = {
     "agent": "no-such-agent",
     "api_key_id": "0" * 16,
+    "attachment_id": f"att_{'0' * 28}",
     "call_id": f"call_{'0' * 28}",
     "mcp_server": "no-such-server",
     "session_id": "no-such-session",
@@ -23,6 +24,7 @@ UNKNOWN = {
 REASONS = {
     "agent": "AGENT_NOT_FOUND",
     "api_key_id": "API_KEY_NOT_FOUND",
+    "attachment_id": "ATTACHMENT_NOT_FOUND",
     "call_id": "CALL_NOT_FOUND",
     "mcp_server": "MCP_SERVER_NOT_FOUND",
     "session_id": "SESSION_NOT_FOUND",
@@ -198,13 +200,13 @@ def test_token_of_another_query_is_refused(
 
 @pytest.mark.parametrize("name", [name for name in NAMES if fields_of(by_name(name), *TOKEN_FIELDS)])
 def test_token_of_any_length_is_refused(party: Party, name: str) -> None:
-    """Above what all fields may hold together it is MALFORMED_REQUEST; of 1 MB, gRPC refuses the message itself."""
+    """Above what all fields may hold together it is MALFORMED_REQUEST; of 2 MB, gRPC refuses the message itself."""
     method = by_name(name)
     (field,) = fields_of(method, *TOKEN_FIELDS)
     large = party.ask(method, party.request(method, **{field.name: "W" * 250_000}))
     assert (check(large, name), large.failure and large.failure.reason) == (INVALID, "MALFORMED_REQUEST")
 
-    huge = party.ask(method, party.request(method, **{field.name: "W" * 1_000_000}))
+    huge = party.ask(method, party.request(method, **{field.name: "W" * 2_000_000}))
     assert huge.failure is not None
     assert huge.failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 

@@ -293,3 +293,30 @@ async def test_flooding_and_many_servers_cost_no_memory_and_no_threads(
     grown, more = _memory_and_threads(pid)
     assert grown - memory < 30 * 1024 * 1024
     assert more - threads <= 4  # of the executor that looks names up, for all tenants together
+
+
+async def test_image_of_a_result_reaches_the_model(tenant: Tenant, mcp: Mcp) -> None:
+    """It is stored as an attachment of the session; a model that takes none sees a note, and the turn goes on."""
+    await tenant.serve(mcp.url())
+    await tenant.agent("crm")
+    service = tenant.caller.service
+    for session_id, model, images in (
+        ("seeing", "anthropic/claude-haiku-4.5", 1),
+        ("blind", "deepseek/deepseek-v3.2", 0),
+    ):
+        turn = await tenant.use("picture", "{}", session_id=session_id, model=model)
+        assert turn.finished.stop_reason == turn_pb2.STOP_REASON_END_TURN
+        assert output(turn)[0]
+        assert "image/png" in output(turn)[1]
+        *_, last = service.requests(session_id)
+        sent = str(last["messages"])
+        assert sent.count("data:(sha256") == images
+        assert ("left out, because the model does not take it" in sent) == (not images)
+        results = [block.tool_result for each in await tenant.caller.messages(session_id) for block in each.content]
+        (found,) = [each for result in results for each in result.attachments]
+        assert (found.media_type, found.width) == ("image/png", 1)
+    assert service.database["attachments"].count_documents({"tenant_id": service.tenant_id}) == 2
+    for session_id in ("seeing", "blind"):
+        await tenant.caller.call("DeleteSession", agent_service_pb2.DeleteSessionRequest(session_id=session_id))
+
+    assert service.database["attachments"].count_documents({"tenant_id": service.tenant_id}) == 0

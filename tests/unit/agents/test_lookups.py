@@ -6,12 +6,17 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 
+from godoty_service.agents.outbound.addresses import AddressRules
+from godoty_service.agents.outbound.files import FileFetcher
 from godoty_service.agents.outbound.lookups import _OF_ONE_OWNER, Lookups
+from godoty_service.agents.outbound.pool import Network, RequestRefused
 from tests.support.service import soon
 
 _MUTE = "mute.example"
+_INSIDE = "inside.example"  # has an address that is not public
 
 
 class NameServer:
@@ -32,6 +37,8 @@ class NameServer:
         if host == _MUTE:
             self.released.wait(60)
             raise socket.gaierror(socket.EAI_AGAIN, "no answer")
+        if host == _INSIDE:
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", port))]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("93.184.216.34", port))]
 
 
@@ -62,6 +69,27 @@ async def test_mute_name_server_of_one_owner_holds_up_no_other(name_server: Name
     assert name_server.asked == [_MUTE] * _OF_ONE_OWNER + ["server.example"]
     for each in waiting:
         each.cancel()
+
+
+async def test_mute_name_server_of_one_tenant_holds_up_no_other_file(name_server: NameServer) -> None:
+    """Files at URLs have look-ups and connections of their tenant's own."""
+    network = Network(rules=AddressRules(), certificates=httpx2.create_ssl_context())
+    fetcher = FileFetcher(network, seconds=60)
+    hung = [asyncio.create_task(_fetch(fetcher, f"https://{_MUTE}/", "acme")) for _ in range(20)]
+    await soon(lambda: len(name_server.asked) == _OF_ONE_OWNER)
+
+    async with asyncio.timeout(20):
+        with pytest.raises(RequestRefused):
+            await _fetch(fetcher, f"https://{_INSIDE}/", "other")
+
+    assert name_server.asked == [_MUTE] * _OF_ONE_OWNER + [_INSIDE]
+    for each in hung:
+        each.cancel()
+    await asyncio.wait(hung)
+
+
+async def _fetch(fetcher: FileFetcher, url: str, tenant_id: str) -> bytes:
+    return b"".join([each async for each in fetcher.fetch(url, tenant_id=tenant_id)])
 
 
 async def test_owner_goes_on_when_its_look_ups_have_ended(name_server: NameServer) -> None:

@@ -1,5 +1,6 @@
 """A response's body is decoded in bounded pieces, and read up to a bound of decoded bytes."""
 
+import asyncio
 import gzip
 import zlib
 from collections.abc import AsyncIterator
@@ -75,6 +76,16 @@ async def test_compressed_stream_is_decoded_in_bounded_pieces() -> None:
     pieces = [each async for each in decoded(found, piece=5000)]
 
     assert max(map(len, pieces)) <= 5000
+    assert b"".join(pieces) == body
+
+
+async def test_what_follows_a_compressed_stream_is_ignored() -> None:
+    """Bytes after its end, which a decoder returns again and again."""
+    body = b"\0" * 200_000
+    found, _ = response(gzip.compress(body) + b"and more", "gzip")
+
+    async with asyncio.timeout(20):
+        pieces = [each async for each in decoded(found, piece=65_536)]
     assert b"".join(pieces) == body
 
 

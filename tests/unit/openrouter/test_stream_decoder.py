@@ -1,7 +1,6 @@
 """Chunks of an answer in the shapes that providers send."""
 
 import json
-from collections.abc import Sequence
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -11,54 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.citations import Citation
 from godoty_service.errors import ProviderRejectedRequest, ProviderUnavailable
 from godoty_service.openrouter.chunk import parse_chunk
 from godoty_service.openrouter.sse import EventDecoder
 from godoty_service.openrouter.stream_decoder import StreamDecoder
+from tests.unit.openrouter.decoding import (
+    USAGE,
+    RecordingListener,
+    assert_balanced,
+    chunk,
+    decode,
+    text_of,
+    tools_of,
+)
 
 RECORDED = Path(__file__).parents[2] / "data" / "recorded"
 STREAMS = [path for path in sorted(RECORDED.glob("*.sse")) if b"data: {" in path.read_bytes()]
-USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cost": 0.1}
-
-
-def chunk(delta: dict[str, Any] | None = None, *, finish: str | None = None, **others: Any) -> dict[str, Any]:
-    """Return a parsed chunk."""
-    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish}]
-    body = {"id": "gen-1", "model": "a/b", "provider": "P", "choices": choices, **others}
-    return parse_chunk(json.dumps(body).encode())
-
-
-def decode(decoder: StreamDecoder, *groups: list[dict[str, Any]]) -> list[Any]:
-    """Return all events of an answer that arrived in these groups."""
-    return [event for group in groups for event in decoder.add_chunks(group)] + decoder.end()
-
-
-def text_of(events: list[Any], kind: str = "text") -> str:
-    """Return the text among events, or the reasoning."""
-    deltas = [event["contentBlockDelta"]["delta"] for event in events if "contentBlockDelta" in event]
-    if kind == "text":
-        return "".join(delta.get("text", "") for delta in deltas)
-    return "".join(delta.get("reasoningContent", {}).get("text", "") for delta in deltas)
-
-
-def tools_of(events: list[Any]) -> list[tuple[str, str, str]]:
-    """Return the tool calls among events: id, name, input."""
-    starts = [each["contentBlockStart"]["start"].get("toolUse") for each in events if "contentBlockStart" in each]
-    inputs = [
-        each["contentBlockDelta"]["delta"]["toolUse"]["input"]
-        for each in events
-        if "toolUse" in each.get("contentBlockDelta", {}).get("delta", {})
-    ]
-    uses = [use for use in starts if use]
-    return [(use["toolUseId"], use["name"], given) for use, given in zip(uses, inputs, strict=True)]
-
-
-def assert_balanced(events: list[Any]) -> None:
-    """Check that blocks do not overlap, and that the message ends once."""
-    kinds = [next(iter(event)) for event in events if "contentBlockDelta" not in event]
-    assert kinds[-1] == "messageStop"
-    assert kinds[:-1] == ["contentBlockStart", "contentBlockStop"] * (len(kinds) // 2)
 
 
 USAGE_CHUNKS = {
@@ -286,28 +253,6 @@ def test_recorded_stream_decodes_equally_singly_and_at_once(path: Path) -> None:
     assert all(not isinstance(each, float) for each in (by_one.usage or {}).values())
 
 
-class RecordingListener:
-    """A listener that records what it receives."""
-
-    def __init__(self) -> None:
-        self.pieces: list[tuple[str, str]] = []
-
-    def on_request(self) -> None:
-        """Ignore the request."""
-
-    def text(self, piece: str) -> None:
-        """Record some text."""
-        self.pieces.append(("text", piece))
-
-    def reasoning(self, piece: str) -> None:
-        """Record some reasoning."""
-        self.pieces.append(("reasoning", piece))
-
-    def citations(self, found: Sequence[Citation]) -> None:
-        """Record citations."""
-        self.pieces += [("citation", each.url) for each in found]
-
-
 def test_listener_gets_each_read_and_strands_the_rest_as_one() -> None:
     """Chunks that arrive together are one piece; Strands gets a block's first piece, and the rest as one."""
     listener = RecordingListener()
@@ -330,71 +275,6 @@ def test_listener_gets_reasoning_before_text_of_one_read() -> None:
     decode(StreamDecoder(listener), [chunk({"reasoning": "r"}), chunk({"content": "a"}), chunk({"content": "b"})])
 
     assert listener.pieces == [("reasoning", "r"), ("text", "ab")]
-
-
-def cited(*urls: str) -> dict[str, Any]:
-    """Return a delta with citations and an empty text, as recorded."""
-    annotations = [{"type": "url_citation", "url_citation": {"url": url}} for url in urls]
-    return {"role": "assistant", "content": "", "annotations": annotations}
-
-
-def test_citations_come_in_order_and_once() -> None:
-    """After the text that came before them, and not before any output, since a request without output is retried."""
-    listener = RecordingListener()
-    decoder = StreamDecoder(listener)
-    decoder.add_chunks([chunk(cited("https://a.example/", "https://b.example/"))])
-    assert (listener.pieces, decoder.has_output) == ([], False)
-    events = decode(
-        decoder,
-        [chunk({"content": "x", "role": "assistant"})],
-        [chunk({"content": "y"}), chunk(cited("https://c.example/", "https://a.example/"))],
-        [chunk({}, finish="stop")],
-        [chunk(cited("https://c.example/"))],
-    )
-
-    assert listener.pieces == [
-        ("text", "x"),
-        ("citation", "https://a.example/"),
-        ("citation", "https://b.example/"),
-        ("text", "y"),
-        ("citation", "https://c.example/"),
-    ]
-    assert_balanced(events)
-
-
-def test_text_and_citations_of_one_delta_are_both_received() -> None:
-    """A delta with a text may have other fields, too."""
-    listener = RecordingListener()
-    decode(StreamDecoder(listener), [chunk({**cited("https://a.example/"), "content": "x", "reasoning": "r"})])
-
-    assert listener.pieces == [("reasoning", "r"), ("text", "x"), ("citation", "https://a.example/")]
-
-
-@pytest.mark.parametrize(
-    ("pipeline", "cost"),
-    [
-        ([{"type": "plugin", "name": "web", "cost_usd": Decimal("0.007")}], Decimal("0.007")),
-        ([{"name": "a", "cost_usd": Decimal("0.1")}, {"name": "b"}, {"name": "c", "cost_usd": 2}], Decimal("2.1")),
-        ([{"name": "guard"}], None),
-        ([{"name": "a", "cost_usd": Decimal("0.1")}, {"name": "b", "cost_usd": None}], None),
-        ([{"name": "a", "cost_usd": -1}], None),
-        ([{"name": "a", "cost_usd": Decimal("0.2")}, {"name": "b", "cost_usd": Decimal("-0.1")}], None),
-        ([{"name": "a", "cost_usd": "0.1"}], None),
-        ([{"name": "a", "cost_usd": Decimal(10**7)}], None),
-        ([1, None, "a"], None),
-        ([{"name": "a", "cost_usd": 1}] * 65, None),
-        ({"name": "a"}, None),
-        (None, None),
-    ],
-)
-def test_fees_of_the_pipeline_are_part_of_the_usage(pipeline: Any, cost: Decimal | None) -> None:
-    """Plugins are counted nowhere else; an unknown one makes the sum unknown."""
-    decoder = StreamDecoder()
-    body = chunk({}, finish="stop", usage=USAGE)
-    decoder.add_chunks([{**body, "openrouter_metadata": {"strategy": "direct", "pipeline": pipeline}}])
-
-    assert decoder.usage is not None
-    assert (decoder.usage["cost"], decoder.usage.get("pipeline_cost")) == (Decimal("0.1"), cost)
 
 
 def test_malformed_object_keeps_what_arrived_with_it() -> None:

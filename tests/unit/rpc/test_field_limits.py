@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import agent_definition_service_pb2 as definitions_pb
-from godoty.v1 import agent_pb2, budget_pb2, tenant_pb2
+from godoty.v1 import agent_pb2, attachment_pb2, budget_pb2, tenant_pb2
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import billing_service_pb2 as billing_pb
 from godoty.v1 import mcp_server_pb2 as mcp_pb
@@ -23,8 +23,9 @@ from godoty_service.rpc import agent_codec, billing_codec
 from godoty_service.rpc.admin import codec, key_codec, policy_codec
 from godoty_service.rpc.agents import codec as agents_codec
 from godoty_service.rpc.agents import mcp_codec
+from godoty_service.rpc.attachment_codec import RequestLimits, inline_bytes
 from godoty_service.rpc.pagination import decode_any_token
-from godoty_service.rpc.validation import COUNTS, LENGTHS, FieldLimits, RequestTooLarge
+from godoty_service.rpc.validation import BYTES, COUNTS, LENGTHS, FieldLimits, RequestTooLarge
 
 TEXT_BYTES = 256 * 1024
 SERVICES: list[ServiceDescriptor] = [
@@ -37,6 +38,7 @@ LIMITS = FieldLimits(SERVICES, max_text_bytes=TEXT_BYTES)
 MANY = 200_000
 VARIABLES = pb.ConverseRequest(text="hi", variables={str(number): "" for number in range(9_000)})
 HEADER = mcp_pb.McpHeader(name="X-Key", secret="a")
+SOURCE = attachment_pb2.AttachmentSource(attachment_id="a")
 TOOL = agent_pb2.AgentTool(builtin="calculator")
 GROUP, SCOPE = billing_pb.USAGE_GROUP_HOUR, tenant_pb2.API_SCOPE_CONVERSE
 BOUNDED = 2000  # lines of Python: what is done with a request that is refused for its length
@@ -53,6 +55,13 @@ def fields(descriptor: Descriptor | None) -> Iterator[FieldDescriptor]:
         yield field
         if field.type == FieldDescriptor.TYPE_MESSAGE:
             yield from fields(field.message_type)
+
+
+def longest(field: FieldDescriptor) -> Any:
+    """Return the longest value of a field that is no message."""
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return "\U0001d51e" * (TEXT_BYTES // 4 if field.name == "text" else LENGTHS[field.name])
+    return bytes(BYTES[field.name]) if field.type == FieldDescriptor.TYPE_BYTES else -1
 
 
 def full(descriptor: Descriptor) -> Any:
@@ -75,9 +84,9 @@ def full(descriptor: Descriptor) -> Any:
             else:
                 getattr(message, field.name).CopyFrom(inner)
             continue
-        value: Any = -1
-        if field.type == FieldDescriptor.TYPE_STRING:
-            value = "\U0001d51e" * (TEXT_BYTES // 4 if field.name == "text" else LENGTHS[field.name])
+        value = longest(field)
+        if field.containing_oneof is not None and message.WhichOneof(field.containing_oneof.name) == "inline":
+            continue  # the largest of the sources of an attachment
         if field.is_repeated:
             getattr(message, field.name).extend([value] * count)
         elif field.type == FieldDescriptor.TYPE_BOOL:
@@ -91,7 +100,8 @@ def full(descriptor: Descriptor) -> Any:
 def test_each_field_has_a_limit(method: MethodDescriptor) -> None:
     """A text or repeated field that is added to the contract needs a limit."""
     for field in fields(method.input_type):
-        assert field.type != FieldDescriptor.TYPE_BYTES, "say how long they may be"
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            assert field.name in BYTES, field.full_name
         if field.type == FieldDescriptor.TYPE_STRING and field.name != "text":
             assert field.name in LENGTHS, field.full_name
         if field.is_repeated:
@@ -120,6 +130,22 @@ def test_larger_message_is_not_decoded(method: MethodDescriptor) -> None:
 
     with pytest.raises(RequestTooLarge, match="this method accepts at most"):
         decoder(b"x" * (LIMITS.largest(method.input_type) + 1))
+
+
+def test_inline_bytes_are_apart() -> None:
+    """A turn may have a mebibyte of them; as much of anything else is refused before it is decoded."""
+    limits = RequestLimits(SERVICES, max_text_bytes=TEXT_BYTES)
+    decode = limits.decoder("/godoty.v1.AgentService/Converse", pb.ConverseRequest.FromString)
+    inline = attachment_pb2.AttachmentSource(inline=bytes(1024 * 1024))
+    request = pb.ConverseRequest(text="x" * TEXT_BYTES, session_id="a", attachments=[inline])
+
+    assert decode(request.SerializeToString()) == request
+    assert inline_bytes(request.SerializeToString()) == 1024 * 1024
+    for hostile in (b"\x72\x00" * 700_000, b"\x62\x02\x0a\x00" * 350_000, request.SerializeToString()[:-9] * 2):
+        with pytest.raises(RequestTooLarge):
+            decode(hostile)
+    for _ in range(200):
+        assert inline_bytes(request.SerializeToString()[: _ * 7]) == 0
 
 
 TOO_LONG: list[tuple[str, Any]] = [
@@ -207,6 +233,9 @@ HOSTILE: dict[str, Callable[[], Any]] = {
     ),
     "CreateApiKey models": lambda: key_codec.parse_new_key(
         admin_pb.CreateApiKeyRequest(tenant_id="t", scopes=[SCOPE], models=["a"] * MANY), now=utc_now()
+    ),
+    "Converse attachments": lambda: agent_codec.parse_turn_request(
+        pb.ConverseRequest(text="hi", attachments=[SOURCE] * MANY), catalogue=None, max_text_bytes=100
     ),
     "Converse variables": lambda: agent_codec.parse_turn_request(VARIABLES, catalogue=None, max_text_bytes=100),
     "ApplyAgent tools": lambda: agents_codec.parse_application(

@@ -73,6 +73,9 @@ type ConverseRequest struct {
 	// Parameters of this turn's model calls, in place of those of the agent's definition, one by one. Unset: those of the
 	// definition. An agent whose definition does not let requests override them: INVALID_FIELD.
 	Parameters *ModelParameters `protobuf:"bytes,13,opt,name=parameters,proto3" json:"parameters,omitempty"`
+	// Images and documents that the message carries beside its text: at most 10, in this order. A model that does not take
+	// such an input, or a fallback model, is INPUT_NOT_SUPPORTED before anything is sent.
+	Attachments []*AttachmentSource `protobuf:"bytes,14,rep,name=attachments,proto3" json:"attachments,omitempty"`
 	// A JSON Schema (2020-12) as JSON text, in place of that of the agent's definition: the turn ends with a value that is
 	// valid by it, in `turn_finished.output_json`, or with STOP_REASON_OUTPUT_INVALID. At most 32768 characters; other
 	// bounds are those of `AgentDefinition.output_schema`. JSON text, since google.protobuf.Struct rounds numbers and
@@ -200,6 +203,13 @@ func (x *ConverseRequest) GetVariables() map[string]string {
 func (x *ConverseRequest) GetParameters() *ModelParameters {
 	if x != nil {
 		return x.Parameters
+	}
+	return nil
+}
+
+func (x *ConverseRequest) GetAttachments() []*AttachmentSource {
+	if x != nil {
+		return x.Attachments
 	}
 	return nil
 }
@@ -1353,6 +1363,209 @@ func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
 	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{21}
 }
 
+// A piece of the attachment to store.
+type UploadAttachmentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The next bytes: at most 256 KiB. The attachment is all pieces together, and complete when the client ends
+	// its stream; each piece must arrive within 10 seconds, and all of them within 2 minutes.
+	Data          []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadAttachmentRequest) Reset() {
+	*x = UploadAttachmentRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadAttachmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadAttachmentRequest) ProtoMessage() {}
+
+func (x *UploadAttachmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadAttachmentRequest.ProtoReflect.Descriptor instead.
+func (*UploadAttachmentRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *UploadAttachmentRequest) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// The stored attachment.
+type UploadAttachmentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The attachment.
+	Attachment *Attachment `protobuf:"bytes,1,opt,name=attachment,proto3" json:"attachment,omitempty"`
+	// The time at which it is deleted unless a session has named it by then.
+	ExpireTime    *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UploadAttachmentResponse) Reset() {
+	*x = UploadAttachmentResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UploadAttachmentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UploadAttachmentResponse) ProtoMessage() {}
+
+func (x *UploadAttachmentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UploadAttachmentResponse.ProtoReflect.Descriptor instead.
+func (*UploadAttachmentResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *UploadAttachmentResponse) GetAttachment() *Attachment {
+	if x != nil {
+		return x.Attachment
+	}
+	return nil
+}
+
+func (x *UploadAttachmentResponse) GetExpireTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ExpireTime
+	}
+	return nil
+}
+
+// The attachment to return.
+type GetAttachmentRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The attachment.
+	AttachmentId  string `protobuf:"bytes,1,opt,name=attachment_id,json=attachmentId,proto3" json:"attachment_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAttachmentRequest) Reset() {
+	*x = GetAttachmentRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAttachmentRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAttachmentRequest) ProtoMessage() {}
+
+func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAttachmentRequest.ProtoReflect.Descriptor instead.
+func (*GetAttachmentRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *GetAttachmentRequest) GetAttachmentId() string {
+	if x != nil {
+		return x.AttachmentId
+	}
+	return ""
+}
+
+// A piece of an attachment.
+type GetAttachmentResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The attachment. Set in the first response only.
+	Attachment *Attachment `protobuf:"bytes,1,opt,name=attachment,proto3" json:"attachment,omitempty"`
+	// The next bytes: at most 64 KiB.
+	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAttachmentResponse) Reset() {
+	*x = GetAttachmentResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAttachmentResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAttachmentResponse) ProtoMessage() {}
+
+func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAttachmentResponse.ProtoReflect.Descriptor instead.
+func (*GetAttachmentResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *GetAttachmentResponse) GetAttachment() *Attachment {
+	if x != nil {
+		return x.Attachment
+	}
+	return nil
+}
+
+func (x *GetAttachmentResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // A query for agents.
 type ListAgentsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1366,7 +1579,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1378,7 +1591,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1391,7 +1604,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListAgentsRequest) GetPageSize() int32 {
@@ -1421,7 +1634,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1433,7 +1646,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1446,7 +1659,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*AgentSummary {
@@ -1476,7 +1689,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +1701,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +1714,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{24}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *ListModelsRequest) GetPageSize() int32 {
@@ -1535,7 +1748,7 @@ type ListModelsResponse struct {
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1760,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1773,7 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ListModelsResponse) GetModels() []*Model {
@@ -1595,7 +1808,7 @@ var File_godoty_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x15godoty/v1/agent.proto\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x05\n" +
+	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x15godoty/v1/agent.proto\x1a\x1agodoty/v1/attachment.proto\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\x05\n" +
 	"\x0fConverseRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
@@ -1614,7 +1827,8 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\tvariables\x18\f \x03(\v2).godoty.v1.ConverseRequest.VariablesEntryR\tvariables\x12:\n" +
 	"\n" +
 	"parameters\x18\r \x01(\v2\x1a.godoty.v1.ModelParametersR\n" +
-	"parameters\x12#\n" +
+	"parameters\x12=\n" +
+	"\vattachments\x18\x0e \x03(\v2\x1b.godoty.v1.AttachmentSourceR\vattachments\x12#\n" +
 	"\routput_schema\x18\x0f \x01(\tR\foutputSchema\x1a<\n" +
 	"\x0eVariablesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
@@ -1692,7 +1906,22 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x14DeleteSessionRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"\x17\n" +
-	"\x15DeleteSessionResponse\"O\n" +
+	"\x15DeleteSessionResponse\"-\n" +
+	"\x17UploadAttachmentRequest\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\"\x8e\x01\n" +
+	"\x18UploadAttachmentResponse\x125\n" +
+	"\n" +
+	"attachment\x18\x01 \x01(\v2\x15.godoty.v1.AttachmentR\n" +
+	"attachment\x12;\n" +
+	"\vexpire_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"expireTime\";\n" +
+	"\x14GetAttachmentRequest\x12#\n" +
+	"\rattachment_id\x18\x01 \x01(\tR\fattachmentId\"b\n" +
+	"\x15GetAttachmentResponse\x125\n" +
+	"\n" +
+	"attachment\x18\x01 \x01(\v2\x15.godoty.v1.AttachmentR\n" +
+	"attachment\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"O\n" +
 	"\x11ListAgentsRequest\x12\x1b\n" +
 	"\tpage_size\x18\x01 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
@@ -1708,7 +1937,7 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x06models\x18\x01 \x03(\v2\x10.godoty.v1.ModelR\x06models\x12B\n" +
 	"\x0fcatalogue_state\x18\x02 \x01(\x0e2\x19.godoty.v1.CatalogueStateR\x0ecatalogueState\x12A\n" +
 	"\x0ecatalogue_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rcatalogueTime\x12&\n" +
-	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken2\xab\b\n" +
+	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken2\xe5\t\n" +
 	"\fAgentService\x12E\n" +
 	"\bConverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n" +
 	"\n" +
@@ -1723,7 +1952,9 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\fListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12T\n" +
 	"\fListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\"\x03\x90\x02\x01\x12S\n" +
 	"\vReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse\"\x03\x90\x02\x010\x01\x12R\n" +
-	"\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponse\x12N\n" +
+	"\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponse\x12]\n" +
+	"\x10UploadAttachment\x12\".godoty.v1.UploadAttachmentRequest\x1a#.godoty.v1.UploadAttachmentResponse(\x01\x12Y\n" +
+	"\rGetAttachment\x12\x1f.godoty.v1.GetAttachmentRequest\x1a .godoty.v1.GetAttachmentResponse\"\x03\x90\x02\x010\x01\x12N\n" +
 	"\n" +
 	"ListAgents\x12\x1c.godoty.v1.ListAgentsRequest\x1a\x1d.godoty.v1.ListAgentsResponse\"\x03\x90\x02\x01\x12N\n" +
 	"\n" +
@@ -1742,7 +1973,7 @@ func file_godoty_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_agent_service_proto_rawDescData
 }
 
-var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 27)
+var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(*ConverseRequest)(nil),           // 0: godoty.v1.ConverseRequest
 	(*ConverseResponse)(nil),          // 1: godoty.v1.ConverseResponse
@@ -1766,93 +1997,107 @@ var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(*ReadMessageResponse)(nil),       // 19: godoty.v1.ReadMessageResponse
 	(*DeleteSessionRequest)(nil),      // 20: godoty.v1.DeleteSessionRequest
 	(*DeleteSessionResponse)(nil),     // 21: godoty.v1.DeleteSessionResponse
-	(*ListAgentsRequest)(nil),         // 22: godoty.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),        // 23: godoty.v1.ListAgentsResponse
-	(*ListModelsRequest)(nil),         // 24: godoty.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),        // 25: godoty.v1.ListModelsResponse
-	nil,                               // 26: godoty.v1.ConverseRequest.VariablesEntry
-	(*TurnLimits)(nil),                // 27: godoty.v1.TurnLimits
-	(OnBusy)(0),                       // 28: godoty.v1.OnBusy
-	(OnDisconnect)(0),                 // 29: godoty.v1.OnDisconnect
-	(*durationpb.Duration)(nil),       // 30: google.protobuf.Duration
-	(*ModelParameters)(nil),           // 31: godoty.v1.ModelParameters
-	(*TurnEvent)(nil),                 // 32: godoty.v1.TurnEvent
-	(*Turn)(nil),                      // 33: godoty.v1.Turn
-	(TurnState)(0),                    // 34: godoty.v1.TurnState
-	(*Totals)(nil),                    // 35: godoty.v1.Totals
-	(*ModelTotals)(nil),               // 36: godoty.v1.ModelTotals
-	(*Run)(nil),                       // 37: godoty.v1.Run
-	(*ProviderLatency)(nil),           // 38: godoty.v1.ProviderLatency
-	(*timestamppb.Timestamp)(nil),     // 39: google.protobuf.Timestamp
-	(*AgentTotals)(nil),               // 40: godoty.v1.AgentTotals
-	(*CacheSavings)(nil),              // 41: godoty.v1.CacheSavings
-	(*Session)(nil),                   // 42: godoty.v1.Session
-	(*Message)(nil),                   // 43: godoty.v1.Message
-	(*ContentBlock)(nil),              // 44: godoty.v1.ContentBlock
-	(*AgentSummary)(nil),              // 45: godoty.v1.AgentSummary
-	(*Model)(nil),                     // 46: godoty.v1.Model
-	(CatalogueState)(0),               // 47: godoty.v1.CatalogueState
+	(*UploadAttachmentRequest)(nil),   // 22: godoty.v1.UploadAttachmentRequest
+	(*UploadAttachmentResponse)(nil),  // 23: godoty.v1.UploadAttachmentResponse
+	(*GetAttachmentRequest)(nil),      // 24: godoty.v1.GetAttachmentRequest
+	(*GetAttachmentResponse)(nil),     // 25: godoty.v1.GetAttachmentResponse
+	(*ListAgentsRequest)(nil),         // 26: godoty.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),        // 27: godoty.v1.ListAgentsResponse
+	(*ListModelsRequest)(nil),         // 28: godoty.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),        // 29: godoty.v1.ListModelsResponse
+	nil,                               // 30: godoty.v1.ConverseRequest.VariablesEntry
+	(*TurnLimits)(nil),                // 31: godoty.v1.TurnLimits
+	(OnBusy)(0),                       // 32: godoty.v1.OnBusy
+	(OnDisconnect)(0),                 // 33: godoty.v1.OnDisconnect
+	(*durationpb.Duration)(nil),       // 34: google.protobuf.Duration
+	(*ModelParameters)(nil),           // 35: godoty.v1.ModelParameters
+	(*AttachmentSource)(nil),          // 36: godoty.v1.AttachmentSource
+	(*TurnEvent)(nil),                 // 37: godoty.v1.TurnEvent
+	(*Turn)(nil),                      // 38: godoty.v1.Turn
+	(TurnState)(0),                    // 39: godoty.v1.TurnState
+	(*Totals)(nil),                    // 40: godoty.v1.Totals
+	(*ModelTotals)(nil),               // 41: godoty.v1.ModelTotals
+	(*Run)(nil),                       // 42: godoty.v1.Run
+	(*ProviderLatency)(nil),           // 43: godoty.v1.ProviderLatency
+	(*timestamppb.Timestamp)(nil),     // 44: google.protobuf.Timestamp
+	(*AgentTotals)(nil),               // 45: godoty.v1.AgentTotals
+	(*CacheSavings)(nil),              // 46: godoty.v1.CacheSavings
+	(*Session)(nil),                   // 47: godoty.v1.Session
+	(*Message)(nil),                   // 48: godoty.v1.Message
+	(*ContentBlock)(nil),              // 49: godoty.v1.ContentBlock
+	(*Attachment)(nil),                // 50: godoty.v1.Attachment
+	(*AgentSummary)(nil),              // 51: godoty.v1.AgentSummary
+	(*Model)(nil),                     // 52: godoty.v1.Model
+	(CatalogueState)(0),               // 53: godoty.v1.CatalogueState
 }
 var file_godoty_v1_agent_service_proto_depIdxs = []int32{
-	27, // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
-	28, // 1: godoty.v1.ConverseRequest.on_busy:type_name -> godoty.v1.OnBusy
-	29, // 2: godoty.v1.ConverseRequest.on_disconnect:type_name -> godoty.v1.OnDisconnect
-	30, // 3: godoty.v1.ConverseRequest.disconnect_grace:type_name -> google.protobuf.Duration
-	26, // 4: godoty.v1.ConverseRequest.variables:type_name -> godoty.v1.ConverseRequest.VariablesEntry
-	31, // 5: godoty.v1.ConverseRequest.parameters:type_name -> godoty.v1.ModelParameters
-	32, // 6: godoty.v1.ConverseResponse.event:type_name -> godoty.v1.TurnEvent
-	32, // 7: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.TurnEvent
-	33, // 8: godoty.v1.GetTurnResponse.turn:type_name -> godoty.v1.Turn
-	34, // 9: godoty.v1.ListTurnsRequest.state:type_name -> godoty.v1.TurnState
-	33, // 10: godoty.v1.ListTurnsResponse.turns:type_name -> godoty.v1.Turn
-	35, // 11: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
-	36, // 12: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
-	37, // 13: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
-	38, // 14: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
-	39, // 15: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
-	39, // 16: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
-	40, // 17: godoty.v1.GetSessionMetricsResponse.by_agent:type_name -> godoty.v1.AgentTotals
-	41, // 18: godoty.v1.GetSessionMetricsResponse.cache_savings:type_name -> godoty.v1.CacheSavings
-	42, // 19: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
-	42, // 20: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
-	43, // 21: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
-	43, // 22: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
-	44, // 23: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
-	45, // 24: godoty.v1.ListAgentsResponse.agents:type_name -> godoty.v1.AgentSummary
-	46, // 25: godoty.v1.ListModelsResponse.models:type_name -> godoty.v1.Model
-	47, // 26: godoty.v1.ListModelsResponse.catalogue_state:type_name -> godoty.v1.CatalogueState
-	39, // 27: godoty.v1.ListModelsResponse.catalogue_time:type_name -> google.protobuf.Timestamp
-	0,  // 28: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
-	2,  // 29: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
-	4,  // 30: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
-	6,  // 31: godoty.v1.AgentService.GetTurn:input_type -> godoty.v1.GetTurnRequest
-	8,  // 32: godoty.v1.AgentService.ListTurns:input_type -> godoty.v1.ListTurnsRequest
-	10, // 33: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
-	12, // 34: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
-	14, // 35: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
-	16, // 36: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
-	18, // 37: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
-	20, // 38: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
-	22, // 39: godoty.v1.AgentService.ListAgents:input_type -> godoty.v1.ListAgentsRequest
-	24, // 40: godoty.v1.AgentService.ListModels:input_type -> godoty.v1.ListModelsRequest
-	1,  // 41: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
-	3,  // 42: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
-	5,  // 43: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
-	7,  // 44: godoty.v1.AgentService.GetTurn:output_type -> godoty.v1.GetTurnResponse
-	9,  // 45: godoty.v1.AgentService.ListTurns:output_type -> godoty.v1.ListTurnsResponse
-	11, // 46: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
-	13, // 47: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
-	15, // 48: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
-	17, // 49: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
-	19, // 50: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
-	21, // 51: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
-	23, // 52: godoty.v1.AgentService.ListAgents:output_type -> godoty.v1.ListAgentsResponse
-	25, // 53: godoty.v1.AgentService.ListModels:output_type -> godoty.v1.ListModelsResponse
-	41, // [41:54] is the sub-list for method output_type
-	28, // [28:41] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	31, // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
+	32, // 1: godoty.v1.ConverseRequest.on_busy:type_name -> godoty.v1.OnBusy
+	33, // 2: godoty.v1.ConverseRequest.on_disconnect:type_name -> godoty.v1.OnDisconnect
+	34, // 3: godoty.v1.ConverseRequest.disconnect_grace:type_name -> google.protobuf.Duration
+	30, // 4: godoty.v1.ConverseRequest.variables:type_name -> godoty.v1.ConverseRequest.VariablesEntry
+	35, // 5: godoty.v1.ConverseRequest.parameters:type_name -> godoty.v1.ModelParameters
+	36, // 6: godoty.v1.ConverseRequest.attachments:type_name -> godoty.v1.AttachmentSource
+	37, // 7: godoty.v1.ConverseResponse.event:type_name -> godoty.v1.TurnEvent
+	37, // 8: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.TurnEvent
+	38, // 9: godoty.v1.GetTurnResponse.turn:type_name -> godoty.v1.Turn
+	39, // 10: godoty.v1.ListTurnsRequest.state:type_name -> godoty.v1.TurnState
+	38, // 11: godoty.v1.ListTurnsResponse.turns:type_name -> godoty.v1.Turn
+	40, // 12: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
+	41, // 13: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
+	42, // 14: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
+	43, // 15: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
+	44, // 16: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
+	44, // 17: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
+	45, // 18: godoty.v1.GetSessionMetricsResponse.by_agent:type_name -> godoty.v1.AgentTotals
+	46, // 19: godoty.v1.GetSessionMetricsResponse.cache_savings:type_name -> godoty.v1.CacheSavings
+	47, // 20: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
+	47, // 21: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
+	48, // 22: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
+	48, // 23: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
+	49, // 24: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
+	50, // 25: godoty.v1.UploadAttachmentResponse.attachment:type_name -> godoty.v1.Attachment
+	44, // 26: godoty.v1.UploadAttachmentResponse.expire_time:type_name -> google.protobuf.Timestamp
+	50, // 27: godoty.v1.GetAttachmentResponse.attachment:type_name -> godoty.v1.Attachment
+	51, // 28: godoty.v1.ListAgentsResponse.agents:type_name -> godoty.v1.AgentSummary
+	52, // 29: godoty.v1.ListModelsResponse.models:type_name -> godoty.v1.Model
+	53, // 30: godoty.v1.ListModelsResponse.catalogue_state:type_name -> godoty.v1.CatalogueState
+	44, // 31: godoty.v1.ListModelsResponse.catalogue_time:type_name -> google.protobuf.Timestamp
+	0,  // 32: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
+	2,  // 33: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
+	4,  // 34: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
+	6,  // 35: godoty.v1.AgentService.GetTurn:input_type -> godoty.v1.GetTurnRequest
+	8,  // 36: godoty.v1.AgentService.ListTurns:input_type -> godoty.v1.ListTurnsRequest
+	10, // 37: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
+	12, // 38: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
+	14, // 39: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
+	16, // 40: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
+	18, // 41: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
+	20, // 42: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
+	22, // 43: godoty.v1.AgentService.UploadAttachment:input_type -> godoty.v1.UploadAttachmentRequest
+	24, // 44: godoty.v1.AgentService.GetAttachment:input_type -> godoty.v1.GetAttachmentRequest
+	26, // 45: godoty.v1.AgentService.ListAgents:input_type -> godoty.v1.ListAgentsRequest
+	28, // 46: godoty.v1.AgentService.ListModels:input_type -> godoty.v1.ListModelsRequest
+	1,  // 47: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
+	3,  // 48: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
+	5,  // 49: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
+	7,  // 50: godoty.v1.AgentService.GetTurn:output_type -> godoty.v1.GetTurnResponse
+	9,  // 51: godoty.v1.AgentService.ListTurns:output_type -> godoty.v1.ListTurnsResponse
+	11, // 52: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
+	13, // 53: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
+	15, // 54: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
+	17, // 55: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
+	19, // 56: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
+	21, // 57: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
+	23, // 58: godoty.v1.AgentService.UploadAttachment:output_type -> godoty.v1.UploadAttachmentResponse
+	25, // 59: godoty.v1.AgentService.GetAttachment:output_type -> godoty.v1.GetAttachmentResponse
+	27, // 60: godoty.v1.AgentService.ListAgents:output_type -> godoty.v1.ListAgentsResponse
+	29, // 61: godoty.v1.AgentService.ListModels:output_type -> godoty.v1.ListModelsResponse
+	47, // [47:62] is the sub-list for method output_type
+	32, // [32:47] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_service_proto_init() }
@@ -1861,6 +2106,7 @@ func file_godoty_v1_agent_service_proto_init() {
 		return
 	}
 	file_godoty_v1_agent_proto_init()
+	file_godoty_v1_attachment_proto_init()
 	file_godoty_v1_metering_proto_init()
 	file_godoty_v1_model_proto_init()
 	file_godoty_v1_session_proto_init()
@@ -1871,7 +2117,7 @@ func file_godoty_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_agent_service_proto_rawDesc), len(file_godoty_v1_agent_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   27,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

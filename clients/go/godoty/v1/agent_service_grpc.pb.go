@@ -32,6 +32,8 @@ const (
 	AgentService_ListMessages_FullMethodName      = "/godoty.v1.AgentService/ListMessages"
 	AgentService_ReadMessage_FullMethodName       = "/godoty.v1.AgentService/ReadMessage"
 	AgentService_DeleteSession_FullMethodName     = "/godoty.v1.AgentService/DeleteSession"
+	AgentService_UploadAttachment_FullMethodName  = "/godoty.v1.AgentService/UploadAttachment"
+	AgentService_GetAttachment_FullMethodName     = "/godoty.v1.AgentService/GetAttachment"
 	AgentService_ListAgents_FullMethodName        = "/godoty.v1.AgentService/ListAgents"
 	AgentService_ListModels_FullMethodName        = "/godoty.v1.AgentService/ListModels"
 )
@@ -72,6 +74,12 @@ type AgentServiceClient interface {
 	// SESSION_BUSY. The id can be reused: it then names a new session with totals of "0". The request ids of its turns
 	// remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
 	DeleteSession(ctx context.Context, in *DeleteSessionRequest, opts ...grpc.CallOption) (*DeleteSessionResponse, error)
+	// Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
+	// that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and
+	// nothing of it is stored. The same bytes are stored once, however often a tenant uploads them.
+	UploadAttachment(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadAttachmentRequest, UploadAttachmentResponse], error)
+	// Streams an attachment in pieces of at most 64 KiB.
+	GetAttachment(ctx context.Context, in *GetAttachmentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetAttachmentResponse], error)
 	// Lists the tenant's agents with which a session can begin, by name: those that its policy allows.
 	ListAgents(ctx context.Context, in *ListAgentsRequest, opts ...grpc.CallOption) (*ListAgentsResponse, error)
 	// Lists the models that the tenant's policy and the API key's own list allow, by id.
@@ -223,6 +231,38 @@ func (c *agentServiceClient) DeleteSession(ctx context.Context, in *DeleteSessio
 	return out, nil
 }
 
+func (c *agentServiceClient) UploadAttachment(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadAttachmentRequest, UploadAttachmentResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[3], AgentService_UploadAttachment_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[UploadAttachmentRequest, UploadAttachmentResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_UploadAttachmentClient = grpc.ClientStreamingClient[UploadAttachmentRequest, UploadAttachmentResponse]
+
+func (c *agentServiceClient) GetAttachment(ctx context.Context, in *GetAttachmentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetAttachmentResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[4], AgentService_GetAttachment_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[GetAttachmentRequest, GetAttachmentResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_GetAttachmentClient = grpc.ServerStreamingClient[GetAttachmentResponse]
+
 func (c *agentServiceClient) ListAgents(ctx context.Context, in *ListAgentsRequest, opts ...grpc.CallOption) (*ListAgentsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListAgentsResponse)
@@ -279,6 +319,12 @@ type AgentServiceServer interface {
 	// SESSION_BUSY. The id can be reused: it then names a new session with totals of "0". The request ids of its turns
 	// remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
 	DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error)
+	// Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
+	// that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and
+	// nothing of it is stored. The same bytes are stored once, however often a tenant uploads them.
+	UploadAttachment(grpc.ClientStreamingServer[UploadAttachmentRequest, UploadAttachmentResponse]) error
+	// Streams an attachment in pieces of at most 64 KiB.
+	GetAttachment(*GetAttachmentRequest, grpc.ServerStreamingServer[GetAttachmentResponse]) error
 	// Lists the tenant's agents with which a session can begin, by name: those that its policy allows.
 	ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error)
 	// Lists the models that the tenant's policy and the API key's own list allow, by id.
@@ -325,6 +371,12 @@ func (UnimplementedAgentServiceServer) ReadMessage(*ReadMessageRequest, grpc.Ser
 }
 func (UnimplementedAgentServiceServer) DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteSession not implemented")
+}
+func (UnimplementedAgentServiceServer) UploadAttachment(grpc.ClientStreamingServer[UploadAttachmentRequest, UploadAttachmentResponse]) error {
+	return status.Error(codes.Unimplemented, "method UploadAttachment not implemented")
+}
+func (UnimplementedAgentServiceServer) GetAttachment(*GetAttachmentRequest, grpc.ServerStreamingServer[GetAttachmentResponse]) error {
+	return status.Error(codes.Unimplemented, "method GetAttachment not implemented")
 }
 func (UnimplementedAgentServiceServer) ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAgents not implemented")
@@ -530,6 +582,24 @@ func _AgentService_DeleteSession_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_UploadAttachment_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AgentServiceServer).UploadAttachment(&grpc.GenericServerStream[UploadAttachmentRequest, UploadAttachmentResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_UploadAttachmentServer = grpc.ClientStreamingServer[UploadAttachmentRequest, UploadAttachmentResponse]
+
+func _AgentService_GetAttachment_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(GetAttachmentRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServiceServer).GetAttachment(m, &grpc.GenericServerStream[GetAttachmentRequest, GetAttachmentResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_GetAttachmentServer = grpc.ServerStreamingServer[GetAttachmentResponse]
+
 func _AgentService_ListAgents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListAgentsRequest)
 	if err := dec(in); err != nil {
@@ -628,6 +698,16 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			StreamName:    "ReadMessage",
 			Handler:       _AgentService_ReadMessage_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "UploadAttachment",
+			Handler:       _AgentService_UploadAttachment_Handler,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "GetAttachment",
+			Handler:       _AgentService_GetAttachment_Handler,
 			ServerStreams: true,
 		},
 	},

@@ -282,6 +282,26 @@ const (
 	// For example: Converse with an agent whose tool was allowed when it was applied.
 	// metadata: agent=support, tool=calculator.
 	ErrorReason_ERROR_REASON_TOOL_NOT_ALLOWED ErrorReason = 54
+	// NOT_FOUND. The tenant has no such attachment, or it is deleted. metadata: attachment_id. Do not retry.
+	// For example: Converse with an attachment that was uploaded two days ago and never named.
+	// metadata: attachment_id=att_01a2....
+	ErrorReason_ERROR_REASON_ATTACHMENT_NOT_FOUND ErrorReason = 65
+	// INVALID_ARGUMENT. The bytes are no attachment that the server takes; nothing of them is stored. Do not retry
+	// unchanged. The problem is "type" (no PNG, JPEG, WebP, GIF or PDF), "damaged" (its header is incomplete or contradicts
+	// itself), "size", "pixels" or "pages" (above the server's limit), or "url" (it cannot be fetched from there).
+	// metadata: problem.
+	// For example: UploadAttachment of a text file that is called invoice.pdf. metadata: problem=type.
+	ErrorReason_ERROR_REASON_ATTACHMENT_REJECTED ErrorReason = 66
+	// RESOURCE_EXHAUSTED. The tenant's attachments are as many, or have as many bytes, as the server allows for one tenant;
+	// or 1,000 sessions name the attachment: upload it again. google.rpc.QuotaFailure names the limit. Delete
+	// sessions that name attachments. metadata: limit. Do not retry before.
+	// For example: the 10,001st attachment of a tenant. Quota: attachments/tenant. metadata: limit=10000.
+	ErrorReason_ERROR_REASON_ATTACHMENT_LIMIT ErrorReason = 67
+	// FAILED_PRECONDITION. The model, or a fallback model, does not take an input of the message; nothing was sent and
+	// nothing is charged. Choose a model whose `input_modalities` (ListModels) have it. metadata: model, input. Do not retry
+	// unchanged.
+	// For example: an image for a model that takes text alone. metadata: model=deepseek/deepseek-v3.2, input=image.
+	ErrorReason_ERROR_REASON_INPUT_NOT_SUPPORTED ErrorReason = 68
 )
 
 // Enum value maps for ErrorReason.
@@ -342,6 +362,10 @@ var (
 		52: "ERROR_REASON_MCP_SERVER_LIMIT",
 		53: "ERROR_REASON_AGENT_NOT_ALLOWED",
 		54: "ERROR_REASON_TOOL_NOT_ALLOWED",
+		65: "ERROR_REASON_ATTACHMENT_NOT_FOUND",
+		66: "ERROR_REASON_ATTACHMENT_REJECTED",
+		67: "ERROR_REASON_ATTACHMENT_LIMIT",
+		68: "ERROR_REASON_INPUT_NOT_SUPPORTED",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -399,6 +423,10 @@ var (
 		"ERROR_REASON_MCP_SERVER_LIMIT":          52,
 		"ERROR_REASON_AGENT_NOT_ALLOWED":         53,
 		"ERROR_REASON_TOOL_NOT_ALLOWED":          54,
+		"ERROR_REASON_ATTACHMENT_NOT_FOUND":      65,
+		"ERROR_REASON_ATTACHMENT_REJECTED":       66,
+		"ERROR_REASON_ATTACHMENT_LIMIT":          67,
+		"ERROR_REASON_INPUT_NOT_SUPPORTED":       68,
 	}
 )
 
@@ -433,7 +461,7 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xfe\x0e\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\x94\x10\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -490,7 +518,11 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"!ERROR_REASON_MCP_SERVER_NOT_FOUND\x103\x12!\n" +
 	"\x1dERROR_REASON_MCP_SERVER_LIMIT\x104\x12\"\n" +
 	"\x1eERROR_REASON_AGENT_NOT_ALLOWED\x105\x12!\n" +
-	"\x1dERROR_REASON_TOOL_NOT_ALLOWED\x106BI\n" +
+	"\x1dERROR_REASON_TOOL_NOT_ALLOWED\x106\x12%\n" +
+	"!ERROR_REASON_ATTACHMENT_NOT_FOUND\x10A\x12$\n" +
+	" ERROR_REASON_ATTACHMENT_REJECTED\x10B\x12!\n" +
+	"\x1dERROR_REASON_ATTACHMENT_LIMIT\x10C\x12$\n" +
+	" ERROR_REASON_INPUT_NOT_SUPPORTED\x10DBI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

@@ -434,6 +434,7 @@ type ContentBlock struct {
 	//	*ContentBlock_Reasoning
 	//	*ContentBlock_ToolUse
 	//	*ContentBlock_ToolResult
+	//	*ContentBlock_Attachment
 	Block isContentBlock_Block `protobuf_oneof:"block"`
 	// The block's text is truncated; ReadMessage returns all of it. The text is `text`, `reasoning`,
 	// `tool_use.input_json` (which is then not valid JSON) or `tool_result.output`.
@@ -517,6 +518,15 @@ func (x *ContentBlock) GetToolResult() *ToolResult {
 	return nil
 }
 
+func (x *ContentBlock) GetAttachment() *Attachment {
+	if x != nil {
+		if x, ok := x.Block.(*ContentBlock_Attachment); ok {
+			return x.Attachment
+		}
+	}
+	return nil
+}
+
 func (x *ContentBlock) GetTruncated() bool {
 	if x != nil {
 		return x.Truncated
@@ -555,6 +565,11 @@ type ContentBlock_ToolResult struct {
 	ToolResult *ToolResult `protobuf:"bytes,4,opt,name=tool_result,json=toolResult,proto3,oneof"`
 }
 
+type ContentBlock_Attachment struct {
+	// An image or a document that the message carries.
+	Attachment *Attachment `protobuf:"bytes,7,opt,name=attachment,proto3,oneof"`
+}
+
 func (*ContentBlock_Text) isContentBlock_Block() {}
 
 func (*ContentBlock_Reasoning) isContentBlock_Block() {}
@@ -562,6 +577,8 @@ func (*ContentBlock_Reasoning) isContentBlock_Block() {}
 func (*ContentBlock_ToolUse) isContentBlock_Block() {}
 
 func (*ContentBlock_ToolResult) isContentBlock_Block() {}
+
+func (*ContentBlock_Attachment) isContentBlock_Block() {}
 
 // A tool call requested by the model.
 type ToolUse struct {
@@ -634,8 +651,10 @@ type ToolResult struct {
 	ToolCallId string `protobuf:"bytes,1,opt,name=tool_call_id,json=toolCallId,proto3" json:"tool_call_id,omitempty"`
 	// The outcome.
 	Status ToolCallStatus `protobuf:"varint,2,opt,name=status,proto3,enum=godoty.v1.ToolCallStatus" json:"status,omitempty"`
-	// The output that the model receives, as text.
-	Output        string `protobuf:"bytes,3,opt,name=output,proto3" json:"output,omitempty"`
+	// The output that the model receives, as text; a line names each of its images.
+	Output string `protobuf:"bytes,3,opt,name=output,proto3" json:"output,omitempty"`
+	// The images of the output.
+	Attachments   []*Attachment `protobuf:"bytes,4,rep,name=attachments,proto3" json:"attachments,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -691,11 +710,18 @@ func (x *ToolResult) GetOutput() string {
 	return ""
 }
 
+func (x *ToolResult) GetAttachments() []*Attachment {
+	if x != nil {
+		return x.Attachments
+	}
+	return nil
+}
+
 var File_godoty_v1_session_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x17godoty/v1/session.proto\x12\tgodoty.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x02\n" +
+	"\x17godoty/v1/session.proto\x12\tgodoty.v1\x1a\x1agodoty/v1/attachment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x02\n" +
 	"\aSession\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
@@ -728,13 +754,16 @@ const file_godoty_v1_session_proto_rawDesc = "" +
 	"\tend_index\x18\x05 \x01(\x05H\x01R\bendIndex\x88\x01\x01B\x0e\n" +
 	"\f_start_indexB\f\n" +
 	"\n" +
-	"_end_index\"\xea\x01\n" +
+	"_end_index\"\xa3\x02\n" +
 	"\fContentBlock\x12\x14\n" +
 	"\x04text\x18\x01 \x01(\tH\x00R\x04text\x12\x1e\n" +
 	"\treasoning\x18\x02 \x01(\tH\x00R\treasoning\x12/\n" +
 	"\btool_use\x18\x03 \x01(\v2\x12.godoty.v1.ToolUseH\x00R\atoolUse\x128\n" +
 	"\vtool_result\x18\x04 \x01(\v2\x15.godoty.v1.ToolResultH\x00R\n" +
-	"toolResult\x12\x1c\n" +
+	"toolResult\x127\n" +
+	"\n" +
+	"attachment\x18\a \x01(\v2\x15.godoty.v1.AttachmentH\x00R\n" +
+	"attachment\x12\x1c\n" +
 	"\ttruncated\x18\x05 \x01(\bR\ttruncated\x12\x12\n" +
 	"\x04size\x18\x06 \x01(\x03R\x04sizeB\a\n" +
 	"\x05block\"^\n" +
@@ -743,13 +772,14 @@ const file_godoty_v1_session_proto_rawDesc = "" +
 	"toolCallId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +
 	"\n" +
-	"input_json\x18\x03 \x01(\tR\tinputJson\"y\n" +
+	"input_json\x18\x03 \x01(\tR\tinputJson\"\xb2\x01\n" +
 	"\n" +
 	"ToolResult\x12 \n" +
 	"\ftool_call_id\x18\x01 \x01(\tR\n" +
 	"toolCallId\x121\n" +
 	"\x06status\x18\x02 \x01(\x0e2\x19.godoty.v1.ToolCallStatusR\x06status\x12\x16\n" +
-	"\x06output\x18\x03 \x01(\tR\x06output*?\n" +
+	"\x06output\x18\x03 \x01(\tR\x06output\x127\n" +
+	"\vattachments\x18\x04 \x03(\v2\x15.godoty.v1.AttachmentR\vattachments*?\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tROLE_USER\x10\x01\x12\x12\n" +
@@ -784,22 +814,25 @@ var file_godoty_v1_session_proto_goTypes = []any{
 	(*ToolUse)(nil),               // 6: godoty.v1.ToolUse
 	(*ToolResult)(nil),            // 7: godoty.v1.ToolResult
 	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
+	(*Attachment)(nil),            // 9: godoty.v1.Attachment
 }
 var file_godoty_v1_session_proto_depIdxs = []int32{
-	8, // 0: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	8, // 1: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
-	0, // 2: godoty.v1.Message.role:type_name -> godoty.v1.Role
-	5, // 3: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
-	8, // 4: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
-	4, // 5: godoty.v1.Message.citations:type_name -> godoty.v1.Citation
-	6, // 6: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
-	7, // 7: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
-	1, // 8: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	8,  // 0: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	8,  // 1: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	0,  // 2: godoty.v1.Message.role:type_name -> godoty.v1.Role
+	5,  // 3: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
+	8,  // 4: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
+	4,  // 5: godoty.v1.Message.citations:type_name -> godoty.v1.Citation
+	6,  // 6: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
+	7,  // 7: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
+	9,  // 8: godoty.v1.ContentBlock.attachment:type_name -> godoty.v1.Attachment
+	1,  // 9: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
+	9,  // 10: godoty.v1.ToolResult.attachments:type_name -> godoty.v1.Attachment
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_session_proto_init() }
@@ -807,6 +840,7 @@ func file_godoty_v1_session_proto_init() {
 	if File_godoty_v1_session_proto != nil {
 		return
 	}
+	file_godoty_v1_attachment_proto_init()
 	file_godoty_v1_session_proto_msgTypes[0].OneofWrappers = []any{}
 	file_godoty_v1_session_proto_msgTypes[2].OneofWrappers = []any{}
 	file_godoty_v1_session_proto_msgTypes[3].OneofWrappers = []any{
@@ -814,6 +848,7 @@ func file_godoty_v1_session_proto_init() {
 		(*ContentBlock_Reasoning)(nil),
 		(*ContentBlock_ToolUse)(nil),
 		(*ContentBlock_ToolResult)(nil),
+		(*ContentBlock_Attachment)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -14,6 +14,7 @@ HELP = (
     ("/new", "start a new session"),
     ("/metrics", "show the cost and latency of this session"),
     ("/model NAME", "use this model from now on; without NAME, show the current one"),
+    ("/attach FILE", "upload an image or a PDF, which the next message carries"),
     ("/help", "show the commands"),
     ("/quit", "exit; also Ctrl-D, or Ctrl-C at the prompt"),
     ("//text", "send a message that begins with a slash"),
@@ -42,6 +43,8 @@ async def execute(line: str, conversation: Conversation, screen: Screen) -> bool
             await conversation.open("")
         case "/open" if argument:
             await conversation.open(argument)
+        case "/attach" if argument:
+            await conversation.attach(argument)
         case "/model":
             conversation.model = argument or conversation.model
             screen.line(f"model: {conversation.model or 'the last model of the session, else the default'}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from contextlib import aclosing
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from godoty.chat.formatting import (
     count_of,
+    format_attachment,
     format_cache_savings,
     format_cost,
     format_duration,
@@ -57,6 +60,7 @@ class Conversation:
         self._agent = agent
         self._variables = variables
         self._begins = True  # a session that exists keeps its own agent
+        self._attachments: list[str] = []  # of the next message
 
     async def open(self, session_id: str) -> None:
         """Open a session and show its latest messages and its cost."""
@@ -88,7 +92,9 @@ class Conversation:
             model=self.model,
             agent=self._agent if self._begins else "",
             variables=self._variables,
+            attachments=self._attachments,
         )
+        self._attachments = []
         try:
             async with aclosing(events):
                 async for event in events:
@@ -96,6 +102,17 @@ class Conversation:
                     self.session_id = view.session_id or self.session_id
         finally:
             self._screen.end_line()
+
+    async def attach(self, path: str) -> None:
+        """Upload a file, which the next message carries."""
+        try:
+            data = await asyncio.to_thread(_read_file, path)
+        except OSError as error:
+            self._screen.error(f"{path}: {error.strerror or error}")
+            return
+        attachment = await self._client.upload_attachment(data)
+        self._attachments.append(attachment.attachment_id)
+        self._screen.line(f"attached to the next message: {format_attachment(attachment)}")
 
     async def show_sessions(self) -> None:
         """List the most recently used sessions."""
@@ -168,6 +185,8 @@ class Conversation:
                     self._screen.line(block.text)
                 case "reasoning":
                     self._screen.line(block.reasoning, style="dim")
+                case "attachment":
+                    self._screen.line(f"[{format_attachment(block.attachment)}]", style="dim")
                 case "tool_use":
                     use = block.tool_use
                     result = results.get(use.tool_call_id, _NO_RESULT)
@@ -175,6 +194,10 @@ class Conversation:
                     self._screen.tool(use.name, use.input_json, result.output, failed=failed)
             if block.truncated:
                 self._screen.line(f"… truncated: {block.size:,} bytes in total …", style="dim")
+
+
+def _read_file(path: str) -> bytes:
+    return Path(path).expanduser().read_bytes()
 
 
 def _session_row(session: session_pb.Session) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
 
+    from godoty.v1.attachment_pb2 import Attachment
     from godoty.v1.metering_pb2 import CacheSavings, TokenUsage, Totals
 
 
@@ -32,6 +33,12 @@ def format_cost(cost_usd: str) -> str:
 def count_of(number: int, noun: str) -> str:
     """Format a number with its noun: "1 turn", "2 turns"."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def format_attachment(attachment: Attachment) -> str:
+    """Format an attachment: its type, its size, and its pixels or pages."""
+    extent = f"{attachment.width} x {attachment.height}" if attachment.width else count_of(attachment.pages, "page")
+    return f"{attachment.media_type}, {extent}, {count_of(attachment.size_bytes, 'byte')}"
 
 
 def format_tokens(usage: TokenUsage) -> str:

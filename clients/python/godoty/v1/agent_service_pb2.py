@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from godoty.v1 import agent_pb2 as godoty_dot_v1_dot_agent__pb2
+from godoty.v1 import attachment_pb2 as godoty_dot_v1_dot_attachment__pb2
 from godoty.v1 import metering_pb2 as godoty_dot_v1_dot_metering__pb2
 from godoty.v1 import model_pb2 as godoty_dot_v1_dot_model__pb2
 from godoty.v1 import session_pb2 as godoty_dot_v1_dot_session__pb2
@@ -32,7 +33,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x15godoty/v1/agent.proto\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x04\n\x0f\x43onverseRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04text\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0f\x66\x61llback_models\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12+\n\x06limits\x18\x05 \x01(\x0b\x32\x15.godoty.v1.TurnLimitsB\x04\xe2\x41\x01\x01\x12\x12\n\x04user\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12(\n\x07on_busy\x18\x08 \x01(\x0e\x32\x11.godoty.v1.OnBusyB\x04\xe2\x41\x01\x01\x12\x34\n\ron_disconnect\x18\t \x01(\x0e\x32\x17.godoty.v1.OnDisconnectB\x04\xe2\x41\x01\x01\x12\x39\n\x10\x64isconnect_grace\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x61gent\x18\x0b \x01(\tB\x04\xe2\x41\x01\x01\x12\x42\n\tvariables\x18\x0c \x03(\x0b\x32).godoty.v1.ConverseRequest.VariablesEntryB\x04\xe2\x41\x01\x01\x12\x34\n\nparameters\x18\r \x01(\x0b\x32\x1a.godoty.v1.ModelParametersB\x04\xe2\x41\x01\x01\x12\x1b\n\routput_schema\x18\x0f \x01(\tB\x04\xe2\x41\x01\x01\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x10\x43onverseResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"H\n\x11ResumeTurnRequest\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\"9\n\x12ResumeTurnResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"*\n\x11\x43\x61ncelTurnRequest\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x14\n\x12\x43\x61ncelTurnResponse\"\'\n\x0eGetTurnRequest\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"0\n\x0fGetTurnResponse\x12\x1d\n\x04turn\x18\x01 \x01(\x0b\x32\x0f.godoty.v1.Turn\"\x8a\x01\n\x10ListTurnsRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x14.godoty.v1.TurnStateB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"L\n\x11ListTurnsResponse\x12\x1e\n\x05turns\x18\x01 \x03(\x0b\x32\x0f.godoty.v1.Turn\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x18GetSessionMetricsRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xf6\x02\n\x19GetSessionMetricsResponse\x12!\n\x06totals\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Totals\x12(\n\x08\x62y_model\x18\x02 \x03(\x0b\x32\x16.godoty.v1.ModelTotals\x12#\n\x0brecent_runs\x18\x03 \x03(\x0b\x32\x0e.godoty.v1.Run\x12+\n\x07latency\x18\x04 \x03(\x0b\x32\x1a.godoty.v1.ProviderLatency\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x08\x62y_agent\x18\x07 \x03(\x0b\x32\x16.godoty.v1.AgentTotals\x12.\n\rcache_savings\x18\x14 \x01(\x0b\x32\x17.godoty.v1.CacheSavings\"-\n\x11GetSessionRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"9\n\x12GetSessionResponse\x12#\n\x07session\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Session\"\\\n\x13ListSessionsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04user\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"U\n\x14ListSessionsResponse\x12$\n\x08sessions\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x13ListMessagesRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"U\n\x14ListMessagesResponse\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x12ReadMessageRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06number\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\"y\n\x13ReadMessageResponse\x12#\n\x07message\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Message\x12\x13\n\x0b\x62lock_index\x18\x02 \x01(\x05\x12(\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x17.godoty.v1.ContentBlock\"0\n\x14\x44\x65leteSessionRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x17\n\x15\x44\x65leteSessionResponse\"F\n\x11ListAgentsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"V\n\x12ListAgentsResponse\x12\'\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x17.godoty.v1.AgentSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x11ListModelsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\xb7\x01\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.godoty.v1.Model\x12\x32\n\x0f\x63\x61talogue_state\x18\x02 \x01(\x0e\x32\x19.godoty.v1.CatalogueState\x12\x32\n\x0e\x63\x61talogue_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t2\xab\x08\n\x0c\x41gentService\x12\x45\n\x08\x43onverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n\nResumeTurn\x12\x1c.godoty.v1.ResumeTurnRequest\x1a\x1d.godoty.v1.ResumeTurnResponse0\x01\x12I\n\nCancelTurn\x12\x1c.godoty.v1.CancelTurnRequest\x1a\x1d.godoty.v1.CancelTurnResponse\x12\x45\n\x07GetTurn\x12\x19.godoty.v1.GetTurnRequest\x1a\x1a.godoty.v1.GetTurnResponse\"\x03\x90\x02\x01\x12K\n\tListTurns\x12\x1b.godoty.v1.ListTurnsRequest\x1a\x1c.godoty.v1.ListTurnsResponse\"\x03\x90\x02\x01\x12\x63\n\x11GetSessionMetrics\x12#.godoty.v1.GetSessionMetricsRequest\x1a$.godoty.v1.GetSessionMetricsResponse\"\x03\x90\x02\x01\x12N\n\nGetSession\x12\x1c.godoty.v1.GetSessionRequest\x1a\x1d.godoty.v1.GetSessionResponse\"\x03\x90\x02\x01\x12T\n\x0cListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12T\n\x0cListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\"\x03\x90\x02\x01\x12S\n\x0bReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse\"\x03\x90\x02\x01\x30\x01\x12R\n\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponse\x12N\n\nListAgents\x12\x1c.godoty.v1.ListAgentsRequest\x1a\x1d.godoty.v1.ListAgentsResponse\"\x03\x90\x02\x01\x12N\n\nListModels\x12\x1c.godoty.v1.ListModelsRequest\x1a\x1d.godoty.v1.ListModelsResponse\"\x03\x90\x02\x01\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x15godoty/v1/agent.proto\x1a\x1agodoty/v1/attachment.proto\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x04\n\x0f\x43onverseRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04text\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x13\n\x05model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x1d\n\x0f\x66\x61llback_models\x18\x04 \x03(\tB\x04\xe2\x41\x01\x01\x12+\n\x06limits\x18\x05 \x01(\x0b\x32\x15.godoty.v1.TurnLimitsB\x04\xe2\x41\x01\x01\x12\x12\n\x04user\x18\x06 \x01(\tB\x04\xe2\x41\x01\x01\x12\x18\n\nrequest_id\x18\x07 \x01(\tB\x04\xe2\x41\x01\x01\x12(\n\x07on_busy\x18\x08 \x01(\x0e\x32\x11.godoty.v1.OnBusyB\x04\xe2\x41\x01\x01\x12\x34\n\ron_disconnect\x18\t \x01(\x0e\x32\x17.godoty.v1.OnDisconnectB\x04\xe2\x41\x01\x01\x12\x39\n\x10\x64isconnect_grace\x18\n \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x01\x12\x13\n\x05\x61gent\x18\x0b \x01(\tB\x04\xe2\x41\x01\x01\x12\x42\n\tvariables\x18\x0c \x03(\x0b\x32).godoty.v1.ConverseRequest.VariablesEntryB\x04\xe2\x41\x01\x01\x12\x34\n\nparameters\x18\r \x01(\x0b\x32\x1a.godoty.v1.ModelParametersB\x04\xe2\x41\x01\x01\x12\x36\n\x0b\x61ttachments\x18\x0e \x03(\x0b\x32\x1b.godoty.v1.AttachmentSourceB\x04\xe2\x41\x01\x01\x12\x1b\n\routput_schema\x18\x0f \x01(\tB\x04\xe2\x41\x01\x01\x1a\x30\n\x0eVariablesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"7\n\x10\x43onverseResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"H\n\x11ResumeTurnRequest\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1c\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x01\"9\n\x12ResumeTurnResponse\x12#\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x14.godoty.v1.TurnEvent\"*\n\x11\x43\x61ncelTurnRequest\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x14\n\x12\x43\x61ncelTurnResponse\"\'\n\x0eGetTurnRequest\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"0\n\x0fGetTurnResponse\x12\x1d\n\x04turn\x18\x01 \x01(\x0b\x32\x0f.godoty.v1.Turn\"\x8a\x01\n\x10ListTurnsRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12)\n\x05state\x18\x02 \x01(\x0e\x32\x14.godoty.v1.TurnStateB\x04\xe2\x41\x01\x01\x12\x17\n\tpage_size\x18\x03 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01\"L\n\x11ListTurnsResponse\x12\x1e\n\x05turns\x18\x01 \x03(\x0b\x32\x0f.godoty.v1.Turn\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x18GetSessionMetricsRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\xf6\x02\n\x19GetSessionMetricsResponse\x12!\n\x06totals\x18\x01 \x01(\x0b\x32\x11.godoty.v1.Totals\x12(\n\x08\x62y_model\x18\x02 \x03(\x0b\x32\x16.godoty.v1.ModelTotals\x12#\n\x0brecent_runs\x18\x03 \x03(\x0b\x32\x0e.godoty.v1.Run\x12+\n\x07latency\x18\x04 \x03(\x0b\x32\x1a.godoty.v1.ProviderLatency\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x08\x62y_agent\x18\x07 \x03(\x0b\x32\x16.godoty.v1.AgentTotals\x12.\n\rcache_savings\x18\x14 \x01(\x0b\x32\x17.godoty.v1.CacheSavings\"-\n\x11GetSessionRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"9\n\x12GetSessionResponse\x12#\n\x07session\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Session\"\\\n\x13ListSessionsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\x12\x12\n\x04user\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"U\n\x14ListSessionsResponse\x12$\n\x08sessions\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x13ListMessagesRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"U\n\x14ListMessagesResponse\x12$\n\x08messages\x18\x01 \x03(\x0b\x32\x12.godoty.v1.Message\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"D\n\x12ReadMessageRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x14\n\x06number\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x02\"y\n\x13ReadMessageResponse\x12#\n\x07message\x18\x01 \x01(\x0b\x32\x12.godoty.v1.Message\x12\x13\n\x0b\x62lock_index\x18\x02 \x01(\x05\x12(\n\x07\x63ontent\x18\x03 \x01(\x0b\x32\x17.godoty.v1.ContentBlock\"0\n\x14\x44\x65leteSessionRequest\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"\x17\n\x15\x44\x65leteSessionResponse\"-\n\x17UploadAttachmentRequest\x12\x12\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x42\x04\xe2\x41\x01\x02\"v\n\x18UploadAttachmentResponse\x12)\n\nattachment\x18\x01 \x01(\x0b\x32\x15.godoty.v1.Attachment\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"3\n\x14GetAttachmentRequest\x12\x1b\n\rattachment_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"P\n\x15GetAttachmentResponse\x12)\n\nattachment\x18\x01 \x01(\x0b\x32\x15.godoty.v1.Attachment\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"F\n\x11ListAgentsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"V\n\x12ListAgentsResponse\x12\'\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x17.godoty.v1.AgentSummary\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x11ListModelsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\xb7\x01\n\x12ListModelsResponse\x12 \n\x06models\x18\x01 \x03(\x0b\x32\x10.godoty.v1.Model\x12\x32\n\x0f\x63\x61talogue_state\x18\x02 \x01(\x0e\x32\x19.godoty.v1.CatalogueState\x12\x32\n\x0e\x63\x61talogue_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fnext_page_token\x18\x04 \x01(\t2\xe5\t\n\x0c\x41gentService\x12\x45\n\x08\x43onverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n\nResumeTurn\x12\x1c.godoty.v1.ResumeTurnRequest\x1a\x1d.godoty.v1.ResumeTurnResponse0\x01\x12I\n\nCancelTurn\x12\x1c.godoty.v1.CancelTurnRequest\x1a\x1d.godoty.v1.CancelTurnResponse\x12\x45\n\x07GetTurn\x12\x19.godoty.v1.GetTurnRequest\x1a\x1a.godoty.v1.GetTurnResponse\"\x03\x90\x02\x01\x12K\n\tListTurns\x12\x1b.godoty.v1.ListTurnsRequest\x1a\x1c.godoty.v1.ListTurnsResponse\"\x03\x90\x02\x01\x12\x63\n\x11GetSessionMetrics\x12#.godoty.v1.GetSessionMetricsRequest\x1a$.godoty.v1.GetSessionMetricsResponse\"\x03\x90\x02\x01\x12N\n\nGetSession\x12\x1c.godoty.v1.GetSessionRequest\x1a\x1d.godoty.v1.GetSessionResponse\"\x03\x90\x02\x01\x12T\n\x0cListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12T\n\x0cListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\"\x03\x90\x02\x01\x12S\n\x0bReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse\"\x03\x90\x02\x01\x30\x01\x12R\n\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponse\x12]\n\x10UploadAttachment\x12\".godoty.v1.UploadAttachmentRequest\x1a#.godoty.v1.UploadAttachmentResponse(\x01\x12Y\n\rGetAttachment\x12\x1f.godoty.v1.GetAttachmentRequest\x1a .godoty.v1.GetAttachmentResponse\"\x03\x90\x02\x01\x30\x01\x12N\n\nListAgents\x12\x1c.godoty.v1.ListAgentsRequest\x1a\x1d.godoty.v1.ListAgentsResponse\"\x03\x90\x02\x01\x12N\n\nListModels\x12\x1c.godoty.v1.ListModelsRequest\x1a\x1d.godoty.v1.ListModelsResponse\"\x03\x90\x02\x01\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -68,6 +69,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CONVERSEREQUEST'].fields_by_name['variables']._serialized_options = b'\342A\001\001'
   _globals['_CONVERSEREQUEST'].fields_by_name['parameters']._loaded_options = None
   _globals['_CONVERSEREQUEST'].fields_by_name['parameters']._serialized_options = b'\342A\001\001'
+  _globals['_CONVERSEREQUEST'].fields_by_name['attachments']._loaded_options = None
+  _globals['_CONVERSEREQUEST'].fields_by_name['attachments']._serialized_options = b'\342A\001\001'
   _globals['_CONVERSEREQUEST'].fields_by_name['output_schema']._loaded_options = None
   _globals['_CONVERSEREQUEST'].fields_by_name['output_schema']._serialized_options = b'\342A\001\001'
   _globals['_RESUMETURNREQUEST'].fields_by_name['turn_id']._loaded_options = None
@@ -108,6 +111,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READMESSAGEREQUEST'].fields_by_name['number']._serialized_options = b'\342A\001\002'
   _globals['_DELETESESSIONREQUEST'].fields_by_name['session_id']._loaded_options = None
   _globals['_DELETESESSIONREQUEST'].fields_by_name['session_id']._serialized_options = b'\342A\001\002'
+  _globals['_UPLOADATTACHMENTREQUEST'].fields_by_name['data']._loaded_options = None
+  _globals['_UPLOADATTACHMENTREQUEST'].fields_by_name['data']._serialized_options = b'\342A\001\002'
+  _globals['_GETATTACHMENTREQUEST'].fields_by_name['attachment_id']._loaded_options = None
+  _globals['_GETATTACHMENTREQUEST'].fields_by_name['attachment_id']._serialized_options = b'\342A\001\002'
   _globals['_LISTAGENTSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTAGENTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\342A\001\001'
   _globals['_LISTAGENTSREQUEST'].fields_by_name['page_token']._loaded_options = None
@@ -130,64 +137,74 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTSERVICE'].methods_by_name['ListMessages']._serialized_options = b'\220\002\001'
   _globals['_AGENTSERVICE'].methods_by_name['ReadMessage']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['ReadMessage']._serialized_options = b'\220\002\001'
+  _globals['_AGENTSERVICE'].methods_by_name['GetAttachment']._loaded_options = None
+  _globals['_AGENTSERVICE'].methods_by_name['GetAttachment']._serialized_options = b'\220\002\001'
   _globals['_AGENTSERVICE'].methods_by_name['ListAgents']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['ListAgents']._serialized_options = b'\220\002\001'
   _globals['_AGENTSERVICE'].methods_by_name['ListModels']._loaded_options = None
   _globals['_AGENTSERVICE'].methods_by_name['ListModels']._serialized_options = b'\220\002\001'
-  _globals['_CONVERSEREQUEST']._serialized_start=262
-  _globals['_CONVERSEREQUEST']._serialized_end=845
-  _globals['_CONVERSEREQUEST_VARIABLESENTRY']._serialized_start=797
-  _globals['_CONVERSEREQUEST_VARIABLESENTRY']._serialized_end=845
-  _globals['_CONVERSERESPONSE']._serialized_start=847
-  _globals['_CONVERSERESPONSE']._serialized_end=902
-  _globals['_RESUMETURNREQUEST']._serialized_start=904
-  _globals['_RESUMETURNREQUEST']._serialized_end=976
-  _globals['_RESUMETURNRESPONSE']._serialized_start=978
-  _globals['_RESUMETURNRESPONSE']._serialized_end=1035
-  _globals['_CANCELTURNREQUEST']._serialized_start=1037
-  _globals['_CANCELTURNREQUEST']._serialized_end=1079
-  _globals['_CANCELTURNRESPONSE']._serialized_start=1081
-  _globals['_CANCELTURNRESPONSE']._serialized_end=1101
-  _globals['_GETTURNREQUEST']._serialized_start=1103
-  _globals['_GETTURNREQUEST']._serialized_end=1142
-  _globals['_GETTURNRESPONSE']._serialized_start=1144
-  _globals['_GETTURNRESPONSE']._serialized_end=1192
-  _globals['_LISTTURNSREQUEST']._serialized_start=1195
-  _globals['_LISTTURNSREQUEST']._serialized_end=1333
-  _globals['_LISTTURNSRESPONSE']._serialized_start=1335
-  _globals['_LISTTURNSRESPONSE']._serialized_end=1411
-  _globals['_GETSESSIONMETRICSREQUEST']._serialized_start=1413
-  _globals['_GETSESSIONMETRICSREQUEST']._serialized_end=1465
-  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_start=1468
-  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_end=1842
-  _globals['_GETSESSIONREQUEST']._serialized_start=1844
-  _globals['_GETSESSIONREQUEST']._serialized_end=1889
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1891
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1948
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1950
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=2042
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=2044
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=2129
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=2131
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=2229
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=2231
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=2316
-  _globals['_READMESSAGEREQUEST']._serialized_start=2318
-  _globals['_READMESSAGEREQUEST']._serialized_end=2386
-  _globals['_READMESSAGERESPONSE']._serialized_start=2388
-  _globals['_READMESSAGERESPONSE']._serialized_end=2509
-  _globals['_DELETESESSIONREQUEST']._serialized_start=2511
-  _globals['_DELETESESSIONREQUEST']._serialized_end=2559
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=2561
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=2584
-  _globals['_LISTAGENTSREQUEST']._serialized_start=2586
-  _globals['_LISTAGENTSREQUEST']._serialized_end=2656
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=2658
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=2744
-  _globals['_LISTMODELSREQUEST']._serialized_start=2746
-  _globals['_LISTMODELSREQUEST']._serialized_end=2816
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2819
-  _globals['_LISTMODELSRESPONSE']._serialized_end=3002
-  _globals['_AGENTSERVICE']._serialized_start=3005
-  _globals['_AGENTSERVICE']._serialized_end=4072
+  _globals['_CONVERSEREQUEST']._serialized_start=290
+  _globals['_CONVERSEREQUEST']._serialized_end=929
+  _globals['_CONVERSEREQUEST_VARIABLESENTRY']._serialized_start=881
+  _globals['_CONVERSEREQUEST_VARIABLESENTRY']._serialized_end=929
+  _globals['_CONVERSERESPONSE']._serialized_start=931
+  _globals['_CONVERSERESPONSE']._serialized_end=986
+  _globals['_RESUMETURNREQUEST']._serialized_start=988
+  _globals['_RESUMETURNREQUEST']._serialized_end=1060
+  _globals['_RESUMETURNRESPONSE']._serialized_start=1062
+  _globals['_RESUMETURNRESPONSE']._serialized_end=1119
+  _globals['_CANCELTURNREQUEST']._serialized_start=1121
+  _globals['_CANCELTURNREQUEST']._serialized_end=1163
+  _globals['_CANCELTURNRESPONSE']._serialized_start=1165
+  _globals['_CANCELTURNRESPONSE']._serialized_end=1185
+  _globals['_GETTURNREQUEST']._serialized_start=1187
+  _globals['_GETTURNREQUEST']._serialized_end=1226
+  _globals['_GETTURNRESPONSE']._serialized_start=1228
+  _globals['_GETTURNRESPONSE']._serialized_end=1276
+  _globals['_LISTTURNSREQUEST']._serialized_start=1279
+  _globals['_LISTTURNSREQUEST']._serialized_end=1417
+  _globals['_LISTTURNSRESPONSE']._serialized_start=1419
+  _globals['_LISTTURNSRESPONSE']._serialized_end=1495
+  _globals['_GETSESSIONMETRICSREQUEST']._serialized_start=1497
+  _globals['_GETSESSIONMETRICSREQUEST']._serialized_end=1549
+  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_start=1552
+  _globals['_GETSESSIONMETRICSRESPONSE']._serialized_end=1926
+  _globals['_GETSESSIONREQUEST']._serialized_start=1928
+  _globals['_GETSESSIONREQUEST']._serialized_end=1973
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1975
+  _globals['_GETSESSIONRESPONSE']._serialized_end=2032
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=2034
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=2126
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=2128
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=2213
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=2215
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=2313
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=2315
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=2400
+  _globals['_READMESSAGEREQUEST']._serialized_start=2402
+  _globals['_READMESSAGEREQUEST']._serialized_end=2470
+  _globals['_READMESSAGERESPONSE']._serialized_start=2472
+  _globals['_READMESSAGERESPONSE']._serialized_end=2593
+  _globals['_DELETESESSIONREQUEST']._serialized_start=2595
+  _globals['_DELETESESSIONREQUEST']._serialized_end=2643
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=2645
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=2668
+  _globals['_UPLOADATTACHMENTREQUEST']._serialized_start=2670
+  _globals['_UPLOADATTACHMENTREQUEST']._serialized_end=2715
+  _globals['_UPLOADATTACHMENTRESPONSE']._serialized_start=2717
+  _globals['_UPLOADATTACHMENTRESPONSE']._serialized_end=2835
+  _globals['_GETATTACHMENTREQUEST']._serialized_start=2837
+  _globals['_GETATTACHMENTREQUEST']._serialized_end=2888
+  _globals['_GETATTACHMENTRESPONSE']._serialized_start=2890
+  _globals['_GETATTACHMENTRESPONSE']._serialized_end=2970
+  _globals['_LISTAGENTSREQUEST']._serialized_start=2972
+  _globals['_LISTAGENTSREQUEST']._serialized_end=3042
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=3044
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=3130
+  _globals['_LISTMODELSREQUEST']._serialized_start=3132
+  _globals['_LISTMODELSREQUEST']._serialized_end=3202
+  _globals['_LISTMODELSRESPONSE']._serialized_start=3205
+  _globals['_LISTMODELSRESPONSE']._serialized_end=3388
+  _globals['_AGENTSERVICE']._serialized_start=3391
+  _globals['_AGENTSERVICE']._serialized_end=4644
 # @@protoc_insertion_point(module_scope)

@@ -1,6 +1,7 @@
 import datetime
 
 from godoty.v1 import agent_pb2 as _agent_pb2
+from godoty.v1 import attachment_pb2 as _attachment_pb2
 from godoty.v1 import metering_pb2 as _metering_pb2
 from godoty.v1 import model_pb2 as _model_pb2
 from godoty.v1 import session_pb2 as _session_pb2
@@ -17,7 +18,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ConverseRequest(_message.Message):
-    __slots__ = ("session_id", "text", "model", "fallback_models", "limits", "user", "request_id", "on_busy", "on_disconnect", "disconnect_grace", "agent", "variables", "parameters", "output_schema")
+    __slots__ = ("session_id", "text", "model", "fallback_models", "limits", "user", "request_id", "on_busy", "on_disconnect", "disconnect_grace", "agent", "variables", "parameters", "attachments", "output_schema")
     class VariablesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -38,6 +39,7 @@ class ConverseRequest(_message.Message):
     AGENT_FIELD_NUMBER: _ClassVar[int]
     VARIABLES_FIELD_NUMBER: _ClassVar[int]
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     text: str
@@ -52,8 +54,9 @@ class ConverseRequest(_message.Message):
     agent: str
     variables: _containers.ScalarMap[str, str]
     parameters: _agent_pb2.ModelParameters
+    attachments: _containers.RepeatedCompositeFieldContainer[_attachment_pb2.AttachmentSource]
     output_schema: str
-    def __init__(self, session_id: _Optional[str] = ..., text: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., on_busy: _Optional[_Union[_turn_pb2.OnBusy, str]] = ..., on_disconnect: _Optional[_Union[_turn_pb2.OnDisconnect, str]] = ..., disconnect_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., agent: _Optional[str] = ..., variables: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[_Union[_agent_pb2.ModelParameters, _Mapping]] = ..., output_schema: _Optional[str] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., text: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., on_busy: _Optional[_Union[_turn_pb2.OnBusy, str]] = ..., on_disconnect: _Optional[_Union[_turn_pb2.OnDisconnect, str]] = ..., disconnect_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., agent: _Optional[str] = ..., variables: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[_Union[_agent_pb2.ModelParameters, _Mapping]] = ..., attachments: _Optional[_Iterable[_Union[_attachment_pb2.AttachmentSource, _Mapping]]] = ..., output_schema: _Optional[str] = ...) -> None: ...
 
 class ConverseResponse(_message.Message):
     __slots__ = ("event",)
@@ -218,6 +221,34 @@ class DeleteSessionRequest(_message.Message):
 class DeleteSessionResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class UploadAttachmentRequest(_message.Message):
+    __slots__ = ("data",)
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    data: bytes
+    def __init__(self, data: _Optional[bytes] = ...) -> None: ...
+
+class UploadAttachmentResponse(_message.Message):
+    __slots__ = ("attachment", "expire_time")
+    ATTACHMENT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
+    attachment: _attachment_pb2.Attachment
+    expire_time: _timestamp_pb2.Timestamp
+    def __init__(self, attachment: _Optional[_Union[_attachment_pb2.Attachment, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+
+class GetAttachmentRequest(_message.Message):
+    __slots__ = ("attachment_id",)
+    ATTACHMENT_ID_FIELD_NUMBER: _ClassVar[int]
+    attachment_id: str
+    def __init__(self, attachment_id: _Optional[str] = ...) -> None: ...
+
+class GetAttachmentResponse(_message.Message):
+    __slots__ = ("attachment", "data")
+    ATTACHMENT_FIELD_NUMBER: _ClassVar[int]
+    DATA_FIELD_NUMBER: _ClassVar[int]
+    attachment: _attachment_pb2.Attachment
+    data: bytes
+    def __init__(self, attachment: _Optional[_Union[_attachment_pb2.Attachment, _Mapping]] = ..., data: _Optional[bytes] = ...) -> None: ...
 
 class ListAgentsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

@@ -92,6 +92,16 @@ class AgentServiceStub:
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionResponse.FromString,
                 _registered_method=True)
+        self.UploadAttachment = channel.stream_unary(
+                '/godoty.v1.AgentService/UploadAttachment',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.UploadAttachmentRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.UploadAttachmentResponse.FromString,
+                _registered_method=True)
+        self.GetAttachment = channel.unary_stream(
+                '/godoty.v1.AgentService/GetAttachment',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.GetAttachmentRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.GetAttachmentResponse.FromString,
+                _registered_method=True)
         self.ListAgents = channel.unary_unary(
                 '/godoty.v1.AgentService/ListAgents',
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
@@ -193,6 +203,22 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def UploadAttachment(self, request_iterator, context):
+        """Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
+        that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and
+        nothing of it is stored. The same bytes are stored once, however often a tenant uploads them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAttachment(self, request, context):
+        """Streams an attachment in pieces of at most 64 KiB.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListAgents(self, request, context):
         """Lists the tenant's agents with which a session can begin, by name: those that its policy allows.
         """
@@ -264,6 +290,16 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.DeleteSession,
                     request_deserializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'UploadAttachment': grpc.stream_unary_rpc_method_handler(
+                    servicer.UploadAttachment,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.UploadAttachmentRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.UploadAttachmentResponse.SerializeToString,
+            ),
+            'GetAttachment': grpc.unary_stream_rpc_method_handler(
+                    servicer.GetAttachment,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.GetAttachmentRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.GetAttachmentResponse.SerializeToString,
             ),
             'ListAgents': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAgents,
@@ -576,6 +612,60 @@ class AgentService:
             '/godoty.v1.AgentService/DeleteSession',
             godoty_dot_v1_dot_agent__service__pb2.DeleteSessionRequest.SerializeToString,
             godoty_dot_v1_dot_agent__service__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UploadAttachment(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/godoty.v1.AgentService/UploadAttachment',
+            godoty_dot_v1_dot_agent__service__pb2.UploadAttachmentRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.UploadAttachmentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAttachment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/godoty.v1.AgentService/GetAttachment',
+            godoty_dot_v1_dot_agent__service__pb2.GetAttachmentRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.GetAttachmentResponse.FromString,
             options,
             channel_credentials,
             insecure,

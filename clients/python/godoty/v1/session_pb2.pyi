@@ -1,5 +1,6 @@
 import datetime
 
+from godoty.v1 import attachment_pb2 as _attachment_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -82,20 +83,22 @@ class Citation(_message.Message):
     def __init__(self, url: _Optional[str] = ..., title: _Optional[str] = ..., content: _Optional[str] = ..., start_index: _Optional[int] = ..., end_index: _Optional[int] = ...) -> None: ...
 
 class ContentBlock(_message.Message):
-    __slots__ = ("text", "reasoning", "tool_use", "tool_result", "truncated", "size")
+    __slots__ = ("text", "reasoning", "tool_use", "tool_result", "attachment", "truncated", "size")
     TEXT_FIELD_NUMBER: _ClassVar[int]
     REASONING_FIELD_NUMBER: _ClassVar[int]
     TOOL_USE_FIELD_NUMBER: _ClassVar[int]
     TOOL_RESULT_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENT_FIELD_NUMBER: _ClassVar[int]
     TRUNCATED_FIELD_NUMBER: _ClassVar[int]
     SIZE_FIELD_NUMBER: _ClassVar[int]
     text: str
     reasoning: str
     tool_use: ToolUse
     tool_result: ToolResult
+    attachment: _attachment_pb2.Attachment
     truncated: bool
     size: int
-    def __init__(self, text: _Optional[str] = ..., reasoning: _Optional[str] = ..., tool_use: _Optional[_Union[ToolUse, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., truncated: _Optional[bool] = ..., size: _Optional[int] = ...) -> None: ...
+    def __init__(self, text: _Optional[str] = ..., reasoning: _Optional[str] = ..., tool_use: _Optional[_Union[ToolUse, _Mapping]] = ..., tool_result: _Optional[_Union[ToolResult, _Mapping]] = ..., attachment: _Optional[_Union[_attachment_pb2.Attachment, _Mapping]] = ..., truncated: _Optional[bool] = ..., size: _Optional[int] = ...) -> None: ...
 
 class ToolUse(_message.Message):
     __slots__ = ("tool_call_id", "name", "input_json")
@@ -108,11 +111,13 @@ class ToolUse(_message.Message):
     def __init__(self, tool_call_id: _Optional[str] = ..., name: _Optional[str] = ..., input_json: _Optional[str] = ...) -> None: ...
 
 class ToolResult(_message.Message):
-    __slots__ = ("tool_call_id", "status", "output")
+    __slots__ = ("tool_call_id", "status", "output", "attachments")
     TOOL_CALL_ID_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
     tool_call_id: str
     status: ToolCallStatus
     output: str
-    def __init__(self, tool_call_id: _Optional[str] = ..., status: _Optional[_Union[ToolCallStatus, str]] = ..., output: _Optional[str] = ...) -> None: ...
+    attachments: _containers.RepeatedCompositeFieldContainer[_attachment_pb2.Attachment]
+    def __init__(self, tool_call_id: _Optional[str] = ..., status: _Optional[_Union[ToolCallStatus, str]] = ..., output: _Optional[str] = ..., attachments: _Optional[_Iterable[_Union[_attachment_pb2.Attachment, _Mapping]]] = ...) -> None: ...

@@ -10,6 +10,8 @@ import {
   type ClientOptions,
   type ClientReadableStream,
   type ClientUnaryCall,
+  type ClientWritableStream,
+  type handleClientStreamingCall,
   type handleServerStreamingCall,
   type handleUnaryCall,
   makeGenericClientConstructor,
@@ -20,6 +22,7 @@ import {
 import { Duration } from "../../google/protobuf/duration.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
 import { AgentSummary, ModelParameters } from "./agent.js";
+import { Attachment, AttachmentSource } from "./attachment.js";
 import { AgentTotals, CacheSavings, ModelTotals, ProviderLatency, Run, Totals } from "./metering.js";
 import { CatalogueState, catalogueStateFromJSON, catalogueStateToJSON, Model } from "./model.js";
 import { ContentBlock, Message, Session } from "./session.js";
@@ -111,6 +114,11 @@ export interface ConverseRequest {
   parameters:
     | ModelParameters
     | undefined;
+  /**
+   * Images and documents that the message carries beside its text: at most 10, in this order. A model that does not take
+   * such an input, or a fallback model, is INPUT_NOT_SUPPORTED before anything is sent.
+   */
+  attachments: AttachmentSource[];
   /**
    * A JSON Schema (2020-12) as JSON text, in place of that of the agent's definition: the turn ends with a value that is
    * valid by it, in `turn_finished.output_json`, or with STOP_REASON_OUTPUT_INVALID. At most 32768 characters; other
@@ -313,6 +321,41 @@ export interface DeleteSessionRequest {
 export interface DeleteSessionResponse {
 }
 
+/** A piece of the attachment to store. */
+export interface UploadAttachmentRequest {
+  /**
+   * Required. The next bytes: at most 256 KiB. The attachment is all pieces together, and complete when the client ends
+   * its stream; each piece must arrive within 10 seconds, and all of them within 2 minutes.
+   */
+  data: Buffer;
+}
+
+/** The stored attachment. */
+export interface UploadAttachmentResponse {
+  /** The attachment. */
+  attachment:
+    | Attachment
+    | undefined;
+  /** The time at which it is deleted unless a session has named it by then. */
+  expireTime: Date | undefined;
+}
+
+/** The attachment to return. */
+export interface GetAttachmentRequest {
+  /** Required. The attachment. */
+  attachmentId: string;
+}
+
+/** A piece of an attachment. */
+export interface GetAttachmentResponse {
+  /** The attachment. Set in the first response only. */
+  attachment:
+    | Attachment
+    | undefined;
+  /** The next bytes: at most 64 KiB. */
+  data: Buffer;
+}
+
 /** A query for agents. */
 export interface ListAgentsRequest {
   /** Maximum number of agents; 0 means 100, values above 500 are reduced to 500. */
@@ -366,6 +409,7 @@ function createBaseConverseRequest(): ConverseRequest {
     agent: "",
     variables: {},
     parameters: undefined,
+    attachments: [],
     outputSchema: "",
   };
 }
@@ -410,6 +454,9 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     });
     if (message.parameters !== undefined) {
       ModelParameters.encode(message.parameters, writer.uint32(106).fork()).join();
+    }
+    for (const v of message.attachments) {
+      AttachmentSource.encode(v!, writer.uint32(114).fork()).join();
     }
     if (message.outputSchema !== "") {
       writer.uint32(122).string(message.outputSchema);
@@ -537,6 +584,14 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
             message.parameters = ModelParameters.decode(reader, reader.uint32());
             continue;
           }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.attachments.push(AttachmentSource.decode(reader, reader.uint32()));
+            continue;
+          }
           case 15: {
             if (tag !== 122) {
               break;
@@ -609,6 +664,9 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
         )
         : {},
       parameters: isSet(object.parameters) ? ModelParameters.fromJSON(object.parameters) : undefined,
+      attachments: globalThis.Array.isArray(object?.attachments)
+        ? object.attachments.map((e: any) => AttachmentSource.fromJSON(e))
+        : [],
       outputSchema: isSet(object.outputSchema)
         ? globalThis.String(object.outputSchema)
         : isSet(object.output_schema)
@@ -664,6 +722,9 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     if (message.parameters !== undefined) {
       obj.parameters = ModelParameters.toJSON(message.parameters);
     }
+    if (message.attachments?.length) {
+      obj.attachments = message.attachments.map((e) => AttachmentSource.toJSON(e));
+    }
     if (message.outputSchema !== "") {
       obj.outputSchema = message.outputSchema;
     }
@@ -702,6 +763,7 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     message.parameters = (object.parameters !== undefined && object.parameters !== null)
       ? ModelParameters.fromPartial(object.parameters)
       : undefined;
+    message.attachments = object.attachments?.map((e) => AttachmentSource.fromPartial(e)) || [];
     message.outputSchema = object.outputSchema ?? "";
     return message;
   },
@@ -2674,6 +2736,324 @@ export const DeleteSessionResponse: MessageFns<DeleteSessionResponse> = {
   },
 };
 
+function createBaseUploadAttachmentRequest(): UploadAttachmentRequest {
+  return { data: Buffer.alloc(0) };
+}
+
+export const UploadAttachmentRequest: MessageFns<UploadAttachmentRequest> = {
+  encode(message: UploadAttachmentRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.data.length !== 0) {
+      writer.uint32(10).bytes(message.data);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UploadAttachmentRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUploadAttachmentRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UploadAttachmentRequest {
+    return { data: isSet(object.data) ? Buffer.from(bytesFromBase64(object.data)) : Buffer.alloc(0) };
+  },
+
+  toJSON(message: UploadAttachmentRequest): unknown {
+    const obj: any = {};
+    if (message.data.length !== 0) {
+      obj.data = base64FromBytes(message.data);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UploadAttachmentRequest>, I>>(base?: I): UploadAttachmentRequest {
+    return UploadAttachmentRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UploadAttachmentRequest>, I>>(object: I): UploadAttachmentRequest {
+    const message = createBaseUploadAttachmentRequest();
+    message.data = object.data ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
+function createBaseUploadAttachmentResponse(): UploadAttachmentResponse {
+  return { attachment: undefined, expireTime: undefined };
+}
+
+export const UploadAttachmentResponse: MessageFns<UploadAttachmentResponse> = {
+  encode(message: UploadAttachmentResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.attachment !== undefined) {
+      Attachment.encode(message.attachment, writer.uint32(10).fork()).join();
+    }
+    if (message.expireTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.expireTime), writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UploadAttachmentResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUploadAttachmentResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.attachment = Attachment.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.expireTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UploadAttachmentResponse {
+    return {
+      attachment: isSet(object.attachment) ? Attachment.fromJSON(object.attachment) : undefined,
+      expireTime: isSet(object.expireTime)
+        ? fromJsonTimestamp(object.expireTime)
+        : isSet(object.expire_time)
+        ? fromJsonTimestamp(object.expire_time)
+        : undefined,
+    };
+  },
+
+  toJSON(message: UploadAttachmentResponse): unknown {
+    const obj: any = {};
+    if (message.attachment !== undefined) {
+      obj.attachment = Attachment.toJSON(message.attachment);
+    }
+    if (message.expireTime !== undefined) {
+      obj.expireTime = message.expireTime.toISOString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UploadAttachmentResponse>, I>>(base?: I): UploadAttachmentResponse {
+    return UploadAttachmentResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UploadAttachmentResponse>, I>>(object: I): UploadAttachmentResponse {
+    const message = createBaseUploadAttachmentResponse();
+    message.attachment = (object.attachment !== undefined && object.attachment !== null)
+      ? Attachment.fromPartial(object.attachment)
+      : undefined;
+    message.expireTime = object.expireTime ?? undefined;
+    return message;
+  },
+};
+
+function createBaseGetAttachmentRequest(): GetAttachmentRequest {
+  return { attachmentId: "" };
+}
+
+export const GetAttachmentRequest: MessageFns<GetAttachmentRequest> = {
+  encode(message: GetAttachmentRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.attachmentId !== "") {
+      writer.uint32(10).string(message.attachmentId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetAttachmentRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetAttachmentRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.attachmentId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetAttachmentRequest {
+    return {
+      attachmentId: isSet(object.attachmentId)
+        ? globalThis.String(object.attachmentId)
+        : isSet(object.attachment_id)
+        ? globalThis.String(object.attachment_id)
+        : "",
+    };
+  },
+
+  toJSON(message: GetAttachmentRequest): unknown {
+    const obj: any = {};
+    if (message.attachmentId !== "") {
+      obj.attachmentId = message.attachmentId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetAttachmentRequest>, I>>(base?: I): GetAttachmentRequest {
+    return GetAttachmentRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetAttachmentRequest>, I>>(object: I): GetAttachmentRequest {
+    const message = createBaseGetAttachmentRequest();
+    message.attachmentId = object.attachmentId ?? "";
+    return message;
+  },
+};
+
+function createBaseGetAttachmentResponse(): GetAttachmentResponse {
+  return { attachment: undefined, data: Buffer.alloc(0) };
+}
+
+export const GetAttachmentResponse: MessageFns<GetAttachmentResponse> = {
+  encode(message: GetAttachmentResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.attachment !== undefined) {
+      Attachment.encode(message.attachment, writer.uint32(10).fork()).join();
+    }
+    if (message.data.length !== 0) {
+      writer.uint32(18).bytes(message.data);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): GetAttachmentResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseGetAttachmentResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.attachment = Attachment.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): GetAttachmentResponse {
+    return {
+      attachment: isSet(object.attachment) ? Attachment.fromJSON(object.attachment) : undefined,
+      data: isSet(object.data) ? Buffer.from(bytesFromBase64(object.data)) : Buffer.alloc(0),
+    };
+  },
+
+  toJSON(message: GetAttachmentResponse): unknown {
+    const obj: any = {};
+    if (message.attachment !== undefined) {
+      obj.attachment = Attachment.toJSON(message.attachment);
+    }
+    if (message.data.length !== 0) {
+      obj.data = base64FromBytes(message.data);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<GetAttachmentResponse>, I>>(base?: I): GetAttachmentResponse {
+    return GetAttachmentResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<GetAttachmentResponse>, I>>(object: I): GetAttachmentResponse {
+    const message = createBaseGetAttachmentResponse();
+    message.attachment = (object.attachment !== undefined && object.attachment !== null)
+      ? Attachment.fromPartial(object.attachment)
+      : undefined;
+    message.data = object.data ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
 function createBaseListAgentsRequest(): ListAgentsRequest {
   return { pageSize: 0, pageToken: "" };
 }
@@ -3214,6 +3594,33 @@ export const AgentServiceService = {
       Buffer.from(DeleteSessionResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): DeleteSessionResponse => DeleteSessionResponse.decode(value),
   },
+  /**
+   * Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
+   * that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and
+   * nothing of it is stored. The same bytes are stored once, however often a tenant uploads them.
+   */
+  uploadAttachment: {
+    path: "/godoty.v1.AgentService/UploadAttachment" as const,
+    requestStream: true as const,
+    responseStream: false as const,
+    requestSerialize: (value: UploadAttachmentRequest): Buffer =>
+      Buffer.from(UploadAttachmentRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): UploadAttachmentRequest => UploadAttachmentRequest.decode(value),
+    responseSerialize: (value: UploadAttachmentResponse): Buffer =>
+      Buffer.from(UploadAttachmentResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): UploadAttachmentResponse => UploadAttachmentResponse.decode(value),
+  },
+  /** Streams an attachment in pieces of at most 64 KiB. */
+  getAttachment: {
+    path: "/godoty.v1.AgentService/GetAttachment" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: GetAttachmentRequest): Buffer => Buffer.from(GetAttachmentRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): GetAttachmentRequest => GetAttachmentRequest.decode(value),
+    responseSerialize: (value: GetAttachmentResponse): Buffer =>
+      Buffer.from(GetAttachmentResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): GetAttachmentResponse => GetAttachmentResponse.decode(value),
+  },
   /** Lists the tenant's agents with which a session can begin, by name: those that its policy allows. */
   listAgents: {
     path: "/godoty.v1.AgentService/ListAgents" as const,
@@ -3273,6 +3680,14 @@ export interface AgentServiceServer extends UntypedServiceImplementation {
    * remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
    */
   deleteSession: handleUnaryCall<DeleteSessionRequest, DeleteSessionResponse>;
+  /**
+   * Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
+   * that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and
+   * nothing of it is stored. The same bytes are stored once, however often a tenant uploads them.
+   */
+  uploadAttachment: handleClientStreamingCall<UploadAttachmentRequest, UploadAttachmentResponse>;
+  /** Streams an attachment in pieces of at most 64 KiB. */
+  getAttachment: handleServerStreamingCall<GetAttachmentRequest, GetAttachmentResponse>;
   /** Lists the tenant's agents with which a session can begin, by name: those that its policy allows. */
   listAgents: handleUnaryCall<ListAgentsRequest, ListAgentsResponse>;
   /** Lists the models that the tenant's policy and the API key's own list allow, by id. */
@@ -3443,6 +3858,37 @@ export interface AgentServiceClient extends Client {
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: DeleteSessionResponse) => void,
   ): ClientUnaryCall;
+  /**
+   * Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
+   * that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and
+   * nothing of it is stored. The same bytes are stored once, however often a tenant uploads them.
+   */
+  uploadAttachment(
+    callback: (error: ServiceError | null, response: UploadAttachmentResponse) => void,
+  ): ClientWritableStream<UploadAttachmentRequest>;
+  uploadAttachment(
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: UploadAttachmentResponse) => void,
+  ): ClientWritableStream<UploadAttachmentRequest>;
+  uploadAttachment(
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UploadAttachmentResponse) => void,
+  ): ClientWritableStream<UploadAttachmentRequest>;
+  uploadAttachment(
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: UploadAttachmentResponse) => void,
+  ): ClientWritableStream<UploadAttachmentRequest>;
+  /** Streams an attachment in pieces of at most 64 KiB. */
+  getAttachment(
+    request: GetAttachmentRequest,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<GetAttachmentResponse>;
+  getAttachment(
+    request: GetAttachmentRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<GetAttachmentResponse>;
   /** Lists the tenant's agents with which a session can begin, by name: those that its policy allows. */
   listAgents(
     request: ListAgentsRequest,
@@ -3485,6 +3931,14 @@ export const AgentServiceClient = makeGenericClientConstructor(
   service: typeof AgentServiceService;
   serviceName: string;
 };
+
+function bytesFromBase64(b64: string): Uint8Array {
+  return Uint8Array.from(globalThis.Buffer.from(b64, "base64"));
+}
+
+function base64FromBytes(arr: Uint8Array): string {
+  return globalThis.Buffer.from(arr).toString("base64");
+}
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 

@@ -372,6 +372,34 @@ export enum ErrorReason {
    * metadata: agent=support, tool=calculator.
    */
   ERROR_REASON_TOOL_NOT_ALLOWED = 54,
+  /**
+   * ERROR_REASON_ATTACHMENT_NOT_FOUND - NOT_FOUND. The tenant has no such attachment, or it is deleted. metadata: attachment_id. Do not retry.
+   * For example: Converse with an attachment that was uploaded two days ago and never named.
+   * metadata: attachment_id=att_01a2....
+   */
+  ERROR_REASON_ATTACHMENT_NOT_FOUND = 65,
+  /**
+   * ERROR_REASON_ATTACHMENT_REJECTED - INVALID_ARGUMENT. The bytes are no attachment that the server takes; nothing of them is stored. Do not retry
+   * unchanged. The problem is "type" (no PNG, JPEG, WebP, GIF or PDF), "damaged" (its header is incomplete or contradicts
+   * itself), "size", "pixels" or "pages" (above the server's limit), or "url" (it cannot be fetched from there).
+   * metadata: problem.
+   * For example: UploadAttachment of a text file that is called invoice.pdf. metadata: problem=type.
+   */
+  ERROR_REASON_ATTACHMENT_REJECTED = 66,
+  /**
+   * ERROR_REASON_ATTACHMENT_LIMIT - RESOURCE_EXHAUSTED. The tenant's attachments are as many, or have as many bytes, as the server allows for one tenant;
+   * or 1,000 sessions name the attachment: upload it again. google.rpc.QuotaFailure names the limit. Delete
+   * sessions that name attachments. metadata: limit. Do not retry before.
+   * For example: the 10,001st attachment of a tenant. Quota: attachments/tenant. metadata: limit=10000.
+   */
+  ERROR_REASON_ATTACHMENT_LIMIT = 67,
+  /**
+   * ERROR_REASON_INPUT_NOT_SUPPORTED - FAILED_PRECONDITION. The model, or a fallback model, does not take an input of the message; nothing was sent and
+   * nothing is charged. Choose a model whose `input_modalities` (ListModels) have it. metadata: model, input. Do not retry
+   * unchanged.
+   * For example: an image for a model that takes text alone. metadata: model=deepseek/deepseek-v3.2, input=image.
+   */
+  ERROR_REASON_INPUT_NOT_SUPPORTED = 68,
   UNRECOGNIZED = -1,
 }
 
@@ -542,6 +570,18 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 54:
     case "ERROR_REASON_TOOL_NOT_ALLOWED":
       return ErrorReason.ERROR_REASON_TOOL_NOT_ALLOWED;
+    case 65:
+    case "ERROR_REASON_ATTACHMENT_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_ATTACHMENT_NOT_FOUND;
+    case 66:
+    case "ERROR_REASON_ATTACHMENT_REJECTED":
+      return ErrorReason.ERROR_REASON_ATTACHMENT_REJECTED;
+    case 67:
+    case "ERROR_REASON_ATTACHMENT_LIMIT":
+      return ErrorReason.ERROR_REASON_ATTACHMENT_LIMIT;
+    case 68:
+    case "ERROR_REASON_INPUT_NOT_SUPPORTED":
+      return ErrorReason.ERROR_REASON_INPUT_NOT_SUPPORTED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -661,6 +701,14 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_AGENT_NOT_ALLOWED";
     case ErrorReason.ERROR_REASON_TOOL_NOT_ALLOWED:
       return "ERROR_REASON_TOOL_NOT_ALLOWED";
+    case ErrorReason.ERROR_REASON_ATTACHMENT_NOT_FOUND:
+      return "ERROR_REASON_ATTACHMENT_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_ATTACHMENT_REJECTED:
+      return "ERROR_REASON_ATTACHMENT_REJECTED";
+    case ErrorReason.ERROR_REASON_ATTACHMENT_LIMIT:
+      return "ERROR_REASON_ATTACHMENT_LIMIT";
+    case ErrorReason.ERROR_REASON_INPUT_NOT_SUPPORTED:
+      return "ERROR_REASON_INPUT_NOT_SUPPORTED";
     case ErrorReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

@@ -4,6 +4,7 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
+import { Attachment } from "./attachment.js";
 
 /** Sessions and their messages. */
 
@@ -177,6 +178,9 @@ export interface ContentBlock {
     | //
     /** The result of a tool call. */
     { $case: "toolResult"; value: ToolResult }
+    | //
+    /** An image or a document that the message carries. */
+    { $case: "attachment"; value: Attachment }
     | undefined;
   /**
    * The block's text is truncated; ReadMessage returns all of it. The text is `text`, `reasoning`,
@@ -203,8 +207,10 @@ export interface ToolResult {
   toolCallId: string;
   /** The outcome. */
   status: ToolCallStatus;
-  /** The output that the model receives, as text. */
+  /** The output that the model receives, as text; a line names each of its images. */
   output: string;
+  /** The images of the output. */
+  attachments: Attachment[];
 }
 
 function createBaseSession(): Session {
@@ -767,6 +773,9 @@ export const ContentBlock: MessageFns<ContentBlock> = {
       case "toolResult":
         ToolResult.encode(message.block.value, writer.uint32(34).fork()).join();
         break;
+      case "attachment":
+        Attachment.encode(message.block.value, writer.uint32(58).fork()).join();
+        break;
     }
     if (message.truncated !== false) {
       writer.uint32(40).bool(message.truncated);
@@ -825,6 +834,14 @@ export const ContentBlock: MessageFns<ContentBlock> = {
             message.block = { $case: "toolResult", value: ToolResult.decode(reader, reader.uint32()) };
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.block = { $case: "attachment", value: Attachment.decode(reader, reader.uint32()) };
+            continue;
+          }
           case 5: {
             if (tag !== 40) {
               break;
@@ -867,6 +884,8 @@ export const ContentBlock: MessageFns<ContentBlock> = {
         ? { $case: "toolResult", value: ToolResult.fromJSON(object.toolResult) }
         : isSet(object.tool_result)
         ? { $case: "toolResult", value: ToolResult.fromJSON(object.tool_result) }
+        : isSet(object.attachment)
+        ? { $case: "attachment", value: Attachment.fromJSON(object.attachment) }
         : undefined,
       truncated: isSet(object.truncated) ? globalThis.Boolean(object.truncated) : false,
       size: isSet(object.size) ? BigInt(object.size) : 0n,
@@ -883,6 +902,8 @@ export const ContentBlock: MessageFns<ContentBlock> = {
       obj.toolUse = ToolUse.toJSON(message.block.value);
     } else if (message.block?.$case === "toolResult") {
       obj.toolResult = ToolResult.toJSON(message.block.value);
+    } else if (message.block?.$case === "attachment") {
+      obj.attachment = Attachment.toJSON(message.block.value);
     }
     if (message.truncated !== false) {
       obj.truncated = message.truncated;
@@ -920,6 +941,12 @@ export const ContentBlock: MessageFns<ContentBlock> = {
       case "toolResult": {
         if (object.block?.value !== undefined && object.block?.value !== null) {
           message.block = { $case: "toolResult", value: ToolResult.fromPartial(object.block.value) };
+        }
+        break;
+      }
+      case "attachment": {
+        if (object.block?.value !== undefined && object.block?.value !== null) {
+          message.block = { $case: "attachment", value: Attachment.fromPartial(object.block.value) };
         }
         break;
       }
@@ -1040,7 +1067,7 @@ export const ToolUse: MessageFns<ToolUse> = {
 };
 
 function createBaseToolResult(): ToolResult {
-  return { toolCallId: "", status: 0, output: "" };
+  return { toolCallId: "", status: 0, output: "", attachments: [] };
 }
 
 export const ToolResult: MessageFns<ToolResult> = {
@@ -1053,6 +1080,9 @@ export const ToolResult: MessageFns<ToolResult> = {
     }
     if (message.output !== "") {
       writer.uint32(26).string(message.output);
+    }
+    for (const v of message.attachments) {
+      Attachment.encode(v!, writer.uint32(34).fork()).join();
     }
     return writer;
   },
@@ -1094,6 +1124,14 @@ export const ToolResult: MessageFns<ToolResult> = {
             message.output = reader.string();
             continue;
           }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.attachments.push(Attachment.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1115,6 +1153,9 @@ export const ToolResult: MessageFns<ToolResult> = {
         : "",
       status: isSet(object.status) ? toolCallStatusFromJSON(object.status) : 0,
       output: isSet(object.output) ? globalThis.String(object.output) : "",
+      attachments: globalThis.Array.isArray(object?.attachments)
+        ? object.attachments.map((e: any) => Attachment.fromJSON(e))
+        : [],
     };
   },
 
@@ -1129,6 +1170,9 @@ export const ToolResult: MessageFns<ToolResult> = {
     if (message.output !== "") {
       obj.output = message.output;
     }
+    if (message.attachments?.length) {
+      obj.attachments = message.attachments.map((e) => Attachment.toJSON(e));
+    }
     return obj;
   },
 
@@ -1140,6 +1184,7 @@ export const ToolResult: MessageFns<ToolResult> = {
     message.toolCallId = object.toolCallId ?? "";
     message.status = object.status ?? 0;
     message.output = object.output ?? "";
+    message.attachments = object.attachments?.map((e) => Attachment.fromPartial(e)) || [];
     return message;
   },
 };
