@@ -231,9 +231,10 @@ class OpenRouterModel(OpenAIModel):
             reserved.lower(call.output_limit)
         request |= {"max_tokens": call.output_limit} if call.output_limit else {}
         _fit_reasoning(request)
-        preferred = {**request.pop("provider", {}), **(terms.provider or self._provider or {})}
-        routing = self._support.routing(request, preferred)
-        request |= {"provider": routing} if routing else {}
+        request.pop("provider", None)  # of the attempt before
+        own = {} if side else self._parameters.get("provider", {})
+        if routing := self._support.routing(request, {**own, **(terms.provider or self._provider or {})}):
+            request["provider"] = routing
         return call
 
     async def _attempt(

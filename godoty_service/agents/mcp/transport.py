@@ -32,7 +32,8 @@ _MAX_RESUMPTIONS = 2  # of answers that broke off, by one client
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_VALUES = 50_000  # of JSON in one answer: they are decoded without a pause, in some 25 ms
 _MAX_LINES = 10_000  # of one event stream: each message takes two or more
-_PIECE = 16 * 1024  # bytes that are decoded at once
+_FEW_LINES = 32  # of a piece that is decoded at once; a larger number is decoded in smaller pieces
+_PIECE = 16 * 1024  # bytes of those
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before a client listens again
 _LASTED = 10.0  # seconds after which the end of a stream is no fault of its server
 _SHORT = 5.0  # seconds for a request that has no answer, such as a notification
@@ -214,14 +215,21 @@ class _BoundedBody(httpx2.AsyncByteStream):
         self._values = ValueCount()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        work = 0  # lines and small pieces since the last pause; a large text is read without one, to be done with it
         try:
             async for piece in pieces(self._answer):
                 if problem := self._excess(piece):
                     self._exchange.fail(problem)
                     return
-                for start in range(0, len(piece), _PIECE):
-                    yield piece[start : start + _PIECE]
-                    await asyncio.sleep(0)  # what it was decoded to is handled without a pause of its own
+                many = piece.count(b"\n") > _FEW_LINES
+                size = _PIECE if many else len(piece)
+                for start in range(0, len(piece), size):
+                    part = piece[start : start + size]
+                    yield part
+                    work += _FEW_LINES if many else len(part) <= _PIECE
+                    if work >= _FEW_LINES:
+                        work = 0
+                        await asyncio.sleep(0)  # what was decoded is handled without a pause of its own
         except FAILURES as error:
             self._exchange.problem = failure_text(error)
 
