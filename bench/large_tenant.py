@@ -281,8 +281,10 @@ async def run(backends: Backends, log: Path, *, entries: int, everything: bool, 
     start = floor_quarter(datetime.now(UTC)) - (QUARTERS + 1) * QUARTER
     start = start.replace(hour=0, minute=0)
     begun = time.perf_counter()
+    async with open_components(backends.settings(database)):
+        pass  # a new database gets the current schema, and its indexes
     filled = await fill(backends.mongodb_uri, database, tenant_id, entries=entries, start=start)
-    async with open_components(backends.settings(database, storage_timeout=600)) as components:  # it makes the indexes
+    async with open_components(backends.settings(database, storage_timeout=600)) as components:
         await roll_up(components, tenant_id, each=filled // (QUARTERS * len(SERVED)), start=start)
     print(f"{filled:,} entries written, indexed and rolled up in {time.perf_counter() - begun:.0f} s", flush=True)
     settings: dict[str, str] = {"GODOTY_STORAGE_TIMEOUT": str(STORAGE_TIMEOUT)}
