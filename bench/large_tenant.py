@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -318,7 +318,7 @@ async def large_tenant(
     await components.database.collection("api_keys").update_many(
         {"tenant_id": service.tenant_id}, {"$set": {"tenant_id": tenant_id}}
     )
-    return Service(place=service.place, tenant_id=tenant_id, api_key=service.api_key, key_id=service.key_id)
+    return replace(service, tenant_id=tenant_id)
 
 
 def main() -> int:

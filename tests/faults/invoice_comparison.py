@@ -209,7 +209,9 @@ def _match_unknown_lines(missing: Sequence[Line], comparison: InvoiceComparison,
         free = bounds[line.session or ""]
         fitting = sorted(bound for bound in free if bound >= line.cost)
         if not fitting:
-            comparison.faults.append(f"line {line.generation_id} of {line.cost} has no entry")
+            own = [each for each in comparison.unresolved if _session_marker(each) == line.session]
+            others = [(each.error, each.upper_bound) for each in own]
+            comparison.faults.append(f"line {line.generation_id} of {line.cost} has no entry; unresolved: {others}")
         else:
             free.remove(fitting[-1])
 
