@@ -99,7 +99,7 @@ class Attack:
             for service in module.DESCRIPTOR.services_by_name.values():
                 for method in service.methods:
                     path = f"/{service.full_name}/{method.name}"
-                    message = getattr(module, method.input_type.name)
+                    message = method.input_type._concrete_class  # noqa: SLF001 - it may be of an imported module
                     self._bodies += [(path, body) for body in hostile_bodies(message, self.rng)]
 
     async def run(self, requests: int) -> float:

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -281,8 +281,10 @@ async def run(backends: Backends, log: Path, *, entries: int, everything: bool, 
     start = floor_quarter(datetime.now(UTC)) - (QUARTERS + 1) * QUARTER
     start = start.replace(hour=0, minute=0)
     begun = time.perf_counter()
+    async with open_components(backends.settings(database)):
+        pass  # a new database gets the current schema, and its indexes
     filled = await fill(backends.mongodb_uri, database, tenant_id, entries=entries, start=start)
-    async with open_components(backends.settings(database, storage_timeout=600)) as components:  # it makes the indexes
+    async with open_components(backends.settings(database, storage_timeout=600)) as components:
         await roll_up(components, tenant_id, each=filled // (QUARTERS * len(SERVED)), start=start)
     print(f"{filled:,} entries written, indexed and rolled up in {time.perf_counter() - begun:.0f} s", flush=True)
     settings: dict[str, str] = {"GODOTY_STORAGE_TIMEOUT": str(STORAGE_TIMEOUT)}
@@ -316,7 +318,7 @@ async def large_tenant(
     await components.database.collection("api_keys").update_many(
         {"tenant_id": service.tenant_id}, {"$set": {"tenant_id": tenant_id}}
     )
-    return Service(place=service.place, tenant_id=tenant_id, api_key=service.api_key, key_id=service.key_id)
+    return replace(service, tenant_id=tenant_id)
 
 
 def main() -> int:

@@ -66,16 +66,20 @@ def reservations(calls: Iterable[Reservation], calendar: BudgetCalendar) -> Docu
     }
 
 
-def fits(window: BudgetWindow, keys: Keys, bound: Decimal, limit: Decimal) -> Document:
-    """Express that a call fits into a budget; it does not fit into a pruned day or month."""
+def fits(window: BudgetWindow, keys: Keys, call: Reservation, limit: Decimal) -> Document:
+    """Express that a call fits into a budget; it does not fit into a pruned day or month.
+
+    What it has reserved already does not count twice: an opening balance may include a call that was just inserted.
+    """
     counted = {"$gte": [keys[window], f"$first.{window.value}"]}
-    total = {"$add": [_used(window, keys[window]), Decimal128(bound)]}
+    total = {"$add": [_used(window, keys[window], without=call.call_id), Decimal128(call.bound)]}
     return {"$and": [counted, {"$lte": [total, Decimal128(limit)]}]}
 
 
-def _used(window: BudgetWindow, key: str) -> Document:
+def _used(window: BudgetWindow, key: str, *, without: str) -> Document:
     parts = [{"$ifNull": [f"${part}.{window.value}.{key}", _ZERO]} for part in _PARTS]
-    bound = {"$cond": [{"$eq": [f"$$each.v.{window.value}", key]}, "$$each.v.bound", _ZERO]}
+    counts = {"$and": [{"$eq": [f"$$each.v.{window.value}", key]}, {"$ne": ["$$each.k", without]}]}
+    bound = {"$cond": [counts, "$$each.v.bound", _ZERO]}
     return {"$add": [*parts, {"$sum": {"$map": {"input": {"$objectToArray": "$open"}, "as": "each", "in": bound}}}]}
 
 
@@ -136,9 +140,9 @@ def is_pruned(document: Document, window: BudgetWindow, key: str) -> bool:
     return key < str(document["first"][window.value])
 
 
-def reserved(document: Document, window: BudgetWindow, key: str) -> Decimal:
-    """Return the sum of the reservations in the window of a key."""
-    calls = document.get("open", {}).values()
+def reserved(document: Document, window: BudgetWindow, key: str, *, without: str | None = None) -> Decimal:
+    """Return the sum of the reservations in the window of a key, without that of one call."""
+    calls = [each for call_id, each in document.get("open", {}).items() if call_id != without]
     return money.total(each["bound"].to_decimal() for each in calls if each[window.value] == key)
 
 

@@ -55,10 +55,19 @@ def unspent(document: Document, budgets: Sequence[Budget], keys: Keys) -> Decima
     return min(money.subtract(budget.limit, spent(document, budget.window, keys[budget.window])) for budget in budgets)
 
 
-def budget_refusal(document: Document, needed: Decimal, budgets: Sequence[Budget], keys: Keys) -> QuotaExceeded | None:
+def budget_refusal(
+    document: Document, needed: Decimal, budgets: Sequence[Budget], keys: Keys, *, call_id: str | None = None
+) -> QuotaExceeded | None:
     """Return the error of a call that does not fit into the hard budgets; None: it fits.
 
-    It is BudgetSpent if the charges alone leave too little, BudgetReserved if only the open calls do.
+    It is BudgetSpent if the charges alone leave too little, BudgetReserved if only the other open calls do.
+
+    Args:
+        document: The tenant's document.
+        needed: The call's upper bound.
+        budgets: The budgets.
+        keys: The windows of the call's start.
+        call_id: The call, if it may have a reservation already.
     """
     for_now: QuotaExceeded | None = None
     for budget in budgets:
@@ -68,7 +77,7 @@ def budget_refusal(document: Document, needed: Decimal, budgets: Sequence[Budget
         figures = Figures(
             limit=budget.limit,
             spent=spent(document, budget.window, key),
-            reserved=reserved(document, budget.window, key),
+            reserved=reserved(document, budget.window, key, without=call_id),
             needed=needed,
         )
         wanted = money.add(figures.spent, needed)

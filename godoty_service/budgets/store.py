@@ -252,7 +252,7 @@ class BudgetStore:
         """
         calendar = await self.calendar_of(call.tenant_id)
         new, keys = reservation_of(call), calendar.keys(call.start_time)
-        fitting = [fits(budget.window, keys, new.bound, budget.limit) for budget in budgets if budget.hard]
+        fitting = [fits(budget.window, keys, new, budget.limit) for budget in budgets if budget.hard]
         reservation = {f"open.{name}": value for name, value in reservations([new], calendar).items()}
         while not await self._budgets.update_one(
             {"_id": call.tenant_id, "$expr": {"$and": fitting}}, [{"$set": reservation}]
@@ -261,7 +261,7 @@ class BudgetStore:
             if found is None:
                 return False
             self._cache_spent(found, keys)
-            if refusal := budget_refusal(found, new.bound, budgets, keys):
+            if refusal := budget_refusal(found, new.bound, budgets, keys, call_id=call.call_id):
                 raise refusal
         return True
 

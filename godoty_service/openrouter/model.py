@@ -234,10 +234,10 @@ class OpenRouterModel(OpenAIModel):
             reserved.lower(call.output_limit)
         request |= {"max_tokens": call.output_limit} if call.output_limit else {}
         fit_reasoning(request)
-        own = {} if side else self._parameters.get("provider", {})
-        routing = self._support.routing(request, {**own, **(terms.provider or self._provider or {})})
         request.pop("provider", None)  # of the attempt before
-        request |= {"provider": routing} if routing else {}
+        own = {} if side else self._parameters.get("provider", {})
+        if routing := self._support.routing(request, {**own, **(terms.provider or self._provider or {})}):
+            request["provider"] = routing
         return call
 
     async def _attempt(

@@ -9,7 +9,6 @@ AGENT_NAME: Final = "gen_ai.agent.name"
 CONVERSATION_ID: Final = "gen_ai.conversation.id"  # the session's id of the caller
 ERROR_TYPE: Final = "error.type"  # an entry's `error`
 FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
-OPERATION_NAME: Final = "gen_ai.operation.name"
 PROVIDER_NAME: Final = "gen_ai.provider.name"  # the provider that served the call
 REQUEST_MODEL: Final = "gen_ai.request.model"
 RESPONSE_ID: Final = "gen_ai.response.id"  # the provider's id of the generation

@@ -13,6 +13,7 @@ from openrouter_sandbox.mongodb.mongod import Mongod, MongodError
 
 _NOT_YET_INITIALIZED = 94
 _PRIMARY_SECONDS = 30.0
+_SHORT_ELECTION_MS = 1000
 _POLL_SECONDS = 0.02
 _CONFIGURE_SECONDS = 60.0  # mongod itself waits 30 s for an unresponsive process on its previous port
 
@@ -71,7 +72,8 @@ class LocalMongo:
 class LocalReplicaSet:
     """A replica set of several members, for tests that kill its primary.
 
-    An election starts after 1 s without a primary, so a killed primary interrupts writes for about 2 s.
+    An election starts 1 s after the primary was killed, so writes are interrupted for about 2 s. Until one is killed,
+    it takes MongoDB's usual 10 s: a busy machine would else have elections that no test asked for.
 
     Args:
         data_dir: Parent directory of the members' data directories.
@@ -130,6 +132,8 @@ class LocalReplicaSet:
     async def kill_primary(self) -> Mongod:
         """Kill the primary with SIGKILL and return it, for `restart`."""
         primary = await self.primary()
+        async with primary.client() as client:
+            await _shorten_elections(client.admin)
         primary.kill()
         return primary
 
@@ -185,7 +189,16 @@ async def _configure_once(admin: AsyncDatabase[dict[str, object]], name: str, ho
 
 def _new_config(name: str, hosts: list[str]) -> dict[str, Any]:
     members = [{"_id": number, "host": host} for number, host in enumerate(hosts)]
-    return {"_id": name, "members": members, "settings": {"electionTimeoutMillis": 1000}}
+    return {"_id": name, "members": members}
+
+
+async def _shorten_elections(admin: AsyncDatabase[dict[str, object]]) -> None:
+    """Return once a majority of the members starts an election 1 s after it has lost the primary."""
+    config: dict[str, Any] = (await admin.command("replSetGetConfig"))["config"]
+    if config["settings"]["electionTimeoutMillis"] != _SHORT_ELECTION_MS:
+        config["version"] += 1
+        config["settings"]["electionTimeoutMillis"] = _SHORT_ELECTION_MS
+        await admin.command({"replSetReconfig": config})
 
 
 async def _hello(member: Mongod) -> dict[str, Any]:

@@ -74,7 +74,7 @@ async def compare(components: Components, invoice: Invoice, evidence: ServerEvid
     for call in calls:
         _check(call, comparison, billed={name: line.cost for name, line in lines.items()})
     missing = [line for name, line in lines.items() if name not in known]
-    _match_unknown_lines(missing, comparison, evidence)
+    _match_unknown_lines(missing, calls, comparison, evidence)
     _check_numbers(entries, comparison)
     unmatched = sum((line.cost for line in missing), ZERO)
     if comparison.cost + unmatched + _unresolved_lines(comparison, lines) != comparison.invoiced:
@@ -191,7 +191,9 @@ def _check(call: ModelCall, comparison: InvoiceComparison, *, billed: dict[str, 
             comparison.faults.append(f"{call.call_id} is still open")
 
 
-def _match_unknown_lines(missing: Sequence[Line], comparison: InvoiceComparison, evidence: ServerEvidence) -> None:
+def _match_unknown_lines(
+    missing: Sequence[Line], calls: Sequence[ModelCall], comparison: InvoiceComparison, evidence: ServerEvidence
+) -> None:
     """Match each line with an id unknown to the ledger to an unresolved entry of its session with a sufficient bound.
 
     Calls that the provider cut off before its response are not billed.
@@ -209,7 +211,8 @@ def _match_unknown_lines(missing: Sequence[Line], comparison: InvoiceComparison,
         free = bounds[line.session or ""]
         fitting = sorted(bound for bound in free if bound >= line.cost)
         if not fitting:
-            comparison.faults.append(f"line {line.generation_id} of {line.cost} has no entry")
+            own = [each for each in calls if _session_marker(each) == line.session]
+            comparison.faults.append(f"{line} has no entry; its session has {own}")
         else:
             free.remove(fitting[-1])
 

@@ -19,6 +19,7 @@ from godoty_service.errors import GodotyError
 
 CLOSE_SECONDS = 5.0  # in which a client must be closed
 _LEAST_SECRET = 6  # characters: shorter ones occur in texts by chance
+_LARGE_ANSWERS = 8  # of one server at once
 _MASK = "[secret]"
 _IDLE = 60.0  # seconds after its last use at which a link is closed
 
@@ -58,6 +59,7 @@ class ServerLink:
         users: The number of clients that are open.
         used_at: When the last client was closed, by the monotonic clock.
         tasks: The tasks of its clients.
+        large_answers: Held while a large answer is read: many at once would all be held in memory.
     """
 
     def __init__(self, server: McpServer, credentials: Credentials, network: Network) -> None:
@@ -69,6 +71,7 @@ class ServerLink:
         self.users = 0
         self.used_at = time.monotonic()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.large_answers = asyncio.Semaphore(_LARGE_ANSWERS)
         values = [value for _, value in credentials.headers]
         parts = [*values, *(value.rpartition(" ")[2] for value in values), credentials.client_secret]
         parts += [json.dumps(each)[1:-1] for each in parts]  # as a text of JSON has it

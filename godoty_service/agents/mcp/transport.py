@@ -32,7 +32,10 @@ _MAX_RESUMPTIONS = 2  # of answers that broke off, by one client
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_VALUES = 50_000  # of JSON in one answer: they are decoded without a pause, in some 25 ms
 _MAX_LINES = 10_000  # of one event stream: each message takes two or more
-_PIECE = 16 * 1024  # bytes that are decoded at once
+_FEW_LINES = 32  # of a piece that is decoded at once; a larger number is decoded in smaller pieces
+_PIECE = 16 * 1024  # bytes of those
+_LARGE = 256 * 1024  # bytes from which an answer is one of the large ones, which are read a few at a time
+_TINY = 1024  # bytes of a piece that costs more than its bytes show
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0  # seconds before a client listens again
 _LASTED = 10.0  # seconds after which the end of a stream is no fault of its server
 _SHORT = 5.0  # seconds for a request that has no answer, such as a notification
@@ -182,7 +185,9 @@ class McpTransport(httpx2.AsyncBaseTransport):
         # Without parameters: all is UTF-8, and httpx2 would take any codec of Python that the server names.
         kind = header(answer, "content-type").partition(";")[0].strip().lower().encode("latin-1")
         if answer.status < _ERROR:
-            body = _BoundedBody(answer, self._max_bytes, exchange, lines=_MAX_LINES if kind == _EVENT_STREAM else None)
+            lines = _MAX_LINES if kind == _EVENT_STREAM else None
+            slots = None if self._listens else self._link.large_answers
+            body = _BoundedBody(answer, self._max_bytes, exchange, lines=lines, slots=slots)
             others = [each for each in answer.headers if each[0].lower() != b"content-type"]
             return httpx2.Response(answer.status, headers=[*others, (b"content-type", kind)], stream=body)
         content = await read_bounded(answer, max_bytes=_MAX_ERROR_BYTES)
@@ -196,7 +201,13 @@ class _BoundedBody(httpx2.AsyncByteStream):
     """A body that ends early if it is too large, or its connection breaks."""
 
     def __init__(
-        self, answer: httpcore2.Response, max_bytes: int, exchange: Exchange, *, lines: int | None = None
+        self,
+        answer: httpcore2.Response,
+        max_bytes: int,
+        exchange: Exchange,
+        *,
+        lines: int | None,
+        slots: asyncio.Semaphore | None,
     ) -> None:
         """Create it.
 
@@ -205,25 +216,45 @@ class _BoundedBody(httpx2.AsyncByteStream):
             max_bytes: The most bytes.
             exchange: Gets what is wrong.
             lines: The most lines; None: any number.
+            slots: Bounds the large answers that are read at once; None: it takes part in no such bound.
         """
         self._answer = answer
         self._max_bytes = max_bytes
         self._exchange = exchange
         self._max_lines = lines
+        self._slots = slots
+        self._holds_slot = False
         self._bytes = self._lines = 0
         self._values = ValueCount()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        work = 0  # lines and tiny pieces since the last pause; a large text is read without one, to be done with it
         try:
             async for piece in pieces(self._answer):
                 if problem := self._excess(piece):
                     self._exchange.fail(problem)
                     return
-                for start in range(0, len(piece), _PIECE):
-                    yield piece[start : start + _PIECE]
-                    await asyncio.sleep(0)  # what it was decoded to is handled without a pause of its own
+                if self._bytes > _LARGE and self._slots is not None and not self._holds_slot:
+                    await self._slots.acquire()
+                    self._holds_slot = True
+                many = piece.count(b"\n") > _FEW_LINES
+                size = _PIECE if many else len(piece)
+                for start in range(0, len(piece), size):
+                    part = piece[start : start + size]
+                    yield part
+                    work += _FEW_LINES if many else len(part) <= _TINY
+                    if work >= _FEW_LINES:
+                        work = 0
+                        await asyncio.sleep(0)  # what was decoded is handled without a pause of its own
         except FAILURES as error:
             self._exchange.problem = failure_text(error)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._slots is not None and self._holds_slot:
+            self._holds_slot = False
+            self._slots.release()
 
     def _excess(self, piece: bytes) -> str:
         """Count a further piece; return what the body has too much of; empty: nothing."""
@@ -239,6 +270,7 @@ class _BoundedBody(httpx2.AsyncByteStream):
         return ""
 
     async def aclose(self) -> None:
+        self._release()
         await self._answer.aclose()
 
 

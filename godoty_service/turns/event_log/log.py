@@ -100,8 +100,9 @@ class EventLog:
         """End the log. An error is raised to readers that have read all events."""
         if not self._ended:
             self._ended, self.error = True, error
-            self.end_time = self._now()
-            self.time_of(len(self._events))
+            self.end_time = now = self._now()
+            if not self._timed or self._timed[-1] < len(self._events):
+                self._record(now)
             self._wake()
 
     def time_of(self, sequence: int) -> int:
@@ -109,12 +110,16 @@ class EventLog:
         if self._timed and sequence <= self._timed[-1]:
             return self._times[bisect_left(self._timed, sequence)]
         now = self._now()
-        if self._timed and now == self._times[-1]:
+        self._record(now)
+        return now
+
+    def _record(self, time: int) -> None:
+        """Record the time of all events that have none."""
+        if self._timed and time == self._times[-1]:
             self._timed[-1] = len(self._events)
         else:
             self._timed.append(len(self._events))
-            self._times.append(now)
-        return now
+            self._times.append(time)
 
     def times(self, first: int, last: int) -> tuple[tuple[int, int], ...]:
         """Return the times that events in a range have, each with the number of the last event that has it."""

@@ -237,7 +237,6 @@ async def test_provider_that_refuses_the_form_gets_the_tool(caller: Caller, queu
     assert turn.finished.stop_reason == END
     assert ("response_format" in first, "response_format" in second) == (True, False)
     assert second["tools"][-1]["function"]["name"] == "final_answer"
-    assert "require_parameters" not in second.get("provider", {})
     assert purposes(caller) == [AGENT, AGENT]
     assert Decimal(turn.finished.turn_totals.cost_usd) == caller.service.invoiced("talk")
 

@@ -178,7 +178,7 @@ async def test_hard_budget_holds_for_two_trees_at_once(restricted: Any, define: 
 
 async def test_cost_limit_of_a_sub_agent_covers_those_below(definer: Definer, caller: Caller) -> None:
     """What the checker spends counts for the researcher's own limit, which is lower than that of the turn."""
-    limit = Decimal("0.001")
+    limit = Decimal("0.002")
     await chain(definer, dearest="checker")
     offered = [{"builtin": "calculator"}, *tools("checker")]
     await definer.apply("researcher", tools=offered, limits={"max_cost_usd": str(limit)})

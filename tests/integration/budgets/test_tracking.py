@@ -9,7 +9,8 @@ from decimal import Decimal
 import pytest
 from bson.decimal128 import Decimal128
 
-from godoty_service.budgets.budget import BudgetWindow
+from godoty_service.budgets.budget import Budget, BudgetWindow
+from godoty_service.errors import BudgetReserved
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.mongo.client import Database
 from godoty_service.tenancy.policies import NO_POLICY, Policies, Policy
@@ -230,3 +231,15 @@ async def test_wrong_charges_are_reported(harness: BudgetHarness, database: Data
 
     assert [each.split(":")[0] for each in found] == [f"budget {each.value}" for each in BudgetWindow]
     assert f"in 2026-08-23 counted 0, by the entries {COST}" in found[0]
+
+
+async def test_reservation_that_an_opening_balance_includes_counts_once(harness: BudgetHarness) -> None:
+    """An entry may be inserted before tracking starts and reserve its bound afterwards: its call fits the budget."""
+    tight = [Budget(window=BudgetWindow.TOTAL, limit=BOUND * Decimal("1.5"), hard=True)]
+    call = await harness.open(reserved=False)
+    await harness.begin()
+
+    await harness.budget_service.reserve(call, tight)
+
+    with pytest.raises(BudgetReserved):
+        await harness.open(reserved=True, budgets=tight)

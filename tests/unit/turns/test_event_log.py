@@ -251,6 +251,16 @@ def test_event_has_one_time_for_all_readers(events: list[Event], reads: set[int]
         assert final[-1] == log.end_time
 
 
+def test_last_event_has_the_time_of_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the clock advances while the log ends."""
+    log, ticks = EventLog(), iter(range(1, 100))
+    log.append(TOOL)
+    monkeypatch.setattr(log, "_now", lambda: next(ticks))
+    log.end()
+
+    assert log.time_of(1) == log.end_time == 1
+
+
 @given(events=EVENTS, reads=st.sets(st.integers(0, 12)), cuts=st.sets(st.integers(1, 12)))
 def test_stored_chunks_have_the_times_that_readers_saw(events: list[Event], reads: set[int], cuts: set[int]) -> None:
     """A chunk's times give each of its events the time that a reader of the log in memory gets."""
