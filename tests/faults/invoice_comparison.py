@@ -20,9 +20,9 @@ from openrouter_sandbox.billing.invoice import Invoice, Line
 
 ZERO = Decimal(0)
 _ABOVE_BOUND = "above its upper bound"
-# Reasons for an unresolved call that was sent: its server was killed before it closed the call; the caller cancelled it
-# before the provider responded; the provider closed the connection before it responded.
-KILLED, CANCELLED, CUT_OFF = "killed", "cancelled", "cut off"
+# Reasons for an unresolved call that was sent: its server was killed before it closed the call; before the provider
+# responded, the caller cancelled it, or its turn lost the lease, or the provider closed the connection.
+KILLED, CANCELLED, LEASE_LOST, CUT_OFF = "killed", "cancelled", "lease lost", "cut off"
 
 
 @dataclass(frozen=True)
@@ -166,8 +166,9 @@ def unresolved_reason(call: ModelCall, evidence: ServerEvidence) -> str | None:
         return None
     if call.error == "interrupted":
         ended = evidence.outcomes.get(call.turn_id)
-        unlogged = ended is None and call.owner in evidence.killed  # killed before it logged the outcome
-        return CANCELLED if unlogged or ended == "turn_cancelled" else None
+        if ended is None and call.owner in evidence.killed:  # killed before it logged the outcome
+            return CANCELLED
+        return {"turn_cancelled": CANCELLED, "session_lost": LEASE_LOST}.get(ended or "")
     return CUT_OFF if call.error == "provider_unavailable" else None
 
 
@@ -209,12 +210,21 @@ def _match_unknown_lines(
             bounds[_session_marker(call)].append(call.upper_bound)
     for line in sorted(missing, key=lambda each: each.cost, reverse=True):
         free = bounds[line.session or ""]
-        fitting = sorted(bound for bound in free if bound >= line.cost)
+        fitting = sorted(bound for bound in free if bound >= _cost_within_bound(line))
         if not fitting:
             own = [each for each in calls if _session_marker(each) == line.session]
             comparison.faults.append(f"{line} has no entry; its session has {own}")
         else:
             free.remove(fitting[-1])
+
+
+def _cost_within_bound(line: Line) -> Decimal:
+    """Return a line's cost without the fees of searches that its request did not contain; the bound excludes them."""
+    if "server_tool_use_details" not in line.usage:
+        return line.cost
+    details = line.usage["cost_details"]
+    tokens: Decimal = details["upstream_inference_prompt_cost"] + details["upstream_inference_completions_cost"]
+    return tokens
 
 
 def _check_numbers(entries: list[Entry], comparison: InvoiceComparison) -> None:
