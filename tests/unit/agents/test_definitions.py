@@ -63,7 +63,7 @@ def test_definition_survives_its_text(definition: AgentDefinition) -> None:
 def test_what_only_a_later_build_knows_is_ignored() -> None:
     """Fields, tools, modes, efforts and overrides."""
     content = json.loads(definition_to_text(WHOLE))
-    content |= {"web_search": {}, "tools": [{"later": "other"}, *content["tools"]]}
+    content |= {"later": {}, "tools": [{"later": "other"}, *content["tools"]]}
     content["parameters"] |= {"verbosity": 1, "reasoning": {"effort": "endless"}}
     content["history"] |= {"mode": "forked"}
     content["overridable"] += ["tools"]
