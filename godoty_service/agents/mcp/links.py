@@ -59,7 +59,7 @@ class ServerLink:
         users: The number of clients that are open.
         used_at: When the last client was closed, by the monotonic clock.
         tasks: The tasks of its clients.
-        large_answers: Held while a large answer is read: many at once would all be held in memory.
+        large_answers: Acquired for each large answer, so that few at once are in memory.
     """
 
     def __init__(self, server: McpServer, credentials: Credentials, network: Network) -> None:

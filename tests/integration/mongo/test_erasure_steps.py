@@ -65,7 +65,7 @@ def lifecycle(components: Components) -> TenantLifecycle:
 
 
 async def run_erasure(components: Components, tenant_id: str) -> Tenant:
-    """Run the erasure once; return the tenant. The delay covers clocks that differ: the deletion's and the database's."""
+    """Run the erasure once; return the tenant. The delay covers the difference of server's and database's clocks."""
     await tenant_erasure(components, delay=-60, patience=PATIENCE).run_once()
     return await components.tenancy.tenants.require(tenant_id)
 
