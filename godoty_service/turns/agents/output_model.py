@@ -41,7 +41,7 @@ class OutputInvalid(Exception):
     """No answer was valid by the output schema."""
 
 
-class _Held:
+class _DeferredListener:
     """A listener without the text and its citations, which readers get once the text is known to be valid."""
 
     def __init__(self, listener: Listener) -> None:
@@ -118,8 +118,8 @@ class OutputModel(OpenRouterModel):
             return
         tool = _free_name(tool_specs or [])
         while True:
-            answer, held = OutputAnswer(tool), _Held(listener)
-            request["invocation_state"] = {**state, LISTENER: held}
+            answer, deferred = OutputAnswer(tool), _DeferredListener(listener)
+            request["invocation_state"] = {**state, LISTENER: deferred}
             async with aclosing(
                 self._request_answer(answer, tool, messages, tool_specs or [], request)
             ) as failed_calls:
@@ -127,7 +127,7 @@ class OutputModel(OpenRouterModel):
                     yield event
             output, fault = await self._checked(answer)
             if fault is None:
-                held.release(answer.text if output is None else output, changed=output not in (None, answer.text))
+                deferred.release(answer.text if output is None else output, changed=output not in (None, answer.text))
             if answer.call is not None:  # after the text, as for other answers
                 yield answer.call
             if fault is None:
