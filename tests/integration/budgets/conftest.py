@@ -114,7 +114,9 @@ class BudgetHarness:
         async with self.budget_service.tracking("tenant"):
             pass
 
-    async def open(self, *, reserved: bool, budgets: Sequence[Budget] = BUDGETS) -> ModelCall:
+    async def open(
+        self, *, reserved: bool, budgets: Sequence[Budget] = BUDGETS, budgeted: bool | None = None
+    ) -> ModelCall:
         """Open a call, on a server that knows the budgets or on one that does not yet."""
         self._numbers += 1
         call = ModelCall(
@@ -127,6 +129,7 @@ class BudgetHarness:
             state=CallState.PENDING,
             requested_model="a/b",
             upper_bound=BOUND,
+            budgeted=budgeted,
             provider_key_id="key",
             start_time=self.now,
             agent="assistant",
