@@ -67,12 +67,14 @@ class BudgetHarness:
         balance: Sums opening balances.
         budget_service: The budgets, on any server.
         rollup_job: Rolls the entries up on demand.
+        in_force: The budgets that a server reads; None: there never was one.
         living: The servers that are alive.
         calendar: The tenant's days and months.
     """
 
     def __init__(self, database: Database, *, piece: int = 7) -> None:
         self.now = NOON
+        self.in_force: Sequence[Budget] | None = BUDGETS
         self.living: set[str] = set()
         self.ledger = Ledger(database.collection("ledger"))
         self.calendar = UTC_CALENDAR
@@ -201,9 +203,9 @@ class BudgetHarness:
         """Return the time of the database."""
         return self.now
 
-    async def budgets_of(self, _: str) -> Sequence[Budget]:
+    async def budgets_of(self, _: str) -> Sequence[Budget] | None:
         """Return the budgets that are in force."""
-        return BUDGETS
+        return self.in_force
 
     async def _calendar_of(self, _: str) -> BudgetCalendar:
         return self.calendar
