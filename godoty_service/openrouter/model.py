@@ -275,7 +275,7 @@ class OpenRouterModel(OpenAIModel):
                         yield event
             except asyncio.CancelledError:
                 if decoder.usage is not None:  # its cost is known, even though the answer is not complete
-                    await _close_answered(call, decoder)
+                    await _close_answered(call, decoder, interrupted=decoder.finish_reason is None)
                 raise
             self._readers.discard(reader)
             metrics = _metrics(start_time, first_time=reader.first_output_time, end_time=time.monotonic())
@@ -351,7 +351,7 @@ def _tool_call_ids(messages: Messages) -> set[str]:
     return {block["toolUse"]["toolUseId"] for message in messages for block in message["content"] if "toolUse" in block}
 
 
-async def _close_answered(call: OpenCall, decoder: StreamDecoder) -> Any:
+async def _close_answered(call: OpenCall, decoder: StreamDecoder, *, interrupted: bool = False) -> Any:
     """Close a call with its answer; an answer that is an error alone is a rejection, with any HTTP status."""
     if isinstance(decoder.error, ProviderError) and decoder.refused:
         return await call.refused(decoder.error)
@@ -361,6 +361,7 @@ async def _close_answered(call: OpenCall, decoder: StreamDecoder) -> Any:
         provider=decoder.provider,
         finish_reason=decoder.finish_reason,
         error=decoder.error,
+        interrupted=interrupted,
     )
 
 
