@@ -83,6 +83,10 @@ class BudgetService:
             self._on_alert(alert)
         return alerts
 
+    async def was_never_sent(self, call: ModelCall) -> bool:
+        """Return whether an open call, which no server works on, was never sent: its bound was to be reserved first."""
+        return call.budgeted is True and await self._budgets.lacks_reservation(call)
+
     async def settle_reconciled(self, call: ModelCall) -> None:
         """Settle a call that reconciliation closed; the next settled call of a turn sends the alerts for it."""
         await self._budgets.settle(call)

@@ -265,6 +265,11 @@ class BudgetStore:
                 raise refusal
         return True
 
+    async def lacks_reservation(self, call: ModelCall) -> bool:
+        """Return whether a call that started when each one was reserved has no reservation."""
+        missing = {f"open.{call.call_id}": {"$exists": False}, "since": {"$lte": call.start_time}}
+        return await self._budgets.find_one({"_id": call.tenant_id, **missing}, fields={"_id": 1}) is not None
+
     async def settle(self, call: ModelCall, budgets: Sequence[Budget] = ()) -> list[BudgetAlert]:
         """Remove a closed call's reservation and add its charge, in the windows in which it was reserved.
 

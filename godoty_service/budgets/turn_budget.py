@@ -60,6 +60,18 @@ class TurnBudget:
         self._tracked = budgets is not None
         self._budgets = budgets or ()
 
+    @property
+    def tracked(self) -> bool:
+        """Whether the tenant's spending is tracked: each call is reserved before it is sent."""
+        return self._tracked
+
+    async def refresh_tracking(self, tenant_id: str) -> None:
+        """Refresh whether the tenant's spending is tracked. The budgets stay those that the next request is made for.
+
+        A call's start time must be taken before: tracking that starts later then starts after the call.
+        """
+        self._tracked = self._tracked or await self._budget_service.budgets_of(tenant_id) is not None
+
     async def output_limit(
         self, call: PlannedCall, model: str, earlier: Sequence[ModelCall], limits: Sequence[SubAgentLimit] = ()
     ) -> int | None:

@@ -44,6 +44,8 @@ class ModelCall:
         served_slug: The served model's name as the provider sent it.
         generation_id: The provider's id, an attribute: it may come late, or never.
         upper_bound: The most that the call can cost, computed before it was made.
+        budgeted: Whether it is sent only once its bound is reserved in its tenant's budget; None: no, or the entry is
+            of an earlier build.
         tool_fees: The part of `cost` that is fees for tools and plugins that the provider ran; None: not reported.
         provider_key_id: The id of the key that made the call: its record can only be read with that key.
         api_key_id: The id of the API key that started the turn; None: the entry is of an earlier build.
@@ -79,6 +81,7 @@ class ModelCall:
     cost_source: CostSource | None = None
     catalogue_cost: Decimal | None = None
     upper_bound: Decimal | None = None
+    budgeted: bool | None = None
     upstream_cost: Decimal | None = None
     tool_fees: Decimal | None = None
     is_byok: bool | None = None

@@ -207,6 +207,7 @@ class TurnMeter:
             self._check_lease()
             self._check_inserts()
             start = self._clock()
+            await self.turn_budget.refresh_tracking(self.scope.tenant_id)  # the call may have waited for others
             plan = PlannedCall(
                 tenant_id=self.scope.tenant_id,
                 start_time=start,
@@ -337,6 +338,7 @@ class TurnMeter:
             requested_id=self._oracle.listed_name(model),
             fallback_models=models[1:],
             upper_bound=upper_bound,
+            budgeted=self.turn_budget.tracked or None,
             provider_key_id=self.scope.provider_key_id,
             evidence=unpriced.evidence,
             start_time=start,

@@ -26,6 +26,7 @@ from godoty_service.pricing.token_usage import ProviderCharge, from_openrouter
 
 log = structlog.get_logger(__name__)
 
+_INTERRUPTED = "interrupted"  # the error of a call whose turn left the answer before its end
 _STATUS_DIGITS = 3  # of an HTTP status
 
 
@@ -152,6 +153,7 @@ class OpenCall:
         provider: str | None,
         finish_reason: str | None,
         error: GodotyError | None,
+        interrupted: bool = False,
     ) -> ModelCall:
         """Settle a call by its stream; without a cost in it, defer the call to reconciliation."""
         slug = bounded_name(served_model)
@@ -162,7 +164,7 @@ class OpenCall:
             "finish_reason": finish_reason,
             "duration": self._elapsed(),
             "error_code": _status_of(error),
-            **self._failure(error),
+            **(self._failure(error) if error is not None or not interrupted else {"error": _INTERRUPTED}),
         }
         charge = from_openrouter(usage) if usage is not None else None
         if charge is not None:
@@ -187,7 +189,7 @@ class OpenCall:
         if not self.sent:
             await self.void(None)
         else:
-            await self._defer(duration=self._elapsed(), error="interrupted")
+            await self._defer(duration=self._elapsed(), error=_INTERRUPTED)
 
     @property
     def _requested(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ Every server runs it. A due call is claimed by one of them at a time, and closes
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from enum import Enum, auto
 
@@ -18,6 +19,7 @@ from godoty_service.errors import GodotyError, StorageError, StorageUnavailable
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.ledger import DueCall, Ledger
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
+from godoty_service.ledger.states import CallState
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.late_calls import LateCalls
 from godoty_service.metering.settlement import ReadGeneration, RecordTimeouts, SettlementFinder
@@ -210,7 +212,7 @@ class Reconciler:
             StorageUnavailable: The database is out of reach.
         """
         try:
-            found = await self._settlements.find(due.call, now - due.deferred_time)
+            found = await self._unsent(due.call) or await self._settlements.find(due.call, now - due.deferred_time)
             if found is None:
                 await self._ledger.postpone(due.call, due=now + _wait(due.tries))
                 return Outcome.POSTPONED
@@ -222,6 +224,16 @@ class Reconciler:
             log.exception("call_not_reconciled", call_id=due.call.call_id)
             return Outcome.POSTPONED
         return Outcome.UNRESOLVED if found.counts.unresolved else Outcome.SETTLED
+
+    async def _unsent(self, call: ModelCall) -> ModelCall | None:
+        """Return a call as void if its server died before its bound was reserved; None: it may have been sent.
+
+        Its entry and its reservation are written side by side. Unresolved, its bound would be in no budget.
+        """
+        ended = call.duration is not None or call.generation_id is not None
+        if ended or self._budget_service is None or not await self._budget_service.was_never_sent(call):
+            return None
+        return replace(call, state=CallState.VOID, settle_time=self._clock())
 
     async def _close(self, call: ModelCall) -> bool:
         """Close a call and update the sums that include it; return False if it was closed before."""

@@ -54,8 +54,19 @@ class OpenCall(Protocol):
         provider: str | None,
         finish_reason: str | None,
         error: GodotyError | None,
+        interrupted: bool = False,
     ) -> ModelCall:
-        """Settle a call by its stream; without a usage object, defer it to reconciliation."""
+        """Settle a call by its stream; without a cost in it, defer it to reconciliation.
+
+        Args:
+            usage: The reported usage; None: there was none.
+            served_model: The served model, as the provider named it.
+            provider: The provider's name.
+            finish_reason: Why the answer ended; None: it did not, or no reason came.
+            error: Why the call failed.
+            interrupted: Whether the turn left the answer before its end: its usage until then is less than what it
+                costs.
+        """
 
 
 class Meter(Protocol):
@@ -81,7 +92,7 @@ class Meter(Protocol):
         """
 
 
-async def close_answered(call: OpenCall, decoder: StreamDecoder) -> Any:
+async def close_answered(call: OpenCall, decoder: StreamDecoder, *, interrupted: bool = False) -> Any:
     """Close a call with its answer; an answer that is an error alone is a rejection, with any HTTP status."""
     if isinstance(decoder.error, ProviderError) and decoder.refused:
         return await call.refused(decoder.error)
@@ -91,6 +102,7 @@ async def close_answered(call: OpenCall, decoder: StreamDecoder) -> Any:
         provider=decoder.provider,
         finish_reason=decoder.finish_reason,
         error=decoder.error,
+        interrupted=interrupted,
     )
 
 

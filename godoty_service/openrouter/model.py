@@ -289,7 +289,7 @@ class OpenRouterModel(OpenAIModel):
                         yield event
             except asyncio.CancelledError:
                 if decoder.usage is not None:  # its cost is known, even though the answer is not complete
-                    await close_answered(call, decoder)
+                    await close_answered(call, decoder, interrupted=decoder.finish_reason is None)
                 raise
             self._readers.discard(reader)
             metrics = _metrics(start_time, first_time=reader.first_output_time, end_time=time.monotonic())

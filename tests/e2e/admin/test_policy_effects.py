@@ -76,7 +76,10 @@ async def test_refusal_by_a_policy_or_a_limit_has_its_reason(
 
 
 async def test_hard_budget_set_during_a_turn_limits_later_calls(caller: Caller, admin: Admin) -> None:
-    """The first call of the loop went out without; each later one carries `max_tokens` and `max_price`."""
+    """The first call of the loop went out without; each later one carries `max_tokens` and `max_price`.
+
+    Its entry tells that its bound was to be reserved first.
+    """
     hold = new_id("hold")
     call = caller.start(
         f"@sandbox tool-loop calls=3 tool=calculator hold_after=1 hold={hold}", model="openai/gpt-4o-mini"
@@ -91,3 +94,5 @@ async def test_hard_budget_set_during_a_turn_limits_later_calls(caller: Caller, 
     carried = [("max_tokens" in body, body.get("provider", {}).get("max_price")) for body in bodies]
     dearest = {"prompt": "0.165", "completion": "0.66"}
     assert carried == [(False, None), (True, dearest), (True, dearest)]
+    entries = caller.service.entry_documents("talk")
+    assert [each.get("budgeted") for each in entries] == [None, True, True]

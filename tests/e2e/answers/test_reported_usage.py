@@ -94,15 +94,21 @@ async def test_record_replaces_running_counters(start_server: Any) -> None:
     assert (entry.cost, entry.usage.input_tokens, entry.usage.output_tokens) == (Decimal("0.25"), 100, 37)
 
 
-async def test_running_counters_without_record_leave_call_unresolved(start_server: Any) -> None:
+@pytest.mark.parametrize("end", [BREAK, WAIT], ids=["broken", "cancelled"])
+async def test_running_counters_without_record_leave_call_unresolved(start_server: Any, end: bytes) -> None:
     """They are lower than the final ones: the call ends as unresolved, with its upper bound."""
     running = stream(TEXT, chunk({"content": "!"}, usage=FIRST), done=False)
-    caller, _ = await start_server(response(running + BREAK), reconcile_interval=0.05, generation_records="none")
-    await caller.converse("hi")
-    await soon(lambda: [each.state for each in caller.service.entries("talk")] == [CallState.UNRESOLVED])
+    caller, _ = await start_server(response(running + end), reconcile_interval=0.05, generation_records="none")
+    call = caller.start("hi")
+    async for each in call:
+        if each.text_delta.text.endswith("!"):
+            break
+    if end == WAIT:
+        call.cancel()
+    await soon(lambda: CallState.PENDING not in [each.state for each in caller.service.entries("talk")])
 
     (entry,) = caller.service.entries("talk")
-    assert (entry.cost, entry.usage.output_tokens) == (None, 1)
+    assert (entry.state, entry.cost, entry.usage.output_tokens) == (CallState.UNRESOLVED, None, 1)
     assert entry.upper_bound is not None
 
 

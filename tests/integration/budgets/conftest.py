@@ -67,12 +67,14 @@ class BudgetHarness:
         balance: Sums opening balances.
         budget_service: The budgets, on any server.
         rollup_job: Rolls the entries up on demand.
+        in_force: The budgets that a server reads; None: there never was one.
         living: The servers that are alive.
         calendar: The tenant's days and months.
     """
 
     def __init__(self, database: Database, *, piece: int = 7) -> None:
         self.now = NOON
+        self.in_force: Sequence[Budget] | None = BUDGETS
         self.living: set[str] = set()
         self.ledger = Ledger(database.collection("ledger"))
         self.calendar = UTC_CALENDAR
@@ -114,7 +116,9 @@ class BudgetHarness:
         async with self.budget_service.tracking("tenant"):
             pass
 
-    async def open(self, *, reserved: bool, budgets: Sequence[Budget] = BUDGETS) -> ModelCall:
+    async def open(
+        self, *, reserved: bool, budgets: Sequence[Budget] = BUDGETS, budgeted: bool | None = None
+    ) -> ModelCall:
         """Open a call, on a server that knows the budgets or on one that does not yet."""
         self._numbers += 1
         call = ModelCall(
@@ -127,6 +131,7 @@ class BudgetHarness:
             state=CallState.PENDING,
             requested_model="a/b",
             upper_bound=BOUND,
+            budgeted=budgeted,
             provider_key_id="key",
             start_time=self.now,
             agent="assistant",
@@ -198,9 +203,9 @@ class BudgetHarness:
         """Return the time of the database."""
         return self.now
 
-    async def budgets_of(self, _: str) -> Sequence[Budget]:
+    async def budgets_of(self, _: str) -> Sequence[Budget] | None:
         """Return the budgets that are in force."""
-        return BUDGETS
+        return self.in_force
 
     async def _calendar_of(self, _: str) -> BudgetCalendar:
         return self.calendar

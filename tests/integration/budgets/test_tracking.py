@@ -10,6 +10,7 @@ import pytest
 from bson.decimal128 import Decimal128
 
 from godoty_service.budgets.budget import Budget, BudgetWindow
+from godoty_service.budgets.turn_budget import TurnBudget
 from godoty_service.errors import BudgetReserved
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.mongo.client import Database
@@ -243,3 +244,17 @@ async def test_reservation_that_an_opening_balance_includes_counts_once(harness:
 
     with pytest.raises(BudgetReserved):
         await harness.open(reserved=True, budgets=tight)
+
+
+async def test_call_that_waited_is_reserved_if_tracking_began_meanwhile(harness: BudgetHarness) -> None:
+    """Its request was made when the tenant had no budget; it waited for another call of its turn to end."""
+    turn_budget, harness.in_force = TurnBudget(harness.budget_service, budgets=(), max_cost=None), None
+    await turn_budget.refresh("tenant")
+    harness.in_force = BUDGETS
+    await harness.begin()
+    harness.advance(60)
+
+    await turn_budget.refresh_tracking("tenant")
+    await turn_budget.reserve(await harness.open(reserved=False, budgeted=turn_budget.tracked))
+
+    assert (await harness.status()).reserved == BOUND
