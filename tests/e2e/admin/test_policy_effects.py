@@ -78,7 +78,7 @@ async def test_refusal_by_a_policy_or_a_limit_has_its_reason(
 async def test_hard_budget_set_during_a_turn_limits_later_calls(caller: Caller, admin: Admin) -> None:
     """The first call of the loop went out without; each later one carries `max_tokens` and `max_price`.
 
-    Its entry tells that its bound was to be reserved first.
+    Its entry states that its bound was to be reserved first.
     """
     hold = new_id("hold")
     call = caller.start(

@@ -49,12 +49,18 @@ def rows_of(printed: str) -> list[list[str]]:
 
 
 async def _fill(tenant: Tenant) -> None:
-    for day in (0, 0, 1):
-        call = await tenant.open(NOON + timedelta(days=day), session_id="talk", requested_model=f"model/{day}")
-        await tenant.close(call, NOON + timedelta(days=day), state=CallState.SETTLED)
-    given_up = await tenant.open(NOON, session_id="talk", requested_model="model/0", upper_bound=Decimal("0.5"))
+    """Insert entries of two end users with references: a server replaces names in the database at any time."""
+    await tenant.name_users()
+    ann, other = ({"user": None, "user_reference": tenant.references[name]} for name in ("ann", "bob"))
+    for day, user in ((0, ann), (0, other), (1, ann)):
+        start, model = NOON + timedelta(days=day), f"model/{day}"
+        call = await tenant.open(start, session_id="talk", requested_model=model, **user)
+        await tenant.close(call, start, state=CallState.SETTLED)
+    given_up = await tenant.open(
+        NOON, session_id="talk", requested_model="model/0", upper_bound=Decimal("0.5"), **other
+    )
     await tenant.close(given_up, NOON, state=CallState.UNRESOLVED)
-    await tenant.open(NOON, session_id="other", requested_model="model/0", user="ann", upper_bound=Decimal("0.25"))
+    await tenant.open(NOON, session_id="other", requested_model="model/0", upper_bound=Decimal("0.25"), **ann)
 
 
 async def test_usage_prints_the_report_of_get_usage(
@@ -186,7 +192,7 @@ async def test_ledger_list_prints_entries(service: Service, served_tenant: Tenan
     matching = [
         each
         for each in served_tenant.calls.values()
-        if (each.turn_id, each.user, each.api_key_id) == (turn, "ann", key)
+        if (each.turn_id, each.user_reference, each.api_key_id) == (turn, served_tenant.references["ann"], key)
     ]
     assert [row[0] for row in by_turn] == [each.call_id for each in matching]
     assert as_of == [], "all entries were inserted later"
