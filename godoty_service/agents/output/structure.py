@@ -5,6 +5,7 @@ remembers what came of a recursive reference at a place, so that its target coun
 it; other subschemas count as often as they apply.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
@@ -21,7 +22,8 @@ from godoty_service.agents.output.patterns import MAX_ALL_STATES, MAX_STATES, st
 
 IN_PLACE_LISTS: Final = ("allOf", "anyOf", "oneOf")
 IN_PLACE: Final = ("not", "if", "then", "else")
-IN_PLACE_MAPS: Final = ("dependentSchemas",)
+_DEPENDENCIES: Final = "dependencies"  # of earlier drafts: the validator still applies it
+IN_PLACE_MAPS: Final = ("dependentSchemas", _DEPENDENCIES)
 BELOW: Final = (
     *("additionalProperties", "items", "contains", "propertyNames"),
     *("unevaluatedItems", "unevaluatedProperties"),
@@ -30,7 +32,9 @@ BELOW_NAMED: Final = "properties"
 BELOW_PATTERNS: Final = "patternProperties"
 BELOW_NUMBERED: Final = "prefixItems"
 DEFINITIONS: Final = ("$defs", "definitions")
+APART: Final = ("contentSchema",)  # applies to nothing by itself, and may have anchors
 REFERENCES: Final = ("$ref", "$dynamicRef")
+_INDEX: Final = re.compile("0|[1-9][0-9]{0,5}")  # the validator accepts leading zeros, too
 _ROOT_ONLY: Final = ("$id", "$schema")
 _ANCHORS: Final = ("$anchor", "$dynamicAnchor")
 _UNEVALUATED: Final = ("unevaluatedItems", "unevaluatedProperties")
@@ -187,8 +191,12 @@ class Structure:
                 found.references.append(schema[name])
         for name in _ANCHORS:
             if isinstance(schema.get(name), str):
-                self._anchors[schema[name]] = found
+                self._add_anchor(schema[name], found)
         return found
+
+    def _add_anchor(self, name: str, subschema: Subschema) -> None:
+        if self._anchors.setdefault(name, subschema) is not subschema:
+            raise ValueError(f"must have each anchor once, not {name[:100]!r} again at {_place(subschema.pointer)}")
 
     def _connect(self, outer: Subschema, place: tuple[str, ...], inner: Subschema) -> None:
         keyword = place[0]
@@ -243,15 +251,17 @@ class Structure:
         if fragment in self._known:
             return self._known[fragment]
         target: Any = self._schema
+        pointer = ""  # the one under which the target is known: a reference may write it in other ways
         for part in fragment.split("/")[1:]:
             name = part.replace("~1", "/").replace("~0", "~")
             if isinstance(target, dict) and name in target:
                 target = target[name]
-            elif isinstance(target, list) and name.isascii() and name.isdecimal() and int(name[:6]) < len(target):
-                target = target[int(name[:6])]
+            elif isinstance(target, list) and _INDEX.fullmatch(name) and int(name) < len(target):
+                target = target[int(name)]
             else:
                 raise ValueError(f"refers to {reference[:100]!r}, which is not there")
-        return self._add(target, fragment)
+            pointer += f"/{_escaped(name)}"
+        return self._add(target, pointer)
 
     def _check_in_place(self, subschema: Subschema, path: tuple[int, ...]) -> None:
         """Check that a subschema does not apply to its own place again.
@@ -325,14 +335,15 @@ class Structure:
 def _subschemas(schema: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield the subschemas directly inside a schema, each with its place in it."""
     for keyword, value in schema.items():
-        if keyword in (*IN_PLACE, *BELOW):
+        if keyword in (*IN_PLACE, *BELOW, *APART):
             yield (keyword,), value
         elif keyword in (*IN_PLACE_LISTS, BELOW_NUMBERED) and isinstance(value, list):
             for index, each in enumerate(value):
                 yield (keyword, str(index)), each
         elif keyword in (*IN_PLACE_MAPS, BELOW_NAMED, BELOW_PATTERNS, *DEFINITIONS) and isinstance(value, dict):
             for name, each in value.items():
-                yield (keyword, name), each
+                if keyword != _DEPENDENCIES or not isinstance(each, list):
+                    yield (keyword, name), each
 
 
 def _back_references(root: Subschema) -> tuple[set[tuple[int, int]], list[Subschema]]:
@@ -359,10 +370,11 @@ def _back_references(root: Subschema) -> tuple[set[tuple[int, int]], list[Subsch
 
 def _size_of_lists(schema: dict[str, Any]) -> int:
     """Return the number of values that keywords of a schema compare with, and of names that they look for."""
-    lists = (schema.get("enum"), schema.get("required"), schema.get(BELOW_NAMED))
-    names = schema.get("dependentRequired")
-    dependent = names.values() if isinstance(names, dict) else ()
-    return sum(len(each) for each in (*lists, *dependent) if isinstance(each, (list, dict)))
+    lists = [schema.get("enum"), schema.get("required"), schema.get(BELOW_NAMED)]
+    for keyword in ("dependentRequired", _DEPENDENCIES):
+        names = schema.get(keyword)
+        lists += (each for each in names.values() if isinstance(each, list)) if isinstance(names, dict) else ()
+    return sum(len(each) for each in lists if isinstance(each, (list, dict)))
 
 
 def _escaped(name: str) -> str:
