@@ -8,7 +8,7 @@ it; other subschemas count as often as they apply.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import unquote
 
 from godoty_service.agents.output.limits import (
@@ -19,11 +19,11 @@ from godoty_service.agents.output.limits import (
     MAX_REFERENCES,
 )
 from godoty_service.agents.output.patterns import MAX_ALL_STATES, MAX_STATES, states
+from godoty_service.agents.output.weight import DEPENDENCIES, NOTHING, Weight, own_weight
 
 IN_PLACE_LISTS: Final = ("allOf", "anyOf", "oneOf")
 IN_PLACE: Final = ("not", "if", "then", "else")
-_DEPENDENCIES: Final = "dependencies"  # of earlier drafts: the validator still applies it
-IN_PLACE_MAPS: Final = ("dependentSchemas", _DEPENDENCIES)
+IN_PLACE_MAPS: Final = ("dependentSchemas", DEPENDENCIES)
 BELOW: Final = (
     *("additionalProperties", "items", "contains", "propertyNames"),
     *("unevaluatedItems", "unevaluatedProperties"),
@@ -42,35 +42,6 @@ _MAX_UNEVALUATED: Final = 4  # of these that surround one another at one place
 _UNEVALUATED_FACTOR: Final = 3  # by which each of them multiplies what its subschema takes
 _MAX_COMBINED: Final = 20_000  # subschemas that apply in place, summed over all subschemas
 _MAX_WORK: Final = 40_000  # subschemas that are looked at to weigh all levels: some 30 ms
-
-
-class Weight(NamedTuple):
-    """What checks at one place of a value take at most.
-
-    Attributes:
-        steps: Checks of keywords: some 20 ns each.
-        states: States of regular expressions, for each character.
-        subschemas: Subschemas that apply.
-    """
-
-    steps: int
-    states: int
-    subschemas: int
-
-    def plus(self, other: "Weight") -> "Weight":
-        """Return the sum."""
-        return Weight(self.steps + other.steps, self.states + other.states, self.subschemas + other.subschemas)
-
-    def most(self, other: "Weight") -> "Weight":
-        """Return the higher of each."""
-        return Weight(*map(max, self, other))
-
-    def times(self, factor: int) -> "Weight":
-        """Return a multiple."""
-        return Weight(self.steps * factor, self.states * factor, self.subschemas * factor)
-
-
-NOTHING: Final = Weight(0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -182,7 +153,7 @@ class Structure:
             raise ValueError(f"must have an object or a boolean at {_place(pointer)}")  # noqa: TRY004 - a caller's fault
         if pointer and any(name in schema for name in _ROOT_ONLY):
             raise ValueError(f"must have $id and $schema at its root only, not at {_place(pointer)}")
-        found.own = Weight(1 + _size_of_lists(schema), self._states(schema.get("pattern"), pointer), 1)
+        found.own = own_weight(schema, states=self._states(schema.get("pattern"), pointer))
         found.unevaluated = int(any(name in schema for name in _UNEVALUATED))
         for place, inner in _subschemas(schema):
             self._connect(found, place, self._add(inner, f"{pointer}/{'/'.join(map(_escaped, place))}"))
@@ -342,7 +313,7 @@ def _subschemas(schema: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]
                 yield (keyword, str(index)), each
         elif keyword in (*IN_PLACE_MAPS, BELOW_NAMED, BELOW_PATTERNS, *DEFINITIONS) and isinstance(value, dict):
             for name, each in value.items():
-                if keyword != _DEPENDENCIES or not isinstance(each, list):
+                if keyword != DEPENDENCIES or not isinstance(each, list):
                     yield (keyword, name), each
 
 
@@ -366,15 +337,6 @@ def _back_references(root: Subschema) -> tuple[set[tuple[int, int]], list[Subsch
             open_ones.add(id(each))
             stack.append((each, iter([*each.in_place, *each.named.values(), *each.below])))
     return back, list(targets.values())
-
-
-def _size_of_lists(schema: dict[str, Any]) -> int:
-    """Return the number of values that keywords of a schema compare with, and of names that they look for."""
-    lists = [schema.get("enum"), schema.get("required"), schema.get(BELOW_NAMED)]
-    for keyword in ("dependentRequired", _DEPENDENCIES):
-        names = schema.get(keyword)
-        lists += (each for each in names.values() if isinstance(each, list)) if isinstance(names, dict) else ()
-    return sum(len(each) for each in lists if isinstance(each, (list, dict)))
 
 
 def _escaped(name: str) -> str:
