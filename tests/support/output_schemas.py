@@ -134,7 +134,7 @@ def _doubling_dependencies() -> str:
 
 def _one_place(pointer: Callable[[int], str]) -> str:
     """Return a schema with many references to one wide place, each written in another way."""
-    wide = {"properties": {f"p{number}": {} for number in range(700)}}
+    wide: dict[str, Any] = {"properties": {f"p{number}": {} for number in range(700)}}
     references = {f"r{number}": {"$ref": f"#/$defs/{pointer(number)}"} for number in range(120)}
     return json.dumps({"properties": references, "$defs": {"~~~~~~~~": wide, "a": {"anyOf": [wide]}}})
 

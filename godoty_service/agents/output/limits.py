@@ -112,7 +112,7 @@ def number_weight(value: Any) -> int:
 def _is_inexact(value: Any) -> bool:
     """Return whether a number may be equal to another one as a float."""
     if isinstance(value, LiteralFloat):
-        return len(value.text) > _EXACT_DIGITS or (value != 0 and not _LEAST_FLOAT < abs(value) < _MOST_FLOAT)
+        return len(value.text) > _EXACT_DIGITS or 0 < abs(value) < _LEAST_FLOAT or abs(value) > _MOST_FLOAT
     return bool(value.bit_length() > _EXACT_BITS)
 
 
