@@ -8,7 +8,7 @@ from typing import Any
 
 MAX_CITATIONS = 100  # of one answer
 MAX_BYTES = 128 * 1024  # of one answer's citations together, counted as `Citation.size`
-_MAX_URL = 2048  # characters; a longer address is dropped, since a part of it would be another one
+_MAX_URL = 2048  # characters; a part of a longer address would be another one
 _MAX_TITLE = 300  # characters
 _MAX_CONTENT = 1000  # characters
 _MAX_INDEX = 2**31 - 1
@@ -95,8 +95,7 @@ def _parse(annotation: Any) -> Citation | None:
         return None
     nested = annotation.get("url_citation")
     fields = nested if isinstance(nested, dict) else annotation
-    url = _clean(fields.get("url"), _MAX_URL + 1, breaks=frozenset())
-    if len(url) > _MAX_URL or not url.lower().startswith(_SCHEMES):
+    if (url := _address(fields.get("url"))) is None:
         return None
     start, end = _index(fields.get("start_index")), _index(fields.get("end_index"))
     known = start < end
@@ -107,6 +106,14 @@ def _parse(annotation: Any) -> Citation | None:
         start=start if known else 0,
         end=end if known else 0,
     )
+
+
+def _address(value: Any) -> str | None:
+    """Return an address of http or https as it is; None: there is none, or it has what would have to be removed."""
+    if not isinstance(value, str):
+        return None
+    url = value[: _MAX_URL + 1].strip()
+    return url if len(value) <= _MAX_URL and url.isprintable() and url.lower().startswith(_SCHEMES) else None
 
 
 def _clean(value: Any, longest: int, *, breaks: frozenset[str]) -> str:

@@ -135,13 +135,15 @@ class ServerToolPrices:
         self._prices: Mapping[Engine, Decimal] = {}
         self._due: datetime | None = None
         self._fetching: asyncio.Task[None] | None = None
+        self._fetch_started = 0.0  # the event loop's time
 
     async def prepare(self) -> None:
-        """Load the list if there is none; wait at most two seconds. A stale one is refreshed in the background."""
+        """Load the list if there is none or a stale one; wait until two seconds after its fetch began."""
+        now = asyncio.get_running_loop().time()
         if self._fetching is None and (self._due is None or self._clock() >= self._due):
-            self._fetching = asyncio.create_task(self._fetch())
-        if self._fetching is not None and not self._prices:
-            await asyncio.wait([self._fetching], timeout=_WAIT)
+            self._fetching, self._fetch_started = asyncio.create_task(self._fetch()), now
+        if self._fetching is not None and (left := self._fetch_started + _WAIT - now) > 0:
+            await asyncio.wait([self._fetching], timeout=left)
 
     def bound(self, uses: Iterable[ServerToolUse]) -> ServerToolBound | None:
         """Return the most that a request can use of these tools; None: one of them has no finite bound."""
@@ -183,6 +185,8 @@ class ServerToolPrices:
 def parse_prices(body: bytes) -> dict[Engine, Decimal]:
     """Return the most that one call costs in US dollars, by tool and engine; those without a finite price are omitted.
 
+    Of an engine that is listed more than once, the dearest price counts.
+
     Raises:
         ValueError: The body is not a list of tools, or none of them has a price.
         TypeError: A price is a float.
@@ -191,12 +195,16 @@ def parse_prices(body: bytes) -> dict[Engine, Decimal]:
     tools = document.get("data") if isinstance(document, dict) else None
     if not isinstance(tools, list):
         raise ValueError("not a list of tools")  # noqa: TRY004 - the callers take it as malformed
-    prices: dict[Engine, Decimal] = {}
+    found: dict[Engine, list[Decimal | None]] = {}
     for tool in _objects(tools, _MAX_TOOLS):
         for engine in _objects(tool.get("engines"), _MAX_ENGINES):
-            name, price = engine.get("id"), _call_price(engine)
-            if price is not None and isinstance(tool.get("id"), str) and (name is None or isinstance(name, str)):
-                prices[tool["id"], name] = price
+            name = engine.get("id")
+            if isinstance(tool.get("id"), str) and (name is None or isinstance(name, str)):
+                found.setdefault((tool["id"], name), []).append(_call_price(engine))
+    known = {engine: [each for each in listed if each is not None] for engine, listed in found.items()}
+    prices = {
+        engine: max(amounts) for engine, amounts in known.items() if amounts and len(amounts) == len(found[engine])
+    }
     if not prices:
         raise ValueError(f"none of its {len(tools)} tools has a price")
     return prices
@@ -208,10 +216,12 @@ def _call_price(engine: Mapping[str, Any]) -> Decimal | None:
         return money.ZERO
     if engine.get("pricing_source") != "openrouter":  # billed by a model's provider, or to a key of the account
         return None
-    modes = (None, engine.get("default_mode"))
+    modes, rows = (None, engine.get("default_mode")), engine.get("pricing")
+    if not isinstance(rows, list) or len(rows) > _MAX_ROWS or not all(isinstance(row, dict) for row in rows):
+        return None  # nothing is priced by a part of its rows
     lines = [
         (listed_price(row.get("price")), whole_number(row.get("max_units_per_call")))
-        for row in _objects(engine.get("pricing"), _MAX_ROWS)
+        for row in rows
         if row.get("mode") in modes
     ]
     known = [(price, units) for price, units in lines if price is not None and units]
@@ -225,7 +235,7 @@ def _call_price(engine: Mapping[str, Any]) -> Decimal | None:
 
 
 def _objects(value: Any, most: int) -> list[Mapping[str, Any]]:
-    """Return the objects of a list; none if it is too long, so that nothing is priced by a part of it."""
+    """Return the objects of a list; none if it is too long."""
     if not isinstance(value, list) or len(value) > most:
         return []
     return [each for each in value if isinstance(each, dict)]

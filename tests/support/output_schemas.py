@@ -125,6 +125,24 @@ def _doubling(keyword: str, levels: int = 40) -> str:
     return json.dumps({"$ref": "#/$defs/a0", "$defs": definitions})
 
 
+def _doubling_dependencies() -> str:
+    """Return a schema that doubles through a keyword of earlier drafts, which validators of 2020-12 may still apply."""
+    bomb = json.loads(_doubling("allOf"))["$defs"]
+    definitions = {name: {"dependencies": {"a": each}} for name, each in bomb.items()}
+    return json.dumps({"$ref": "#/$defs/a0", "$defs": definitions})
+
+
+def _one_place(pointer: Callable[[int], str]) -> str:
+    """Return a schema with many references to one wide place, each written in another way."""
+    wide: dict[str, Any] = {"properties": {f"p{number}": {} for number in range(700)}}
+    references = {f"r{number}": {"$ref": f"#/$defs/{pointer(number)}"} for number in range(120)}
+    return json.dumps({"properties": references, "$defs": {"~~~~~~~~": wide, "a": {"anyOf": [wide]}}})
+
+
+def _tildes(number: int) -> str:
+    return "".join("~0" if number >> bit & 1 else "~" for bit in range(8))
+
+
 # By name: the text of a schema, and a part of what the refusal says.
 HOSTILE: Final[dict[str, tuple[Callable[[], str], str]]] = {
     "10,000 levels": (lambda: _deep(10_000), "must have at most 32768 characters"),
@@ -159,8 +177,25 @@ HOSTILE: Final[dict[str, tuple[Callable[[], str], str]]] = {
     "allOf bomb": (lambda: _doubling("allOf"), "apply to one place"),
     "anyOf bomb": (lambda: _doubling("anyOf"), "apply to one place"),
     "oneOf bomb": (lambda: _doubling("oneOf"), "apply to one place"),
+    "bomb in a keyword of earlier drafts": (_doubling_dependencies, "apply to one place"),
+    "bomb behind an anchor apart": (
+        lambda: json.dumps(
+            {
+                "$ref": "#a",
+                "contentSchema": {"$anchor": "a", "$ref": "#/$defs/a0"},
+                "$defs": {**json.loads(_doubling("allOf"))["$defs"], "harmless": {"$anchor": "a"}},
+            }
+        ),
+        "each anchor once",
+    ),
+    "anchor twice": (
+        lambda: '{"$ref": "#a", "$defs": {"a": {"$anchor": "a"}, "b": {"$dynamicAnchor": "a", "type": "null"}}}',
+        "each anchor once",
+    ),
     "wide anyOf": (lambda: json.dumps({"anyOf": [{"type": "string"}] * 900}), "apply to one place"),
     "list of items": (lambda: '{"items": [{}]}', "object or a boolean"),
+    "one place with many indices": (lambda: _one_place(lambda number: f"a/anyOf/{'0' * (number + 2)}"), "not there"),
+    "one place with many names": (lambda: _one_place(_tildes), "does not exist"),
     "300 references": (
         lambda: json.dumps({"properties": {f"a{n}": {"$ref": "#/$defs/a"} for n in range(300)}, "$defs": {"a": {}}}),
         "at most 200 references",

@@ -20,6 +20,10 @@ MAX_NUMBER_CHARACTERS: Final = 100
 MAX_EXPONENT: Final = 308
 MAX_OUTPUT_CHARACTERS: Final = 1024 * 1024  # of a value as JSON; a message of the stream has at most 3 MiB
 MAX_OUTPUT_VALUES: Final = 100_000
+_FRACTION, _DIGIT = 40, 4  # steps that a comparison takes for a fraction or a long integer, and for each of its digits
+_SMALL_BITS, _EXACT_BITS = 64, 53  # of integers: those without such steps, and those that a float has exactly
+_EXACT_DIGITS = 15  # of a fraction that differs from others as a float, too, unless it is beyond these
+_LEAST_FLOAT, _MOST_FLOAT = 1e-290, 1e290
 
 
 class TooLarge(ValueError):
@@ -34,11 +38,25 @@ class Size:
         values: The number of values at each level.
         text: The characters of strings, and of the names of members, at each level.
         names: The number of members in all.
+        numbers: The number of numbers, arrays and objects at each level.
+        number_weights: The sum of the numbers' `number_weight` at each level.
+        heaviest: The highest of them.
+        inexact: The number of numbers that may be the same as floats, and are not.
     """
 
     values: list[int] = field(default_factory=list)
     text: list[int] = field(default_factory=list)
     names: int = 0
+    numbers: list[int] = field(default_factory=list)
+    number_weights: list[int] = field(default_factory=list)
+    heaviest: int = 0
+    inexact: int = 0
+
+    def inside(self) -> "Size":
+        """Return the size of the only member."""
+        levels = (self.values, self.text, self.numbers, self.number_weights)
+        values, text, numbers, weights = (each[1:] for each in levels)
+        return Size(values, text, self.names - 1, numbers, weights, self.heaviest, self.inexact)
 
 
 def measure(value: Any, *, max_values: int) -> Size:
@@ -56,21 +74,46 @@ def measure(value: Any, *, max_values: int) -> Size:
         if len(size.values) == MAX_DEPTH:
             raise TooLarge(f"must be nested at most {MAX_DEPTH} deep")
         text, below, names = names, list[Any](), 0  # a member's name counts at the level of its value
+        numbers = weights = 0
         for each in level:
             if isinstance(each, str):
                 text += len(each)
-            elif isinstance(each, dict):
+                continue
+            numbers += 1
+            if isinstance(each, dict):
                 below += each.values()
                 size.names += len(each)
                 names += sum(map(len, each))
             elif isinstance(each, list):
                 below += each
-            else:
+            elif each is not None:
                 _check_number(each)
+                if weight := number_weight(each):
+                    weights += weight
+                    size.heaviest = max(size.heaviest, weight)
+                size.inexact += _is_inexact(each)
         size.values.append(len(level))
         size.text.append(text)
+        size.numbers.append(numbers)
+        size.number_weights.append(weights)
         level = below
     return size
+
+
+def number_weight(value: Any) -> int:
+    """Return the steps that a comparison takes for a number, whose size is bounded; 0 for a small one or none."""
+    if isinstance(value, LiteralFloat):
+        _, _, exponent = value.text.lower().partition("e")
+        return _FRACTION + _DIGIT * (len(value.text) + abs(int(exponent or 0)))
+    bits = value.bit_length() if isinstance(value, int) else 0
+    return 0 if bits < _SMALL_BITS else _FRACTION + _DIGIT * bits // 3
+
+
+def _is_inexact(value: Any) -> bool:
+    """Return whether a number may be equal to another one as a float."""
+    if isinstance(value, LiteralFloat):
+        return len(value.text) > _EXACT_DIGITS or 0 < abs(value) < _LEAST_FLOAT or abs(value) > _MOST_FLOAT
+    return bool(value.bit_length() > _EXACT_BITS)
 
 
 def _check_number(value: Any) -> None:

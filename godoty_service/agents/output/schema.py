@@ -17,7 +17,8 @@ from godoty_service.agents.output.limits import (
     measure,
 )
 from godoty_service.agents.output.sent_form import VALUE, is_guaranteed, is_wrapped, sent_schema
-from godoty_service.agents.output.structure import Structure, Subschema, Weight
+from godoty_service.agents.output.structure import Structure, Subschema
+from godoty_service.agents.output.weight import Weight
 from godoty_service.agents.output.work import is_bounded, is_explained
 
 _DIALECT: Final = re.compile(r"https?://json-schema\.org/draft/2020-12/schema#?")
@@ -50,6 +51,7 @@ class OutputSchema:
         guaranteed: Providers that enforce schemas can enforce this one.
         root: Its structure.
         weights: What the check of a value takes at most at one place of each level.
+        heaviest_number: The highest `number_weight` in it.
         validator: Checks values.
     """
 
@@ -59,6 +61,7 @@ class OutputSchema:
     guaranteed: bool
     root: Subschema = field(repr=False, compare=False)  # its parts may refer to one another
     weights: tuple[Weight, ...] = field(repr=False)
+    heaviest_number: int
     validator: jsonschema_rs.Draft202012Validator
 
     @classmethod
@@ -76,7 +79,7 @@ class OutputSchema:
             raise ValueError("must be a JSON Schema as JSON text") from None
         if not isinstance(schema, (dict, bool)):
             raise ValueError("must be a JSON Schema: an object or a boolean")  # noqa: TRY004 - a caller's fault
-        measure(schema, max_values=MAX_SCHEMA_VALUES)
+        size = measure(schema, max_values=MAX_SCHEMA_VALUES)
         if isinstance(schema, dict) and "$schema" in schema and not _is_dialect(schema["$schema"]):
             raise ValueError("must be of JSON Schema 2020-12, or have no $schema")
         structure = Structure(schema)
@@ -89,6 +92,7 @@ class OutputSchema:
             guaranteed=is_guaranteed(sent),
             root=structure.root,
             weights=tuple(weights),
+            heaviest_number=size.heaviest,
             validator=_compiled(schema),
         )
 
@@ -123,7 +127,7 @@ class OutputSchema:
         if self.wrapped:
             if not isinstance(value, dict) or value.keys() != {VALUE}:
                 raise ValueError(f'must be an object with the one member "{VALUE}"')
-            value, size = value[VALUE], Size(values=size.values[1:], text=size.text[1:], names=size.names - 1)
+            value, size = value[VALUE], size.inside()
         try:
             length = len(exact_json.dumps(value).encode())
         except UnicodeEncodeError:
@@ -134,7 +138,7 @@ class OutputSchema:
 
     def _fault(self, value: Any, size: Size) -> str | None:
         """Return why a value is not valid; None: it is."""
-        if not is_bounded(self.root, self.weights, value, size):
+        if not is_bounded(self.root, self.weights, value, size, heaviest_number=self.heaviest_number):
             return "it is too large, or nested too deeply, to be checked by the schema"
         instance = exact_json.exact(value)
         if self.validator.is_valid(instance):

@@ -69,7 +69,7 @@ def _moved(schema: Any) -> Any:
     for keyword, value in schema.items():
         if keyword in structure.REFERENCES and isinstance(value, str):
             moved[keyword] = _moved_reference(value)
-        elif keyword in (*structure.IN_PLACE, *structure.BELOW):
+        elif keyword in (*structure.IN_PLACE, *structure.BELOW, *structure.APART):
             moved[keyword] = _moved(value)
         elif keyword in (*structure.IN_PLACE_LISTS, structure.BELOW_NUMBERED) and isinstance(value, list):
             moved[keyword] = [_moved(each) for each in value]

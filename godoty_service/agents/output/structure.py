@@ -5,9 +5,10 @@ remembers what came of a recursive reference at a place, so that its target coun
 it; other subschemas count as often as they apply.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from urllib.parse import unquote
 
 from godoty_service.agents.output.limits import (
@@ -18,10 +19,11 @@ from godoty_service.agents.output.limits import (
     MAX_REFERENCES,
 )
 from godoty_service.agents.output.patterns import MAX_ALL_STATES, MAX_STATES, states
+from godoty_service.agents.output.weight import DEPENDENCIES, NOTHING, Weight, own_weight
 
 IN_PLACE_LISTS: Final = ("allOf", "anyOf", "oneOf")
 IN_PLACE: Final = ("not", "if", "then", "else")
-IN_PLACE_MAPS: Final = ("dependentSchemas",)
+IN_PLACE_MAPS: Final = ("dependentSchemas", DEPENDENCIES)
 BELOW: Final = (
     *("additionalProperties", "items", "contains", "propertyNames"),
     *("unevaluatedItems", "unevaluatedProperties"),
@@ -30,7 +32,9 @@ BELOW_NAMED: Final = "properties"
 BELOW_PATTERNS: Final = "patternProperties"
 BELOW_NUMBERED: Final = "prefixItems"
 DEFINITIONS: Final = ("$defs", "definitions")
+APART: Final = ("contentSchema",)  # applies to nothing by itself, and may have anchors
 REFERENCES: Final = ("$ref", "$dynamicRef")
+_INDEX: Final = re.compile("0|[1-9][0-9]{0,5}")  # the validator accepts leading zeros, too
 _ROOT_ONLY: Final = ("$id", "$schema")
 _ANCHORS: Final = ("$anchor", "$dynamicAnchor")
 _UNEVALUATED: Final = ("unevaluatedItems", "unevaluatedProperties")
@@ -38,35 +42,6 @@ _MAX_UNEVALUATED: Final = 4  # of these that surround one another at one place
 _UNEVALUATED_FACTOR: Final = 3  # by which each of them multiplies what its subschema takes
 _MAX_COMBINED: Final = 20_000  # subschemas that apply in place, summed over all subschemas
 _MAX_WORK: Final = 40_000  # subschemas that are looked at to weigh all levels: some 30 ms
-
-
-class Weight(NamedTuple):
-    """What checks at one place of a value take at most.
-
-    Attributes:
-        steps: Checks of keywords: some 20 ns each.
-        states: States of regular expressions, for each character.
-        subschemas: Subschemas that apply.
-    """
-
-    steps: int
-    states: int
-    subschemas: int
-
-    def plus(self, other: "Weight") -> "Weight":
-        """Return the sum."""
-        return Weight(self.steps + other.steps, self.states + other.states, self.subschemas + other.subschemas)
-
-    def most(self, other: "Weight") -> "Weight":
-        """Return the higher of each."""
-        return Weight(*map(max, self, other))
-
-    def times(self, factor: int) -> "Weight":
-        """Return a multiple."""
-        return Weight(self.steps * factor, self.states * factor, self.subschemas * factor)
-
-
-NOTHING: Final = Weight(0, 0, 0)
 
 
 @dataclass(slots=True)
@@ -178,7 +153,7 @@ class Structure:
             raise ValueError(f"must have an object or a boolean at {_place(pointer)}")  # noqa: TRY004 - a caller's fault
         if pointer and any(name in schema for name in _ROOT_ONLY):
             raise ValueError(f"must have $id and $schema at its root only, not at {_place(pointer)}")
-        found.own = Weight(1 + _size_of_lists(schema), self._states(schema.get("pattern"), pointer), 1)
+        found.own = own_weight(schema, states=self._states(schema.get("pattern"), pointer))
         found.unevaluated = int(any(name in schema for name in _UNEVALUATED))
         for place, inner in _subschemas(schema):
             self._connect(found, place, self._add(inner, f"{pointer}/{'/'.join(map(_escaped, place))}"))
@@ -187,8 +162,12 @@ class Structure:
                 found.references.append(schema[name])
         for name in _ANCHORS:
             if isinstance(schema.get(name), str):
-                self._anchors[schema[name]] = found
+                self._add_anchor(schema[name], found)
         return found
+
+    def _add_anchor(self, name: str, subschema: Subschema) -> None:
+        if self._anchors.setdefault(name, subschema) is not subschema:
+            raise ValueError(f"must have each anchor once, not {name[:100]!r} again at {_place(subschema.pointer)}")
 
     def _connect(self, outer: Subschema, place: tuple[str, ...], inner: Subschema) -> None:
         keyword = place[0]
@@ -243,15 +222,17 @@ class Structure:
         if fragment in self._known:
             return self._known[fragment]
         target: Any = self._schema
+        pointer = ""  # the one under which the target is known: a reference may write it in other ways
         for part in fragment.split("/")[1:]:
             name = part.replace("~1", "/").replace("~0", "~")
             if isinstance(target, dict) and name in target:
                 target = target[name]
-            elif isinstance(target, list) and name.isascii() and name.isdecimal() and int(name[:6]) < len(target):
-                target = target[int(name[:6])]
+            elif isinstance(target, list) and _INDEX.fullmatch(name) and int(name) < len(target):
+                target = target[int(name)]
             else:
                 raise ValueError(f"refers to {reference[:100]!r}, which is not there")
-        return self._add(target, fragment)
+            pointer += f"/{_escaped(name)}"
+        return self._add(target, pointer)
 
     def _check_in_place(self, subschema: Subschema, path: tuple[int, ...]) -> None:
         """Check that a subschema does not apply to its own place again.
@@ -325,14 +306,15 @@ class Structure:
 def _subschemas(schema: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield the subschemas directly inside a schema, each with its place in it."""
     for keyword, value in schema.items():
-        if keyword in (*IN_PLACE, *BELOW):
+        if keyword in (*IN_PLACE, *BELOW, *APART):
             yield (keyword,), value
         elif keyword in (*IN_PLACE_LISTS, BELOW_NUMBERED) and isinstance(value, list):
             for index, each in enumerate(value):
                 yield (keyword, str(index)), each
         elif keyword in (*IN_PLACE_MAPS, BELOW_NAMED, BELOW_PATTERNS, *DEFINITIONS) and isinstance(value, dict):
             for name, each in value.items():
-                yield (keyword, name), each
+                if keyword != DEPENDENCIES or not isinstance(each, list):
+                    yield (keyword, name), each
 
 
 def _back_references(root: Subschema) -> tuple[set[tuple[int, int]], list[Subschema]]:
@@ -355,14 +337,6 @@ def _back_references(root: Subschema) -> tuple[set[tuple[int, int]], list[Subsch
             open_ones.add(id(each))
             stack.append((each, iter([*each.in_place, *each.named.values(), *each.below])))
     return back, list(targets.values())
-
-
-def _size_of_lists(schema: dict[str, Any]) -> int:
-    """Return the number of values that keywords of a schema compare with, and of names that they look for."""
-    lists = (schema.get("enum"), schema.get("required"), schema.get(BELOW_NAMED))
-    names = schema.get("dependentRequired")
-    dependent = names.values() if isinstance(names, dict) else ()
-    return sum(len(each) for each in (*lists, *dependent) if isinstance(each, (list, dict)))
 
 
 def _escaped(name: str) -> str:

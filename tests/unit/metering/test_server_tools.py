@@ -74,6 +74,7 @@ def test_call_costs_its_rows_times_their_units() -> None:
         listed(row("999999", 10**9)),
         listed(row("0.007", 1, "deep")),
         listed(*[row("0.007")] * 51),
+        listed(row("0.007"), ["0.5"]),  # type: ignore[arg-type] # a row that is none
         listed(row("0.007"), pricing_source="provider"),
         listed(row("0.007"), pricing_source="byok"),
         listed(row("0.007"), pricing_source="later"),
@@ -118,6 +119,16 @@ class Provider:
         return self.body
 
 
+@pytest.mark.parametrize(("prices", "dearest"), [(["0.007", "0", "0.1"], Decimal("0.1")), (["0.007", "-1"], None)])
+def test_engine_that_is_listed_twice_costs_the_dearest_price(prices: list[str], dearest: Decimal | None) -> None:
+    """One that is not known is no price."""
+    entries = [json.loads(listed(row(price)))["data"][0]["engines"][0] for price in prices]
+    free = {"id": "x", "engines": [{"id": "free", "pricing_source": "none", "pricing": []}]}
+    body = {"data": [{"id": "openrouter:web_search", "engines": entries}, free]}
+
+    assert call_price(json.dumps(body).encode()) == dearest
+
+
 async def test_list_is_fetched_when_a_call_needs_it() -> None:
     """Once an hour; before, no tool has a bound, and without tools nothing is added."""
     provider = Provider(LISTED)
@@ -131,6 +142,18 @@ async def test_list_is_fetched_when_a_call_needs_it() -> None:
     assert provider.prices.bound([SEARCH]) == ServerToolBound(
         fees=Decimal("0.021"), answers=4, description_tokens=2048, result_tokens=100
     )
+
+
+async def test_stale_list_is_no_bound_while_a_newer_one_can_be_had() -> None:
+    """A call after an idle night counts what a search costs now."""
+    provider = Provider(listed(row("0.007")))
+    await provider.prices.prepare()
+    provider.now, provider.body = NOW + timedelta(hours=9), listed(row("0.1"))
+    await provider.prices.prepare()
+    bound = provider.prices.bound([SEARCH])
+
+    assert bound is not None
+    assert bound.fees == 3 * Decimal("0.1")
 
 
 @pytest.mark.parametrize("failure", [None, b"<html>", b'{"data": []}'])

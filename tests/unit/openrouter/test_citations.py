@@ -58,10 +58,15 @@ def test_citation_has_what_the_provider_reports() -> None:
         annotation("data:text/html,a"),
         annotation("ftp://a.example/"),
         annotation("https://a.example/" + "a" * 2048),
+        annotation("https://a.example\u202e/moc.knab"),
+        annotation("https://a.exam\0ple/"),
+        annotation("https://a.example\n.evil.example/"),
+        annotation("https://a.example/\ud800"),
+        annotation("\u202ehttps://a.example/"),
     ],
 )
 def test_what_is_no_web_page_is_dropped(hostile: Any) -> None:
-    """Other kinds, other schemes, and an address that is too long: a part of it would be another address."""
+    """Other kinds, other schemes, and addresses that are too long or not printable: a part would be another one."""
     assert collected(hostile, annotation("https://b.example/")) == [Citation(url="https://b.example/")]
 
 
@@ -74,7 +79,7 @@ def test_texts_are_cut_and_cleaned() -> None:
     """No control characters, lone surrogates or marks of direction; white space of a title is spaces."""
     (found,) = collected(
         annotation(
-            "https://a.example/\u202e\0x",
+            " https://a.example/x\n",
             title="a\0b\u202ec\ud800d\ne\u00a0f" + "t" * 999,
             content="x\r\n\ty\x1b[31m" + "ü" * 9999,
         )

@@ -217,6 +217,52 @@ def test_value_that_would_take_too_long_is_refused_unchecked() -> None:
     assert parse(pattern).check(f'{{"value": "{"a" * 300}c"}}').output is not None
 
 
+def answer_of(pattern: str, count: int) -> str:
+    """Return an answer that is an array, each item by a pattern with its number."""
+    return '{"value": [' + ",".join(pattern.format(number) for number in range(count)) + "]}"
+
+
+UNIQUE = {"type": "array", "uniqueItems": True}
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [
+        ({"allOf": [UNIQUE] * 490}, answer_of("{}", 2_000)),
+        ({"items": {"allOf": [UNIQUE] * 490}}, answer_of("[{},1,2,3,4,5,6,7,8,9,10,11,12,13,14.5]", 100)),
+        (UNIQUE, answer_of("9" * 80 + "{}", 5_000)),
+        (UNIQUE, answer_of("{}e308", 5_000)),
+        (UNIQUE, answer_of('{{"a": [0.10000000000000000{}]}}', 5_000)),
+        ({"items": UNIQUE}, f'{{"value": [{",".join([answer_of("{}.5e-300", 15)[10:-1]] * 1_000)}]}}'),
+        ({"items": {"enum": [number + 0.5 for number in range(400)]}}, answer_of("{}.25", 2_000)),
+        ({"items": {"not": {"enum": [[1] * 30 + [n] for n in range(90)]}}}, answer_of(f"[{'1,' * 30}-1{{}}]", 2_000)),
+        ({"items": {"multipleOf": 1e-300}}, answer_of("{}.5e300", 9_000)),
+        ({"items": {"const": [1e-300]}}, answer_of("[{}e-300]", 9_000)),
+    ],
+)
+def test_costly_comparisons_are_refused_unchecked(schema: Any, answer: str) -> None:
+    """Of the items of an array with one another, and of long numbers, which are compared exactly."""
+    start = time.thread_time()
+
+    assert "too large" in fault_of(schema, answer)
+    assert time.thread_time() - start < 0.5
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [
+        (UNIQUE, answer_of("{}", 40_000)),
+        (UNIQUE, answer_of('{{"name": "n{0}", "price": {0}.25}}', 3_000)),
+        (UNIQUE, answer_of("9" * 80 + "{}", 150)),
+        ({"items": {"multipleOf": 0.25, "minimum": 0.25}}, answer_of("{}.25", 2_000)),
+        ({"items": {"properties": {"kind": {"enum": ["a", 1.5, None]}}}}, answer_of('{{"kind": 1.5, "n": {}.5}}', 999)),
+    ],
+)
+def test_usual_comparisons_are_made(schema: Any, answer: str) -> None:
+    """Of thousands of items, of prices, and of some long numbers."""
+    assert parse(schema).check(answer).output is not None
+
+
 def test_long_text_beside_a_pattern_is_no_work_for_it() -> None:
     """What an estimate by levels cannot say is counted place by place."""
     schema = closed(code={"pattern": "^[A-Z]{2}-[0-9]{400}$"}, text={"type": "string"})
