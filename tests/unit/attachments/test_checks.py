@@ -82,7 +82,7 @@ async def test_tenant_has_one_check_at_a_time(pages: Pages, check: Callable[[str
 
 
 async def test_check_counts_until_its_thread_ends(pages: Pages, check: Callable[[str], "asyncio.Task[object]"]) -> None:
-    """Callers that leave do not start one thread after the other; one that leaves the queue holds up nobody."""
+    """Callers that leave do not start one thread after the other; one that leaves the queue delays no other."""
     left = [check("acme"), check("other")]
     await pages.begun(2)
     for each in left:
