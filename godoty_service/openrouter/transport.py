@@ -24,7 +24,7 @@ ENCODINGS = "gzip, deflate"  # what `decoded` decodes: a request's `Accept-Encod
 _BODY = "godoty_body"  # among a response's extensions
 _KEEP_ALIVE = 60.0  # seconds that an idle connection stays open
 _PIECE = 256 * 1024  # decoded bytes
-_UNLIMITED = 64 * 1024  # bytes of a request that a connection takes at once, whatever the server does
+_UNLIMITED = 64 * 1024  # bytes of a request that a connection takes at once, also if the server reads none
 _ANY_ZLIB = 47  # window bits: zlib or gzip, by the header
 
 # The first match decides: errors before the first byte was sent precede the classes that they belong to.
