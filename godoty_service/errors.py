@@ -311,6 +311,7 @@ class ProviderError(GodotyError):
     reason = "PROVIDER_UNAVAILABLE"
     retryable: ClassVar[bool] = False
     moderated: ClassVar[bool] = False
+    rejected: ClassVar[bool] = False
     about_account: ClassVar[bool] = False
 
     def __init__(
@@ -369,9 +370,10 @@ class ProviderUnavailable(ProviderError):
 
 
 class ProviderRejectedRequest(ProviderError):
-    """The provider refused the request itself."""
+    """The provider refused the request itself; later turns do not send again what it had attached."""
 
     reason = "PROVIDER_REJECTED_REQUEST"
+    rejected = True
 
 
 class InputModerated(ProviderRejectedRequest):

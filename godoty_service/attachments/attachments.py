@@ -1,8 +1,9 @@
 """What the edge and turns do with attachments: upload, read, and resolve what a request names."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing
+from typing import Any, TypeVar
 
 from godoty_service.aio.periodic import run_every
 from godoty_service.attachments.attachment import ID_KIND, Attachment, AttachmentSource, StoredAttachment
@@ -13,6 +14,7 @@ from godoty_service.attachments.uploads import UploadMemory, receive
 from godoty_service.errors import StorageUnavailable
 from godoty_service.ids import new_id
 
+T = TypeVar("T")
 Fetch = Callable[[str, str], AsyncGenerator[bytes, None]]  # of a tenant's id and a URL
 
 
@@ -53,10 +55,10 @@ class Attachments:
         """
         with self._memory.upload(tenant_id) as upload:
             data = await receive(pieces, upload, self.inspector)
-            attachment = await self.inspector.inspect(new_id(ID_KIND), data)
+            attachment = await self.inspector.inspect(tenant_id, new_id(ID_KIND), data)
             await confirm()
             # A caller that leaves now does not stop it half-way: what is stored expires.
-            return await asyncio.shield(asyncio.ensure_future(self.store.add(tenant_id, attachment, data)))
+            return await to_its_end(self.store.add(tenant_id, attachment, data))
 
     async def read(self, tenant_id: str, stored: StoredAttachment) -> AsyncIterator[bytes]:
         """Yield the bytes of an attachment, in the pieces in which they are stored.
@@ -89,20 +91,35 @@ class Attachments:
         if source.url is not None:
             return await self._fetched(tenant_id, source.attachment_id, fetch(tenant_id, source.url))
         if source.data is not None:
-            return await self.inspector.inspect(source.attachment_id, source.data)
+            return await self.inspector.inspect(tenant_id, source.attachment_id, source.data)
         return (await self.store.get(tenant_id, source.attachment_id)).attachment
 
     async def _fetched(self, tenant_id: str, attachment_id: str, pieces: AsyncGenerator[bytes, None]) -> Attachment:
         with self._memory.upload(tenant_id) as upload:
             async with aclosing(pieces):
                 data = await receive(pieces, upload, self.inspector)
-            attachment = await self.inspector.inspect(attachment_id, data)
-            await asyncio.shield(asyncio.ensure_future(self.store.add(tenant_id, attachment, data)))
+            attachment = await self.inspector.inspect(tenant_id, attachment_id, data)
+            await to_its_end(self.store.add(tenant_id, attachment, data))
             return attachment
 
     async def run(self, interval: float, existing: ExistingSessions) -> None:
         """Delete what has expired every `interval` seconds until cancelled."""
         await run_every(interval, lambda: self.store.sweep(existing), failure="attachments_not_swept")
+
+
+async def to_its_end(storing: Coroutine[Any, Any, T]) -> T:
+    """Await what stores an attachment; a cancel takes effect once it has ended, so that what it stored is found.
+
+    What undoes it must not run before: it would find nothing, and the attachment would remain.
+    """
+    task = asyncio.ensure_future(storing)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # it is retrieved
+        raise
 
 
 class AttachmentReader:

@@ -4,7 +4,7 @@ A block has all that a reader of the message, and the bound of a model call, nee
 that does not know the location leaves the block out of what it sends.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from godoty_service.attachments.attachment import IMAGE, PDF, Attachment
@@ -70,6 +70,24 @@ def attachments_in(messages: Iterable[Mapping[str, Any]]) -> Iterator[Attachment
 def text_of(attachment: Attachment) -> str:
     """Return the text that names an attachment where there is only text."""
     return f"[Attachment {attachment.attachment_id}, {attachment.media_type}]"
+
+
+def left_out(attachment: Attachment, why: str) -> str:
+    """Return the text that a model sees in place of an attachment."""
+    return f"[Attachment {attachment.attachment_id}, {attachment.media_type}: left out, because {why}.]"
+
+
+def with_texts(content: Iterable[Mapping[str, Any]], text: Callable[[Attachment], str]) -> list[Any]:
+    """Return the content of a message, or of a tool's result, with a text in place of each attachment."""
+    found: list[Any] = []
+    for block in content:
+        if "toolResult" in block:
+            result = block["toolResult"]
+            found.append({"toolResult": {**result, "content": with_texts(result["content"], text)}})
+        else:
+            attachment = attachment_of(block)
+            found.append(block if attachment is None else {"text": text(attachment)})
+    return found
 
 
 def user_content(text: str, blocks: Iterable[Block]) -> list[Any]:

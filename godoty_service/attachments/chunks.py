@@ -43,10 +43,10 @@ class AttachmentChunks:
 
         Then the caller deletes what was inserted.
         """
-        first, *rest = (data[start : start + CHUNK] for start in range(0, len(data), CHUNK))
-        for number, piece in enumerate(rest, 1):
+        for number in range(1, count(len(data))):
+            piece = data[number * CHUNK : (number + 1) * CHUNK]
             await self._chunks.insert_many([_document(tenant_id, content_id, number, piece)])
-        head = _document(tenant_id, content_id, 0, first) | {"hash": content_hash, "live": True}
+        head = _document(tenant_id, content_id, 0, data[:CHUNK]) | {"hash": content_hash, "live": True}
         try:
             await self._chunks.insert_many([head])
         except DuplicateKey:

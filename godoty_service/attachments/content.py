@@ -3,14 +3,14 @@
 import asyncio
 from dataclasses import dataclass
 from typing import Final
+from weakref import WeakValueDictionary
 
 from godoty_service.attachments.attachment import PDF, Attachment
 from godoty_service.attachments.errors import AttachmentRejected, Problem
 from godoty_service.attachments.images import DamagedFile, read_image
 from godoty_service.attachments.pdf import count_pages, is_pdf
 
-_AT_ONCE: Final = 2  # checks in threads
-_SMALL: Final = 32 * 1024  # bytes that are checked without a thread
+_AT_ONCE: Final = 2  # checks; one of a tenant
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,23 +29,41 @@ class ContentLimits:
 
 
 class ContentInspector:
-    """Checks attachments, the larger ones in threads: a check may use a second of CPU."""
+    """Checks attachments in threads: what a few kilobytes expand to may take seconds of CPU.
+
+    A tenant has one check at a time, so that its files delay no other's for long. A check whose caller has left goes on
+    to its end, and counts until then.
+    """
 
     def __init__(self, limits: ContentLimits) -> None:
         self.limits = limits
-        self._threads = asyncio.Semaphore(_AT_ONCE)
+        self._checks = asyncio.Semaphore(_AT_ONCE)
+        self._tenants: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def inspect(self, attachment_id: str, data: bytes) -> Attachment:
+    async def inspect(self, tenant_id: str, attachment_id: str, data: bytes) -> Attachment:
         """Return the attachment that some bytes are.
 
         Raises:
             AttachmentRejected: They are none that is taken.
         """
         self.check_size(len(data))
-        if len(data) <= _SMALL:
-            return inspect(attachment_id, data, self.limits)
-        async with self._threads:
-            return await asyncio.to_thread(inspect, attachment_id, data, self.limits)
+        own = self._tenants.setdefault(tenant_id, asyncio.Lock())
+        await own.acquire()
+        try:
+            await self._checks.acquire()
+        except asyncio.CancelledError:
+            own.release()
+            raise
+        check = asyncio.ensure_future(asyncio.to_thread(inspect, attachment_id, data, self.limits))
+
+        def ended(_: object) -> None:
+            self._checks.release()
+            own.release()
+            if not check.cancelled():
+                check.exception()  # it is retrieved, though the caller may have left
+
+        check.add_done_callback(ended)
+        return await asyncio.shield(check)
 
     def check_size(self, size: int) -> None:
         """Check the bytes that have arrived.

@@ -30,7 +30,7 @@ from godoty_service.attachments.attachment import Attachment, StoredAttachment
 from godoty_service.attachments.chunks import AttachmentChunks
 from godoty_service.attachments.errors import AttachmentLimit, AttachmentNotFound
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import GodotyError
+from godoty_service.errors import GodotyError, StorageUnavailable
 from godoty_service.ids import new_id
 from godoty_service.mongo.collection import Collection, Document, Index
 
@@ -118,7 +118,10 @@ class AttachmentStore:
             stored = StoredAttachment(
                 attachment=attachment, content_id=content_id, expire_time=self._clock() + self._retention
             )
-            await self._set(document, {"ready": True, "content_id": content_id, "expire_time": stored.expire_time})
+            fields = {"ready": True, "content_id": content_id, "expire_time": stored.expire_time}
+            if not await self._set(document, fields):
+                await self._delete_unused(tenant_id, content_id)
+                raise StorageUnavailable("The attachment was deleted while it was stored.")
         except GodotyError:
             await self._delete(document)
             raise
@@ -246,10 +249,10 @@ class AttachmentStore:
                 return str(own_id)
             await self.chunks.delete(tenant_id, own_id)
 
-    async def _set(self, document: Document, fields: Document) -> None:
-        await self._attachments.update_one(
-            {"_id": document["_id"], "tenant_id": document["tenant_id"]}, {"$set": fields}
-        )
+    async def _set(self, document: Document, fields: Document) -> bool:
+        """Set fields of an attachment; return False if it is deleted, or is just being deleted."""
+        alive = {"_id": document["_id"], "tenant_id": document["tenant_id"], "dead": {"$exists": False}}
+        return await self._attachments.update_one(alive, {"$set": fields})
 
     async def _release(self, tenant_id: str, attachment_id: str, session_uids: Sequence[str]) -> None:
         """Remove sessions from those that name an attachment, and delete it if there is no other."""
@@ -267,14 +270,17 @@ class AttachmentStore:
         found = await self._attachments.find_one_and_update({**ids, **unused}, {"$set": {"dead": True}})
         if found is None:
             return
-        tenant_id, content_id = found["tenant_id"], found["content_id"]
+        await self._delete_unused(found["tenant_id"], found["content_id"])
+        await self._attachments.delete_one(ids)
+
+    async def _delete_unused(self, tenant_id: str, content_id: str) -> None:
+        """Delete the bytes of a content, if no attachment has them."""
         if not await self._is_referred_to(tenant_id, content_id):
             await self.chunks.retire(tenant_id, content_id)
             if await self._is_referred_to(tenant_id, content_id):
                 await self.chunks.revive(tenant_id, content_id)
             else:
                 await self.chunks.delete(tenant_id, content_id)
-        await self._attachments.delete_one(ids)
 
     async def _is_referred_to(self, tenant_id: str, content_id: str) -> bool:
         query = {"tenant_id": tenant_id, "content_id": content_id, "dead": {"$exists": False}}

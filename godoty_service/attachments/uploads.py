@@ -18,7 +18,13 @@ class _Upload:
     def __init__(self, memory: "UploadMemory", tenant_id: str) -> None:
         self._memory = memory
         self._tenant_id = tenant_id
-        self.data = bytearray()
+        self._data = bytearray()
+        self.size = 0
+
+    def take_data(self) -> bytes:
+        """Return the bytes, which are not held here any longer; they count until the upload ends."""
+        data, self._data = bytes(self._data), bytearray()
+        return data
 
     def add(self, piece: bytes) -> None:
         """Add a piece.
@@ -27,7 +33,8 @@ class _Upload:
             UploadsBusy: There is no memory for it.
         """
         self._memory.take(self._tenant_id, len(piece))
-        self.data += piece
+        self._data += piece
+        self.size += len(piece)
 
 
 class UploadMemory:
@@ -49,7 +56,7 @@ class UploadMemory:
         try:
             yield upload
         finally:
-            self._in_use[tenant_id] -= len(upload.data)
+            self._in_use[tenant_id] -= upload.size
             if not self._in_use[tenant_id]:
                 del self._in_use[tenant_id]
 
@@ -77,6 +84,6 @@ async def receive(pieces: AsyncIterator[bytes], upload: _Upload, inspector: Cont
         UploadsBusy: There is no memory for them.
     """
     async for piece in pieces:
-        inspector.check_size(len(upload.data) + len(piece))
+        inspector.check_size(upload.size + len(piece))
         upload.add(piece)
-    return bytes(upload.data)
+    return upload.take_data()

@@ -9,7 +9,7 @@ import ssl
 import urllib.request
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, Protocol
@@ -24,6 +24,7 @@ ENCODINGS = "gzip, deflate"  # what `decoded` decodes: a request's `Accept-Encod
 _BODY = "godoty_body"  # among a response's extensions
 _KEEP_ALIVE = 60.0  # seconds that an idle connection stays open
 _PIECE = 256 * 1024  # decoded bytes
+_UNLIMITED = 64 * 1024  # bytes of a request that a connection takes at once, also if the server reads none
 _ANY_ZLIB = 47  # window bits: zlib or gzip, by the header
 
 # The first match decides: errors before the first byte was sent precede the classes that they belong to.
@@ -107,14 +108,17 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         Raises:
             httpx.TransportError: The request failed.
         """
-        if not isinstance(content, bytes):  # without its length, it would be sent in chunks
-            headers = {**headers, "content-length": str(content.size)}
-        with _translate_errors():
+        data: bytes | AsyncIterator[bytes] | None = None
+        async with _sending_limit(len(content) if isinstance(content, bytes) else content.size, limits) as limit:
+            if isinstance(content, bytes):
+                data = content or None
+            else:  # without its length, it would be sent in chunks
+                headers, data = {**headers, "content-length": str(content.size)}, _limited(content, limit, limits)
             response = await self._open().request(
                 method,
                 url,
                 headers=headers,
-                data=content or None,
+                data=data,
                 allow_redirects=False,
                 timeout=limits,
                 trace_request_ctx=on_sending,
@@ -247,6 +251,31 @@ class Body(httpx.AsyncByteStream):
             self._schedule_check(remaining)
         else:
             self._content.set_exception(aiohttp.SocketTimeoutError("The response has been silent for too long."))
+
+
+@asynccontextmanager
+async def _sending_limit(size: int, limits: aiohttp.ClientTimeout) -> AsyncIterator[asyncio.Timeout]:
+    """Fail a request whose body the server does not take: aiohttp waits for that without a limit.
+
+    Args:
+        size: The bytes of the body.
+        limits: As long as a response may be silent, a server may take nothing; then it may be silent.
+    """
+    seconds = None
+    if size > _UNLIMITED and limits.sock_read is not None:
+        seconds = (limits.sock_connect or 0.0) + 2 * limits.sock_read
+    with _translate_errors():
+        async with asyncio.timeout(seconds) as limit:
+            yield limit
+
+
+async def _limited(body: SizedBody, limit: asyncio.Timeout, limits: aiohttp.ClientTimeout) -> AsyncIterator[bytes]:
+    """Yield the pieces of a body; each that the server has taken gives the next one its time."""
+    loop, seconds = asyncio.get_running_loop(), limits.sock_read
+    async for piece in body:
+        if seconds is not None and limit.when() is not None:
+            limit.reschedule(loop.time() + 2 * seconds)
+        yield piece
 
 
 @contextmanager

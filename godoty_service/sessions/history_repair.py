@@ -9,6 +9,9 @@ from types import MappingProxyType
 
 from strands.types.content import ContentBlock, Message, Messages
 
+from godoty_service.attachments.attachment import Attachment
+from godoty_service.attachments.blocks import left_out, with_texts
+
 INTERRUPTED = "[The answer was interrupted.]"
 LEFT_OUT = "[What was said before is left out.]"
 WITHHELD = "[Withheld: the provider's moderation refused what was said here.]"
@@ -65,6 +68,15 @@ def withheld(message: Message) -> Message:
         elif "toolResult" in block:
             content.append({"toolResult": {**block["toolResult"], "content": [{"text": WITHHELD}]}})
     return Message(role=message["role"], content=content or [{"text": WITHHELD}])
+
+
+def without_attachments(message: Message) -> Message:
+    """Return a message with notes in place of attachments, for a turn whose request the provider rejected."""
+    return Message(role=message["role"], content=with_texts(message["content"], _refused))
+
+
+def _refused(attachment: Attachment) -> str:
+    return left_out(attachment, "the provider refused the request that had it")
 
 
 def _tool_uses(message: Message) -> list[str]:

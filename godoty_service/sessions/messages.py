@@ -213,10 +213,13 @@ class MessageStore:
         )
         return last["number"] if last else 0
 
-    async def withhold(self, tenant_id: str, session_uid: str, turn_id: str) -> None:
-        """Withhold a turn's messages from every model; readers of the conversation still see them."""
+    async def withhold(
+        self, tenant_id: str, session_uid: str, turn_id: str, *, attachments_alone: bool = False
+    ) -> None:
+        """Withhold a turn's messages, or what they carry, from every model; readers of the conversation see them."""
+        withheld = "attachments" if attachments_alone else True  # a build that does not know the first takes it as True
         await self._messages.update_many(
-            {"tenant_id": tenant_id, "session_uid": session_uid, "turn_id": turn_id}, {"$set": {"withheld": True}}
+            {"tenant_id": tenant_id, "session_uid": session_uid, "turn_id": turn_id}, {"$set": {"withheld": withheld}}
         )
 
     async def delete(self, tenant_id: str, session_uid: str) -> int:
@@ -263,7 +266,12 @@ def _for_model(document: Document) -> Message:
     """Return a message in the form that models see."""
     content = json.loads(document["content"])
     message = Message(role=document["role"], content=content)
-    return history_repair.withheld(message) if document.get("withheld") else message
+    match document.get("withheld"):
+        case None:
+            return message
+        case "attachments":
+            return history_repair.without_attachments(message)
+    return history_repair.withheld(message)
 
 
 def _to_json(content: Any) -> str:

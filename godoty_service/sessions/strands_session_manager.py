@@ -10,6 +10,7 @@ from strands.hooks import AfterInvocationEvent, AgentInitializedEvent, HookRegis
 from strands.session.session_manager import SessionManager
 from strands.types.content import Message, Messages
 
+from godoty_service.attachments.blocks import attachments_in
 from godoty_service.citations import Citation
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
@@ -26,8 +27,8 @@ class MongoSessionManager(SessionManager[Agent]):
         session_id: The session's name in Strands: its uid.
         history: The messages that were loaded, and those that were added since.
         last_number: The number of the last message.
-        added: The turn has added a message.
         withheld: The provider's moderation refused the turn's messages: no model sees them again.
+        rejected: The provider rejected the turn's request: no model sees again what its messages carry.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class MongoSessionManager(SessionManager[Agent]):
         self._turn_id = turn_id
         self._insert: asyncio.Task[None] | None = None
         self._pending: list[Message] = []  # the user's text, until the answer begins
+        self._added_messages: list[Message] = []
         self._cited: list[Citation] = []  # by the answer that is not added yet
         self._citations: dict[int, tuple[Citation, ...]] = {}  # of the pending messages, by number
         self.session_id = session.uid
@@ -64,8 +66,13 @@ class MongoSessionManager(SessionManager[Agent]):
         # By identity: the agent retains the objects, and replaces those that it summarizes.
         self._numbers = {id(message): first + index for index, message in enumerate(messages)}
         self._stored_content = {id(message): json.dumps(message["content"]) for message in messages}
-        self.added = False
         self.withheld = False
+        self.rejected = False
+
+    @property
+    def added(self) -> bool:
+        """Whether the turn has added a message."""
+        return bool(self._added_messages)
 
     def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
         """Register asynchronous hooks; the base class registers lambdas, whose results are never awaited."""
@@ -87,8 +94,11 @@ class MongoSessionManager(SessionManager[Agent]):
             await self.flush()
         self._add(messages)
         await self.flush()
-        if self.withheld:
-            await self._store.withhold(self._session.tenant_id, self._session.uid, self._turn_id)
+        rejected = self.rejected and any(attachments_in(self._added_messages))
+        if self.withheld or rejected:
+            await self._store.withhold(
+                self._session.tenant_id, self._session.uid, self._turn_id, attachments_alone=not self.withheld
+            )
 
     def cite(self, found: Sequence[Citation]) -> None:
         """Store citations with the next message of the agent."""
@@ -167,4 +177,4 @@ class MongoSessionManager(SessionManager[Agent]):
                 self._citations[number], self._cited = tuple(self._cited), []
         self.last_number += len(messages)
         self.history.extend(messages)
-        self.added = self.added or bool(messages)
+        self._added_messages.extend(messages)

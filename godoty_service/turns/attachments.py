@@ -33,6 +33,7 @@ class TurnAttachments:
         self._of_dead_turns = [attachment_of(block) for each in dead for block in each.attachments]
         self._naming: asyncio.Task[None] | None = None
         self._named: list[str] = []
+        self._storing: set[asyncio.Task[None]] = set()
 
     async def begin(self, models: tuple[str, ...]) -> None:
         """Check that each model that may serve takes what the turn's text carries, and name it in the session.
@@ -63,14 +64,26 @@ class TurnAttachments:
         """Store an image of a tool's result, which the session names; None: it is none, or the tenant has too many."""
         tenant_id = self._session.tenant_id
         try:
-            attachment = await self._dependencies.attachments.inspector.inspect(new_id(ID_KIND), data)
+            attachment = await self._dependencies.attachments.inspector.inspect(tenant_id, new_id(ID_KIND), data)
             if attachment.input != IMAGE:
                 return None
-            await asyncio.shield(asyncio.ensure_future(self._store.add(tenant_id, attachment, data)))
-            await self._store.name(tenant_id, attachment.attachment_id, session_uid=self._session.uid)
+            storing = asyncio.create_task(self._add_and_name(attachment, data))
+            self._storing.add(storing)
+            storing.add_done_callback(self._storing.discard)
+            await asyncio.shield(storing)
         except (AttachmentRejected, AttachmentLimit):
             return None
         return result_block_of(attachment)
+
+    async def wait_stored(self) -> None:
+        """Wait until the images of cancelled tools are named: they go with the session. Never raises."""
+        if self._storing:
+            await asyncio.wait(self._storing)
+
+    async def _add_and_name(self, attachment: Attachment, data: bytes) -> None:
+        """Store an attachment, and name it in the session."""
+        await self._store.add(self._session.tenant_id, attachment, data)
+        await self._store.name(self._session.tenant_id, attachment.attachment_id, session_uid=self._session.uid)
 
     async def undo(self) -> None:
         """Undo `begin`, for a turn that has changed nothing. Never raises: what remains is found later."""

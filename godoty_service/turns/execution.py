@@ -266,10 +266,11 @@ class TurnExecution:
             self._publish_start(prepared.totals)
         prepared.answer.close()
         prepared.connections.close()
+        await self._attachments.wait_stored()
         error = outcome.error
         if isinstance(error, ProviderError):
             self._report_provider_error(error)
-            prepared.manager.withheld = error.moderated
+            prepared.manager.withheld, prepared.manager.rejected = error.moderated, error.rejected
         if outcome.refused:
             await self._attachments.undo()
         finished: TurnFinished | None = None

@@ -110,6 +110,23 @@ async def test_file_is_attached_to_the_next_message(
     assert len(re.findall(r"^\[image/png, 30 x 20, \d+ bytes\]$", out, re.MULTILINE)) == 1
 
 
+async def test_file_of_a_refused_turn_is_attached_to_the_next(
+    chat_command: list[str], chat_settings: dict[str, str], session_id: str, tmp_path: Path
+) -> None:
+    """The model takes no images: with another one, the file is still attached."""
+    picture = tmp_path / "picture"
+    picture.write_bytes(png(30, 20))
+    command = [*chat_command, "--session", session_id, "--model", "deepseek/deepseek-v3.2"]
+
+    _, _, err = await _chat(
+        command, chat_settings, f"/attach {picture}\nlook\n/model anthropic/claude-haiku-4.5\nlook again\nand now?\n"
+    )
+    assert "INPUT_NOT_SUPPORTED" in err
+    _, out, _ = await _chat(command, chat_settings)
+
+    assert len(re.findall(r"^\[image/png, 30 x 20, \d+ bytes\]$", out, re.MULTILINE)) == 1
+
+
 async def test_error_is_one_line_with_advice(chat_command: list[str], chat_settings: dict[str, str]) -> None:
     """A wrong key, an unreachable server, a missing key: one line each, and an exit code other than 0."""
     once = [*chat_command, "--once", "hi"]

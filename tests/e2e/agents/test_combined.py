@@ -1,16 +1,20 @@
 """A turn with an attachment, server tools and an output schema at once."""
 
 import json
+from pathlib import Path
 
+import jsonschema
 from godoty.v1 import turn_pb2 as turn_pb
 
+from godoty_service.cli.agents.files import read_definitions
 from godoty_service.ledger.entries import CallPurpose
 from tests.e2e.agents.conftest import Definer
 from tests.e2e.attachments.conftest import Attacher, digest
 from tests.support.caller import Caller
-from tests.support.media import png
+from tests.support.media import pdf, png
 from tests.support.output_schemas import SCHEMAS
 
+EXAMPLES = Path(__file__).parents[3] / "examples" / "agents"
 MODEL = "openai/gpt-4o-mini"  # takes images, and answers by a schema
 SEARCH = {"max_uses": 2, "max_results": 3, "max_characters": 400}
 
@@ -54,3 +58,22 @@ async def test_later_request_without_a_schema_still_carries_the_image(definer: D
     assert not {"tools", "response_format", "stop_server_tools_when"} & request.keys()
     assert first.finished.output_json in str(request["messages"][1]["content"])
     assert "example.com" not in str(request["messages"])
+
+
+async def test_extractor_reads_a_document(definer: Definer, caller: Caller) -> None:
+    """The example's limit of costs covers a document, whose text may fill the model's context."""
+    attacher, invoice = Attacher(caller), pdf(3)
+    (definition,) = read_definitions(EXAMPLES / "extractor.yaml")
+    await definer.call("ApplyAgent", definition=definition)
+    turn = await attacher.converse("Extract this invoice.", invoice, agent="extractor", model="")
+    (entry,) = caller.service.entries("talk")
+
+    assert turn.failure is None
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
+    assert jsonschema.Draft202012Validator(json.loads(definition.output_schema)).is_valid(
+        json.loads(turn.finished.output_json)
+    )
+    assert attacher.seen() == [[digest(invoice)]]
+    assert entry.cost is not None
+    assert entry.upper_bound is not None
+    assert 0 < entry.cost <= entry.upper_bound

@@ -213,3 +213,27 @@ async def test_at_most_ten_attachments_and_a_mebibyte_inline(attacher: Attacher)
         assert turn.failure.reason == "INVALID_FIELD"
         assert all(each.startswith("attachments") for each in turn.failure.fields)
     assert (await attacher.converse("look", *[png() for _ in range(10)])).finished
+
+
+async def test_session_outlives_a_document_that_the_provider_refuses(attacher: Attacher) -> None:
+    """Later turns send a note in its place; the conversation names it, and it is deleted with the session."""
+    refused, seen = b"scan\n" + pdf(1), png()  # the sandbox takes no document that begins with other bytes
+    assert (await attacher.converse("look", seen)).finished
+    turn = await attacher.converse("read", refused)
+    assert turn.failure is not None
+    assert turn.failure.reason == "PROVIDER_REJECTED_REQUEST"
+    turn = await attacher.converse("and now?")
+    assert turn.finished, turn.failure
+    *_, last = attacher.service.requests("talk")
+
+    assert attacher.seen()[-1] == [digest(seen)]
+    assert [each.partition(": ")[2] for each in notes(last)] == [
+        "left out, because the provider refused the request that had it.]"
+    ]
+    assert "read" in str(last["messages"])
+    messages = await attacher.caller.messages()
+    assert_valid_history(messages)
+    (named,) = [each.attachment for each in messages[2].content if each.HasField("attachment")]
+    assert (await attacher.download(named.attachment_id))[1] == refused
+    await attacher.caller.call("DeleteSession", pb.DeleteSessionRequest(session_id="talk"))
+    assert attacher.documents() == (0, 0)

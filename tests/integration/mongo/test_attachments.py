@@ -3,20 +3,28 @@
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from godoty_service.attachments.attachment import Attachment, StoredAttachment
+from godoty_service.attachments.attachments import to_its_end
 from godoty_service.attachments.chunks import CHUNK, AttachmentChunks
+from godoty_service.attachments.content import ContentInspector, ContentLimits
 from godoty_service.attachments.errors import AttachmentLimit, AttachmentNotFound
 from godoty_service.attachments.store import MAX_SESSIONS, AttachmentStore, TenantLimits
 from godoty_service.errors import StorageUnavailable
 from godoty_service.ids import new_id
 from godoty_service.mongo.client import Database
+from godoty_service.sessions.session import Claim
+from godoty_service.turns.attachments import TurnAttachments
+from godoty_service.turns.dependencies import TurnDependencies
+from godoty_service.turns.turn import Turn
 from tests.support.media import png
 
 DAY = timedelta(days=1)
+INSPECTOR = ContentInspector(ContentLimits())
 
 
 class Store:
@@ -276,3 +284,61 @@ async def test_tenant_is_erased(store: Store) -> None:
 
     assert await store.counts() == (1, 1)
     assert await store.read(theirs, "other")
+
+
+async def test_attachment_that_is_deleted_while_it_is_stored_leaves_no_bytes(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its bytes are inserted after its deletion has looked for them; equal bytes of another one remain."""
+    insert = store.chunks.insert
+
+    async def insert_late(tenant_id: str, content_id: str, data: bytes, *, content_hash: str) -> bool:
+        (found,) = await store.attachments.find({"content_id": content_id})
+        await store.store.discard(tenant_id, found["_id"])
+        return await insert(tenant_id, content_id, data, content_hash=content_hash)
+
+    with monkeypatch.context() as late:
+        late.setattr(store.chunks, "insert", insert_late)
+        with pytest.raises(StorageUnavailable):
+            await store.add(png(size=CHUNK))
+
+    assert await store.counts() == (0, 0)
+    assert await store.add(png(size=CHUNK))
+
+
+async def test_cancel_waits_for_what_is_being_stored(store: Store) -> None:
+    """What undoes an upload finds it then; else it would remain, after the erasure of its session as well."""
+    begun, stored = asyncio.Event(), asyncio.Event()
+
+    async def storing() -> StoredAttachment:
+        begun.set()
+        added = await store.add(png(size=CHUNK))
+        stored.set()
+        return added
+
+    task = asyncio.ensure_future(to_its_end(storing()))
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert stored.is_set()
+
+
+async def test_image_of_a_cancelled_tool_is_named_by_its_session(store: Store) -> None:
+    """Before the turn ends, so that it is deleted with the session."""
+    turn_attachments = TurnAttachments(
+        cast("TurnDependencies", SimpleNamespace(attachments=SimpleNamespace(store=store.store, inspector=INSPECTOR))),
+        cast("Turn", None),
+        cast("Claim", SimpleNamespace(session=SimpleNamespace(tenant_id="acme", uid="s1"), taken_from=None)),
+    )
+    tool = asyncio.ensure_future(turn_attachments.store_image(png(size=CHUNK)))
+    while not await store.attachments.count({}):
+        await asyncio.sleep(0)
+    tool.cancel()
+    await turn_attachments.wait_stored()
+    assert tool.cancelled()
+    assert (await store.attachments.find({}))[0]["sessions"] == ["s1"]
+    await store.store.release_session("acme", "s1")
+
+    assert await store.counts() == (0, 0)

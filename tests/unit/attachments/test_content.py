@@ -1,6 +1,7 @@
 """What bytes are an attachment: by their content, within bounds, without decoding a pixel."""
 
 import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -149,3 +150,34 @@ def test_many_chunks_and_segments_end() -> None:
     """A PNG of more chunks, and a JPEG of more segments, than any needs."""
     assert problem(png_header(8, 8) + chunk(b"prVt", b"") * 70_000) == "damaged"
     assert problem(b"\xff\xd8" + (b"\xff\xe1" + struct.pack(">H", 2)) * 20_000) == "damaged"
+
+
+def test_entries_of_an_outline_are_no_pages() -> None:
+    """Both are stated as `/Count`; that of a list of pages counts, wherever it stands in it."""
+    outline = b"<</Type/Outlines/First 5 0 R/Last 6 0 R/Count 250>> <</Title(a)/Parent 5 0 R/Count 120/First 7 0 R>>"
+    hidden = b"<</Type/Pages/First 5 0 R/Count 101/Kids[3 0 R]>>"
+
+    assert inspect("att_1", pdf(10, more=outline), LIMITS).pages == 10
+    assert problem(pdf(1, more=hidden)) == "pages"
+
+
+def test_pages_of_a_list_that_stands_elsewhere_are_counted() -> None:
+    """A list of pages may be an object of its own, and name a page more than once."""
+    pages = b"<</Type/Pages/Kids 77 0 R/Count 1>> 77 0 obj [%b] endobj "
+
+    assert inspect("att_1", pdf(1, more=pages % (b"3 0 R " * 90)), LIMITS).pages == 91
+    assert problem(pdf(1, more=pages % (b"3 0 R " * 101))) == "pages"
+
+
+def test_streams_of_objects_are_not_collected() -> None:
+    """They are looked at as they expand: 40 MiB need no more memory than one."""
+    packed = zlib.compress(b" " * (40 * 1024 * 1024))
+    document = pdf(1, more=b"7 0 obj\n<</Type/ObjStm/Filter/FlateDecode>>\nstream\n" + packed + b"\nendstream\n")
+    tracemalloc.start()
+    try:
+        assert inspect("att_1", document, LIMITS).pages == 1
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 8 * 1024 * 1024

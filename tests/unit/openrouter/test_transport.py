@@ -10,7 +10,7 @@ import pytest
 
 from godoty_service.errors import SessionLost
 from godoty_service.openrouter.read_pacer import ReadPacer
-from godoty_service.openrouter.transport import AiohttpTransport, client_timeout
+from godoty_service.openrouter.transport import AiohttpTransport, SizedBody, client_timeout
 from tests.support.handshake import unanswered_port
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -27,11 +27,13 @@ class Client:
         self.url = f"http://127.0.0.1:{port}/"
         self.sent: list[str] = []
 
-    async def post(self, *, on_sending: Callable[[], None] | None = None) -> httpx.Response:
-        """Send a request with a small body."""
+    async def post(
+        self, *, on_sending: Callable[[], None] | None = None, content: "bytes | SizedBody" = b"x"
+    ) -> httpx.Response:
+        """Send a request, with a small body unless one is given."""
         on_sending = on_sending or (lambda: self.sent.append("sent"))
         return await self.transport.send(
-            "POST", self.url, headers={}, content=b"x", limits=self._limits, on_sending=on_sending
+            "POST", self.url, headers={}, content=content, limits=self._limits, on_sending=on_sending
         )
 
 
@@ -249,3 +251,33 @@ async def test_httpx_client_sends_by_transport() -> None:
     ):
         with pytest.raises(httpx.ReadTimeout):
             await http.post(made.url, content=b"x")
+
+
+class Pieces:
+    """A body that is read while it is sent."""
+
+    def __init__(self, *, number: int) -> None:
+        self.size = number * 1024 * 1024
+        self._number = number
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for _ in range(self._number):
+            yield bytes(1024 * 1024)
+
+
+@pytest.mark.parametrize("content", [bytes(32 * 1024 * 1024), Pieces(number=32)], ids=["bytes", "pieces"])
+async def test_body_that_the_server_does_not_take_fails(content: bytes | Pieces) -> None:
+    """The server reads the head of the request alone, and keeps the connection open."""
+    done = asyncio.Event()
+
+    async def mute(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await done.wait()
+        writer.close()
+
+    async with client(mute, connect=1.0, read=0.2) as made:
+        with pytest.raises(httpx.ReadTimeout):
+            await made.post(content=content)
+        done.set()
+
+    assert made.sent == ["sent"]

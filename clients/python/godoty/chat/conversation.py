@@ -94,10 +94,10 @@ class Conversation:
             variables=self._variables,
             attachments=self._attachments,
         )
-        self._attachments = []
         try:
             async with aclosing(events):
                 async for event in events:
+                    self._attachments = []  # the turn has begun; one that is refused can be sent again with them
                     view.show(event)
                     self.session_id = view.session_id or self.session_id
         finally:
