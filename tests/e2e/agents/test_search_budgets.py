@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 import grpc
 import pytest
@@ -65,7 +66,7 @@ async def test_turns_that_end_in_every_way_do_not_overspend(
     """Cancels, lost callers, retries, broken streams, fallbacks, costs that the record alone states: side by side."""
     caller = connect(await serve(reconcile_interval=0.1))
     other = connect(caller.service.another_tenant())
-    definition = {"model": MODEL, "fallback_models": [FALLBACK], "web_search": SEARCH}
+    definition: dict[str, Any] = {"model": MODEL, "fallback_models": [FALLBACK], "web_search": SEARCH}
     await define(other).apply(**definition)
     first = await other.converse(KINDS["whole"], agent="support", limits={**LIMITS, "max_cost_usd": "1"})
     assert first.failure is None
