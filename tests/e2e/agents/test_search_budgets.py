@@ -35,7 +35,7 @@ KINDS = {
     "cut off": f"@sandbox reset n=900 rst=1 {GREEDY}",
     "without a cost": f"@sandbox no-cost {GREEDY}",
     "by the fallback": f"@sandbox fallback {GREEDY}",
-    "fees not told": f"@sandbox plain tool_cost=0 {GREEDY}",
+    "without the fees": f"@sandbox plain tool_cost=0 {GREEDY}",
     "whole": f"@sandbox plain {GREEDY}",
 }
 
@@ -59,9 +59,9 @@ async def run(caller: Caller, kind: str, name: str) -> None:
     await read(stream)
 
 
-@pytest.mark.parametrize("room", [4, 40], ids=["most are refused", "all fit"])
+@pytest.mark.parametrize("calls", [4, 40], ids=["most are refused", "all fit"])
 async def test_turns_that_end_in_every_way_do_not_overspend(
-    serve: Start, connect: Callable[[Service], Caller], define: Callable[[Caller], Definer], room: int
+    serve: Start, connect: Callable[[Service], Caller], define: Callable[[Caller], Definer], calls: int
 ) -> None:
     """Cancels, lost callers, retries, broken streams, fallbacks, costs that the record alone states: side by side."""
     caller = connect(await serve(reconcile_interval=0.1))
@@ -72,7 +72,7 @@ async def test_turns_that_end_in_every_way_do_not_overspend(
     assert first.failure is None
     bound = other.service.entries("talk")[0].upper_bound
     assert bound is not None
-    budget = Budget(window=BudgetWindow.TOTAL, limit=room * bound, hard=True)
+    budget = Budget(window=BudgetWindow.TOTAL, limit=calls * bound, hard=True)
     async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
         change = PolicyChange(policy=Policy(budgets=(budget,)))
         await components.administration.update_policy(ME, caller.service.tenant_id, change)
@@ -93,4 +93,4 @@ async def test_turns_that_end_in_every_way_do_not_overspend(
     assert all((each.cost or Decimal(0)) <= (each.upper_bound or 0) for each in entries)
     assert {each.state for each in entries} <= {CallState.SETTLED, CallState.VOID}
     assert all(cost >= 2 * SEARCH_FEE for cost in lines.values())
-    assert len(begun) == len(names) if room > len(names) else 4 <= len(charged) < len(names)
+    assert len(begun) == len(names) if calls > len(names) else 4 <= len(charged) < len(names)
