@@ -287,14 +287,21 @@ class Structure:
             found = self._weight(subschema.in_place[0], level).plus(subschema.own if level == 0 else NOTHING)
             self._weights[key] = found
             return found
+        found = self._weight_here(subschema) if level == 0 else self._weight_below(subschema, level)
+        found = self._weights[key] = found.times(subschema.factor) if subschema.factor > 1 else found
+        return found
+
+    def _weight_here(self, subschema: Subschema) -> Weight:
+        found = NOTHING
+        for each in subschema.flat:
+            self._count(1 + len(each.below) + len(each.named))
+            found = found.plus(each.own)
+        return found
+
+    def _weight_below(self, subschema: Subschema, level: int) -> Weight:
         everywhere, named = NOTHING, dict[str | int, Weight]()
         for each in subschema.flat:
-            self._work += 1 + len(each.below) + len(each.named)
-            if self._work > _MAX_WORK:
-                raise ValueError("must be simpler: its subschemas refer to one another in too many ways")
-            if level == 0:
-                everywhere = everywhere.plus(each.own)
-                continue
+            self._count(1 + len(each.below) + len(each.named))
             if level == 1:
                 everywhere = everywhere.plus(Weight(0, each.names, 0))
             for inner in each.below:
@@ -306,9 +313,12 @@ class Structure:
         highest = NOTHING
         for weight in named.values():
             highest = highest.most(weight)
-        found = everywhere.plus(highest) if highest is not NOTHING else everywhere
-        found = self._weights[key] = found.times(subschema.factor) if subschema.factor > 1 else found
-        return found
+        return everywhere.plus(highest)
+
+    def _count(self, work: int) -> None:
+        self._work += work
+        if self._work > _MAX_WORK:
+            raise ValueError("must be simpler: its subschemas refer to one another in too many ways")
 
 
 def _subschemas(schema: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:
