@@ -1,4 +1,4 @@
-"""Searches under a hard budget, whatever becomes of the turns: nothing is overspent, and the ledger is the invoice."""
+"""Searches under a hard budget, in turns of every kind: nothing is overspent, and the ledger equals the invoice."""
 
 import asyncio
 from collections.abc import Callable
