@@ -141,7 +141,7 @@ def _one_place(pointer: Callable[[int], str]) -> str:
 
 def _mutual(count: int) -> str:
     """Return a schema of kinds that refer to one another, each with members that have items."""
-    members = {f"p{number}": {"items": {}} for number in range(7)}
+    members: dict[str, Any] = {f"p{number}": {"items": {}} for number in range(7)}
     definitions = {
         f"d{number}": {
             "properties": {
