@@ -139,6 +139,22 @@ def _one_place(pointer: Callable[[int], str]) -> str:
     return json.dumps({"properties": references, "$defs": {"~~~~~~~~": wide, "a": {"anyOf": [wide]}}})
 
 
+def _mutual(count: int) -> str:
+    """Return a schema of kinds that refer to one another, each with members that have items."""
+    members: dict[str, Any] = {f"p{number}": {"items": {}} for number in range(7)}
+    definitions = {
+        f"d{number}": {
+            "properties": {
+                **members,
+                "a": {"$ref": f"#/$defs/d{(number + 1) % count}"},
+                "b": {"$ref": f"#/$defs/d{(number * 7 + 3) % count}"},
+            }
+        }
+        for number in range(count)
+    }
+    return json.dumps({"$ref": "#/$defs/d0", "$defs": definitions})
+
+
 def _tildes(number: int) -> str:
     return "".join("~0" if number >> bit & 1 else "~" for bit in range(8))
 
@@ -196,6 +212,7 @@ HOSTILE: Final[dict[str, tuple[Callable[[], str], str]]] = {
     "list of items": (lambda: '{"items": [{}]}', "object or a boolean"),
     "one place with many indices": (lambda: _one_place(lambda number: f"a/anyOf/{'0' * (number + 2)}"), "not there"),
     "one place with many names": (lambda: _one_place(_tildes), "does not exist"),
+    "99 kinds that refer to one another": (lambda: _mutual(99), "must be simpler"),
     "300 references": (
         lambda: json.dumps({"properties": {f"a{n}": {"$ref": "#/$defs/a"} for n in range(300)}, "$defs": {"a": {}}}),
         "at most 200 references",

@@ -41,7 +41,7 @@ _UNEVALUATED: Final = ("unevaluatedItems", "unevaluatedProperties")
 _MAX_UNEVALUATED: Final = 4  # of these that surround one another at one place
 _UNEVALUATED_FACTOR: Final = 3  # by which each of them multiplies what its subschema takes
 _MAX_COMBINED: Final = 20_000  # subschemas that apply in place, summed over all subschemas
-_MAX_WORK: Final = 40_000  # subschemas that are looked at to weigh all levels: some 30 ms
+_MAX_WORK: Final = 20_000  # subschemas that are looked at to weigh all levels: some 30 ms
 
 
 @dataclass(slots=True)
@@ -59,6 +59,7 @@ class Subschema:
         flat: It, and all subschemas that apply to the same place, each as often as it applies, but for `recursive`;
             empty: not computed.
         recursive: The targets of recursive references that apply to the same place.
+        is_leaf: No subschema applies below.
         unevaluated: How many of the keywords that need all others first surround one another in them.
     """
 
@@ -71,6 +72,7 @@ class Subschema:
     references: list[str] = field(default_factory=list)
     flat: list["Subschema"] = field(default_factory=list)
     recursive: list["Subschema"] = field(default_factory=list)
+    is_leaf: bool = False
     unevaluated: int = 0
 
     @property
@@ -272,9 +274,12 @@ class Structure:
         if self._combined > _MAX_COMBINED:
             raise _too_many_in_place()
         subschema.flat = flat
+        subschema.is_leaf = not any(each.below or each.named for each in flat)
 
     def _weight(self, subschema: Subschema, level: int) -> Weight:
         """Return what a subschema takes at most at one place, a number of levels below where it applies."""
+        if level and subschema.is_leaf:
+            return NOTHING
         key = (id(subschema), level)
         if (known := self._weights.get(key)) is not None:
             return known
@@ -282,25 +287,38 @@ class Structure:
             found = self._weight(subschema.in_place[0], level).plus(subschema.own if level == 0 else NOTHING)
             self._weights[key] = found
             return found
+        found = self._weight_here(subschema) if level == 0 else self._weight_below(subschema, level)
+        found = self._weights[key] = found.times(subschema.factor) if subschema.factor > 1 else found
+        return found
+
+    def _weight_here(self, subschema: Subschema) -> Weight:
+        found = NOTHING
+        for each in subschema.flat:
+            self._count(1 + len(each.below) + len(each.named))
+            found = found.plus(each.own)
+        return found
+
+    def _weight_below(self, subschema: Subschema, level: int) -> Weight:
         everywhere, named = NOTHING, dict[str | int, Weight]()
         for each in subschema.flat:
-            self._work += 1 + len(each.below) + len(each.named)
-            if self._work > _MAX_WORK:
-                raise ValueError("must be simpler: its subschemas refer to one another in too many ways")
-            if level == 0:
-                everywhere = everywhere.plus(each.own)
-                continue
+            self._count(1 + len(each.below) + len(each.named))
             if level == 1:
                 everywhere = everywhere.plus(Weight(0, each.names, 0))
             for inner in each.below:
-                everywhere = everywhere.plus(self._weight(inner, level - 1))
+                if (weight := self._weight(inner, level - 1)) is not NOTHING:
+                    everywhere = everywhere.plus(weight)
             for name, inner in each.named.items():
-                named[name] = named.get(name, NOTHING).plus(self._weight(inner, level - 1))
+                if (weight := self._weight(inner, level - 1)) is not NOTHING:
+                    named[name] = named[name].plus(weight) if name in named else weight
         highest = NOTHING
         for weight in named.values():
             highest = highest.most(weight)
-        found = self._weights[key] = everywhere.plus(highest).times(subschema.factor)
-        return found
+        return everywhere.plus(highest)
+
+    def _count(self, work: int) -> None:
+        self._work += work
+        if self._work > _MAX_WORK:
+            raise ValueError("must be simpler: its subschemas refer to one another in too many ways")
 
 
 def _subschemas(schema: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Any]]:

@@ -12,7 +12,7 @@ _MAX_EXPLAINED: Final = 20_000  # values that errors may refer to: 30 ms
 _MAX_COUNTED: Final = 200_000  # subschemas at places of the value that are looked at
 _CHARACTERS: Final = 16  # of text that weigh as much as a value
 _UNIQUE_STEPS: Final = 16  # for each value inside an array of unique items
-_PAIRED: Final = 15  # items of such an array that are compared one by one; more are compared by their hashes
+_PAIRED: Final = 15  # items of such an array that are compared one by one; of more, the hashes are compared
 _INEXACT_STEPS: Final = 20  # for each pair of numbers inside it that may be the same as floats
 
 Applied = list[tuple[Subschema, int]]  # subschemas that apply to a place, each with the factor of what surrounds it

@@ -119,7 +119,7 @@ class Provider:
         return self.body
 
 
-@pytest.mark.parametrize(("prices", "dearest"), [(["0.007", "0", "0.1"], Decimal("0.1")), (["0.007", "-1"], None)])
+@pytest.mark.parametrize(("prices", "dearest"), [(["0.007", "0.1", "0"], Decimal("0.1")), (["0.007", "-1"], None)])
 def test_engine_that_is_listed_twice_costs_the_dearest_price(prices: list[str], dearest: Decimal | None) -> None:
     """One that is not known is no price."""
     entries = [json.loads(listed(row(price)))["data"][0]["engines"][0] for price in prices]
