@@ -27,8 +27,8 @@ from godoty_service.grpc_server import SCOPES, SERVICES, build_interceptor, buil
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.mcp_bootstrap import open_toolbox
 from godoty_service.mongo.monitor import StorageMonitor
-from godoty_service.pricing.effective_prices import summarize
 from godoty_service.pricing.oracle import PricingOracle
+from godoty_service.pricing.price_sources import summarize
 from godoty_service.provider_bootstrap import ProviderComponents, late_call_patience, open_provider
 from godoty_service.reporting import background, count_entries, open_metrics_page, report_clock
 from godoty_service.rpc.keyless import ServingStatus

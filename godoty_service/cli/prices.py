@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from godoty_service.cli.context import out, print_table, with_provider
-from godoty_service.pricing.effective_prices import priced_offers, summarize
 from godoty_service.pricing.money import format_usd
 from godoty_service.pricing.price_overrides import PRICE_KEYS
+from godoty_service.pricing.price_sources import priced_offers, summarize
 from godoty_service.pricing.unit_prices import UnitPrices
 
 if TYPE_CHECKING:

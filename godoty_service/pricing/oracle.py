@@ -17,9 +17,9 @@ from godoty_service.errors import GodotyError, ProviderError, provider_message
 from godoty_service.mongo.collection import Collection, Document, Index
 from godoty_service.pricing.attached import NOTHING_ATTACHED, AttachedInput, attached_input
 from godoty_service.pricing.catalogue import Catalogue, CatalogueModel, Endpoint
-from godoty_service.pricing.effective_prices import Priced, price_call, priced_model, priced_offers
 from godoty_service.pricing.listing_checks import check_priced, check_shrink
 from godoty_service.pricing.money import format_usd, multiply
+from godoty_service.pricing.price_sources import Priced, price_call, priced_model, priced_offers
 from godoty_service.pricing.provider_prices import ProviderPrices
 from godoty_service.pricing.server_tools import NO_SERVER_TOOLS, ServerToolPrices, ServerToolUse
 from godoty_service.pricing.stored_catalogues import (

@@ -1,4 +1,4 @@
-"""Conditional prices of a listing: an override replaces base prices, key by key, while its conditions hold."""
+"""Conditional prices of a listing: `UnitPrices` replaces base prices by them, key by key, while their conditions hold."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -8,8 +8,8 @@ from godoty.v1 import model_pb2 as pb
 from godoty_service.aio.cooperative import yielding_batches
 from godoty_service.pricing.abilities import Abilities
 from godoty_service.pricing.catalogue import Catalogue
-from godoty_service.pricing.effective_prices import priced_model
 from godoty_service.pricing.money import format_usd
+from godoty_service.pricing.price_sources import priced_model
 from godoty_service.pricing.unit_prices import UnitPrices
 from godoty_service.tenancy.auth import KeyLimits
 from godoty_service.tenancy.policies import Policy

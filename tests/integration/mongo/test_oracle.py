@@ -9,8 +9,8 @@ import pytest
 
 from godoty_service.mongo.client import Database
 from godoty_service.mongo.collection import Collection
-from godoty_service.pricing.effective_prices import Priced
 from godoty_service.pricing.oracle import PricingOracle
+from godoty_service.pricing.price_sources import Priced
 from godoty_service.pricing.token_usage import TokenUsage
 from tests.integration.mongo.prices import KEEP_FOR, MODEL, Provider
 

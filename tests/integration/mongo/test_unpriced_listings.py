@@ -10,9 +10,9 @@ import pytest
 
 from godoty_service.errors import ModelUnavailable, ProviderUnavailable
 from godoty_service.mongo.client import Database
-from godoty_service.pricing.effective_prices import Priced
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.price_file import PriceRules, load_price_file
+from godoty_service.pricing.price_sources import Priced
 from godoty_service.pricing.server_tools import ServerToolPrices
 from godoty_service.pricing.stored_catalogues import Upstream
 from godoty_service.pricing.token_usage import TokenUsage
