@@ -1,4 +1,4 @@
-"""Conditional prices of a listing: `UnitPrices` replaces base prices by them, key by key, while their conditions hold."""
+"""Conditional prices of a listing: they replace base prices, key by key, while their conditions hold (`UnitPrices`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
