@@ -119,14 +119,20 @@ async def test_compressed_message_with_a_valid_key_is_never_expanded(
 
 
 async def test_maximum_request_follows_from_the_maximum_text(serve: Start, connect: Connect) -> None:
-    """A maximum text is accepted with all other fields; a message 256 KiB larger is refused unread."""
+    """A maximum text is accepted with all other fields; a message 256 KiB larger is refused.
+
+    One that is larger than with all inline attachments, too, is refused unread.
+    """
     service = await serve(max_text_bytes=100_000)
     caller = connect(service)
     turn = await caller.converse("@sandbox plain text=ok " + "x" * 99_977, user="u" * 128, request_id="r" * 128)
     assert turn.text == "ok"
 
-    failure = await failure_of(raw(caller.channel, LIST_SESSIONS)(bytes(100_000 + 262_145), metadata=service.metadata))
-    assert failure.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    call, most, inline = raw(caller.channel, LIST_SESSIONS), 100_000 + 256 * 1024, 1024 * 1024
+    larger = await failure_of(call(bytes(most + 1), metadata=service.metadata))
+    unread = await failure_of(call(bytes(most + inline + 1), metadata=service.metadata))
+    assert (larger.code, larger.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "MALFORMED_REQUEST")
+    assert unread.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_incomplete_message_ends_its_call(serve: Start) -> None:

@@ -185,7 +185,7 @@ class RequestFuzzer:
         if field.enum_type is not None:
             return self._random.choice([*(value.number for value in field.enum_type.values), 99, -1])
         if field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
-            return self._text()
+            return self._random.randbytes(40) if field.type == FieldDescriptor.TYPE_BYTES else self._text()
         if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
             return self._random.random() < 0.5
         return self._number(field)
