@@ -1,7 +1,6 @@
 """Output schemas: what is refused and how soon, the form in which models get them, and the check of answers."""
 
 import asyncio
-import contextlib
 import json
 import time
 from typing import Any
@@ -109,17 +108,9 @@ def test_hostile_schema_is_refused(name: str) -> None:
 
 
 @each_hostile_schema
-async def test_refusal_takes_little_of_the_process(name: str) -> None:
-    """At most 50 ms of CPU, and a request is refused as the schema is."""
-    text, taken = HOSTILE[name][0](), list[float]()
-    for _ in range(3):
-        start = time.thread_time()
-        with contextlib.suppress(ValueError):
-            OutputSchema.parse(text)
-        taken.append(time.thread_time() - start)
-
-    assert (await OutputSchemas().read(text)).fault is not None
-    assert min(taken) < 0.05
+async def test_request_with_a_hostile_schema_is_refused(name: str) -> None:
+    """As the schema is; `bench.hostile_schemas` measures the time of it."""
+    assert (await OutputSchemas().read(HOSTILE[name][0]())).fault is not None
 
 
 @pytest.mark.parametrize(
