@@ -77,7 +77,7 @@ public final class History {
       case REASONING -> block.getReasoning();
       case TOOL_USE -> block.getToolUse().getInputJson();
       case TOOL_RESULT -> block.getToolResult().getOutput();
-      case BLOCK_NOT_SET -> "";
+      default -> ""; // no text, such as an attachment, or of a later version
     };
   }
 }
