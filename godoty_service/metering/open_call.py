@@ -164,7 +164,7 @@ class OpenCall:
             "finish_reason": finish_reason,
             "duration": self._elapsed(),
             "error_code": _status_of(error),
-            **(self._failure(error) if error is not None or not interrupted else {"error": _INTERRUPTED}),
+            **self._failure(error, interrupted=interrupted),
         }
         charge = from_openrouter(usage) if usage is not None else None
         if charge is not None:
@@ -263,10 +263,10 @@ class OpenCall:
         self.entry = replace(self.entry, **changes)
         notify_observer(self._dependencies.on_ended, self.entry)
 
-    def _failure(self, error: GodotyError | None) -> dict[str, Any]:
+    def _failure(self, error: GodotyError | None, *, interrupted: bool = False) -> dict[str, Any]:
         """Return the entry's fields for an error, and log the provider's message."""
         if not isinstance(error, ProviderError):
-            return {"error": _reason(error)}
+            return {"error": _INTERRUPTED if error is None and interrupted else _reason(error)}
         facts = {"call_id": self.entry.call_id, "model": self.entry.requested_model, "reason": error.reason}
         log.warning("provider_error", **(facts | error.metadata), provider_message=error.message)
         message = error.message_for_tenant(own_key=self._dependencies.own_key)
