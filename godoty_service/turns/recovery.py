@@ -82,8 +82,7 @@ class Recovery:
             await self._turn_store.delete_refused(record)
         else:
             # First: if its server is alive after all, it reads the record after it has acquired the session.
-            await self._turn_store.abandon(record)
-            if await self._has_begun(record):
+            if await self._turn_store.abandon(record) and await self._has_begun(record):
                 await self.interrupt(record)
                 return
             await self._turn_store.delete_abandoned(record)

@@ -133,10 +133,14 @@ class TurnStore:
         for record in list(self._refused.values()):
             await self.delete_refused(record)
 
-    async def abandon(self, record: TurnRecord) -> None:
-        """Record that no server runs a turn; a server that does after all reads this before it begins."""
+    async def abandon(self, record: TurnRecord) -> bool:
+        """Record that no server runs a turn; a server that does after all reads this before it begins.
+
+        Returns:
+            Whether the record still exists: that of a refused turn may have been deleted since it was read.
+        """
         query = {"_id": record.turn_id, "tenant_id": record.tenant_id}
-        await self._turns.update_one(query, {"$set": {"replica_id": _NO_REPLICA}})
+        return await self._turns.update_one(query, {"$set": {"replica_id": _NO_REPLICA}})
 
     async def delete_abandoned(self, record: TurnRecord) -> None:
         """Delete the record of an abandoned turn that never began: its request id can be used again."""

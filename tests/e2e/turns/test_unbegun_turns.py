@@ -14,6 +14,9 @@ from godoty.v1 import turn_pb2 as turn_pb
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import AutoReconnect
 
+from godoty_service.metering.reconciler import Reconciler
+from godoty_service.turns.event_log.store import EventLogStore
+from godoty_service.turns.turn_store import TurnStore
 from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, free, joined, until_text
 from tests.support.caller import Caller, Turn
@@ -107,6 +110,42 @@ async def test_outage_before_first_request_releases_request_id(
     totals = (await here.metrics()).totals
     assert (totals.turns, totals.pending_calls) == (len(texts), 0)
     assert totals.cost_usd == turn.finished.session_totals.cost_usd
+
+
+async def test_record_that_is_deleted_while_its_turn_is_looked_up_delays_no_retry(
+    serve: Start, connect: Callable[[Service], Caller], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The retry loop deletes the record between the retry's reads of it; the turn's void entry is still pending."""
+    begun, reap, tick = EventLogStore.begun, TurnStore.reap, Reconciler.tick
+    stores: set[TurnStore] = set()
+    retried = asyncio.Event()
+
+    async def reap_after_read(store: EventLogStore, tenant_id: str, turn_ids: list[str]) -> dict[str, bool]:
+        found = await begun(store, tenant_id, turn_ids)
+        await asyncio.gather(*map(reap, stores))
+        return found
+
+    async def reap_later(store: TurnStore) -> None:
+        stores.add(store)
+
+    async def tick_later(reconciler: Reconciler) -> Any:
+        await retried.wait()
+        return await tick(reconciler)
+
+    monkeypatch.setattr(TurnStore, "reap", reap_later)
+    monkeypatch.setattr(EventLogStore, "begun", reap_after_read)
+    monkeypatch.setattr(Reconciler, "tick", tick_later)
+    here, _ = await _pair(serve, connect)
+    outage = Outage(monkeypatch)
+    outage.begin_at("ledger.insert_one", lands=True)
+    assert (await here.converse("hi", request_id="one", on_busy=WAIT)).failure is not None
+    outage.end()
+    await soon(lambda: stores)
+    assert here.service.database["turns"].count_documents({"request_id": "one"}) == 1
+
+    turn = await here.converse("hi", request_id="one", on_busy=WAIT)
+    retried.set()
+    await _assert_ran_once(turn, here.service)
 
 
 async def test_late_record_of_turn_is_deleted(
