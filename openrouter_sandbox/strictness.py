@@ -24,6 +24,8 @@ def check_messages(conversation: Conversation, names: str) -> None:
         for rule in (_check_results, _check_names, _RULES[name]):
             if (violation := rule(conversation.messages)) is not None:
                 raise RequestError(400, f"{name}: {violation}")
+        if name == "anthropic" and _calls(conversation.messages) and not conversation.tools:
+            raise RequestError(400, f"{name}: requests which include tool_use blocks must define tools")
 
 
 def _check_results(messages: Messages) -> str | None:

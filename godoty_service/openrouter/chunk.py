@@ -19,7 +19,8 @@ from godoty_service.pricing.token_usage import PIPELINE_COST
 Document = dict[str, Any]
 
 DONE = (b"[DONE]", b"DONE")
-_MAX_TOKENS = 10**9  # of one call, for Strands' limits
+_MAX_VALUES = 50_000  # of one chunk, and as many names: more would take the event loop longer than 50 ms
+_MAX_LINES = 10_000
 _MAX_COUNT = 10**12  # a larger counter is an error of the provider
 _MAX_TOKENS = 10**9  # of one call, for Strands' limits
 _MAX_AMOUNT = 10**6  # USD; the same
@@ -64,8 +65,10 @@ def parse_chunk(data: bytes) -> Document:
     """Parse a chunk; if it contains usage or a cost, its fractions are Decimal.
 
     Raises:
-        ProviderUnavailable: The data is not a JSON object.
+        ProviderUnavailable: The data is not a JSON object, or has more than 50,000 values.
     """
+    if _has_too_many_values(data):
+        raise malformed_error()
     try:
         if b'"usage"' in data or b'"cost"' in data:
             chunk = decimal_json.loads(data)
@@ -83,11 +86,23 @@ def parse_chunk(data: bytes) -> Document:
 
 def parse_lines(data: bytes) -> list[Document] | None:
     """Parse one object on each of several lines; skip other lines. Return None if the data has another shape."""
+    if data.count(b"\n") + data.count(b"\r") > _MAX_LINES:
+        return None
     lines = [line for each in data.splitlines() if (line := each.strip())]
     try:
         return [parse_chunk(line) for line in lines if line.startswith(b"{")] if len(lines) > 1 else None
     except ProviderUnavailable:
         return None
+
+
+def _has_too_many_values(data: bytes) -> bool:
+    """Return whether a chunk has too many values to be parsed; a long text with many commas has not."""
+    if data.count(b",") <= _MAX_VALUES:
+        return False
+    unescaped = data.replace(b"\\\\", b"").replace(b'\\"', b"")
+    if unescaped.count(b'"') > 4 * _MAX_VALUES:  # two for each name and each text
+        return True
+    return sum(part.count(b",") for part in unescaped.split(b'"')[::2]) > _MAX_VALUES
 
 
 def malformed_error() -> ProviderUnavailable:

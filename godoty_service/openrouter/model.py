@@ -30,6 +30,7 @@ from godoty_service.openrouter.message_normalizer import BLANK_TEXT, MAKER, Mess
 from godoty_service.openrouter.reasoning_details import details_of, maker_of
 from godoty_service.openrouter.response_reader import ResponseReader
 from godoty_service.openrouter.stream_decoder import Listener, StreamDecoder
+from godoty_service.openrouter.tool_calls_as_text import tool_calls_as_text
 from godoty_service.pricing.attached import NOTHING_ATTACHED
 from godoty_service.pricing.parameter_support import ParameterSupport
 from godoty_service.pricing.server_tools import NO_OFFER, ServerToolOffer
@@ -326,6 +327,7 @@ class OpenRouterModel(OpenAIModel):
         )
         if not request["tools"]:
             del request["tools"]  # some providers reject an empty list
+            request["messages"] = tool_calls_as_text(request["messages"])
         request["messages"] = self._normalizer.normalize(request["messages"])
         return request
 

@@ -8,6 +8,7 @@ import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from types import TracebackType
 from urllib.parse import unquote
 
@@ -25,6 +26,7 @@ _BURST = 10.0  # look-ups of wrong keys that a source may use at once before the
 _MAX_SOURCES = 10_000  # that are tracked; the one whose last wrong key is oldest is evicted first
 _MAX_LOOKUPS = 32  # concurrent database look-ups of unproven keys, of all sources together
 _LOG_INTERVAL = 60.0  # seconds between two log lines about a source
+_CACHED_PEERS = 1024  # connections, and addresses
 _FORWARDED = "x-forwarded-for"
 _MAX_FORWARDED = 1024  # characters of forwarded addresses that are read: the newest, at the end
 _UNKNOWN = "unknown"  # gRPC has no address for a call that has already ended
@@ -209,6 +211,7 @@ class Sources:
         return any(address.version == each.version and address in each for each in self._proxies)
 
 
+@lru_cache(_CACHED_PEERS)
 def _parse_peer(peer: str) -> tuple[str, IpAddress | None]:
     family, _, rest = unquote(peer).partition(":")
     return family, _parse_address(rest) if family in ("ipv4", "ipv6") else None
@@ -229,6 +232,7 @@ def _parse_address(text: str) -> IpAddress | None:
     return mapped or address
 
 
+@lru_cache(_CACHED_PEERS)
 def _format_source(address: IpAddress) -> str:
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)

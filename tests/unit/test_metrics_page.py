@@ -76,10 +76,10 @@ async def test_slow_client_is_cut_off(page: MetricsServer, begin: bytes, drip: b
 
 
 async def test_idle_connections_do_not_block_a_scrape(page: MetricsServer) -> None:
-    """Two hundred idle connections use a bounded number of threads, and the page is available again at once."""
+    """Eighty idle connections use a bounded number of threads, and the page is available again at once."""
     threads = threading.active_count()
     with ExitStack() as stack:
-        for _ in range(200):
+        for _ in range(80):
             stack.enter_context(socket.create_connection(("127.0.0.1", page.port)))
         assert threading.active_count() < threads + 40
         await eventually(lambda: asyncio.to_thread(fetched, page))

@@ -225,15 +225,13 @@ NO_TOOLS: Final = OfferedTools(tools={}, specs=(), spec_bytes=0)
 
 
 def offer(agent: Agent, offered: OfferedTools) -> None:
-    """Give an agent that was just built its MCP tools, beside those that it was built with.
+    """Give an agent that was just built its MCP tools, beside those that it was built with, and all specifications.
 
     Strands' registry would change their schemas (it gives an `enum` of numbers the type string), copy and check all of
     them for each model call, each tool call and twice for the turn's span, and compare each name with all others.
     """
-    if not offered.tools:
-        return
     registry = agent.tool_registry
-    own = registry.get_all_tool_specs()
+    own = [tool.tool_spec for tool in registry.registry.values()]
     taken = {name.replace("-", "_") for name in registry.registry}
     added = {name: tool for name, tool in offered.tools.items() if name.replace("-", "_") not in taken}
     registry.registry.update(added)

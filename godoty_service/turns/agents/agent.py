@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from strands import Agent
+from strands.plugins import Plugin
 from strands.types.tools import AgentTool
 
 from godoty_service.agents.mcp.tools import OfferedTools, offer
@@ -20,6 +21,18 @@ from godoty_service.turns.call_spans import turn_attributes
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.history import OverflowTrimmer, history_management
 from godoty_service.turns.turn import Turn
+
+
+class _NoDelegation(Plugin):
+    """Takes the place of Strands' own plugin of this name, whose tools no agent has here.
+
+    That one searches its class for hooks in each new agent, and is called around each model call and each tool call.
+    """
+
+    name = "strands:agent-delegation"
+
+
+_NO_DELEGATION = _NoDelegation()  # it has no state
 
 
 def build_agent(
@@ -64,6 +77,7 @@ def build_agent(
         name=profile.name,
         session_manager=manager,
         hooks=[listener, UnparsedInputs(), ToolOutputLimit(dependencies.defaults.tool_output_bytes)],
+        plugins=[_NO_DELEGATION],
         callback_handler=None,
         retry_strategy=None,
         trace_attributes=turn_attributes(tenant_id=turn.tenant_id, session_id=session.session_id, turn_id=turn.turn_id),

@@ -10,6 +10,8 @@ from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.bootstrap import open_components
 from godoty_service.tenancy.policies import Policy
+from openrouter_sandbox.conversation import Conversation
+from openrouter_sandbox.strictness import check_messages
 from tests.conftest import Start
 from tests.e2e.agents.conftest import INVALID, NOT_FOUND, Definer, prompt_of, refused
 from tests.support.caller import Caller
@@ -289,3 +291,23 @@ async def test_agent_is_part_of_a_requests_identity(definer: Definer, caller: Ca
         failure = (await caller.converse("hello", request_id="one", **{**fields, **other})).failure
         assert failure is not None
         assert failure.reason == "REQUEST_ID_REUSED"
+
+
+async def test_agent_that_lost_its_tools_sends_earlier_tool_calls_as_text(definer: Definer, caller: Caller) -> None:
+    """Providers reject tool calls in a request without tools; the session keeps them, for a version that has tools."""
+    await definer.apply(tools=[{"builtin": "calculator"}])
+    await caller.converse("What is 12*13?", agent="support")
+    await definer.apply(tools=[])
+    turn = await caller.converse("and now?", agent="support")
+
+    sent = caller.service.requests("talk")[-1]
+    check_messages(Conversation(sent), "openai,anthropic,mistral")
+    assert "tools" not in sent
+    assert not any(each.get("tool_calls") or each["role"] == "tool" for each in sent["messages"])
+    assert "[Result of calculator]" in json.dumps(sent["messages"])
+    assert "156" in json.dumps(sent["messages"])
+    assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
+
+    await definer.apply(tools=[{"builtin": "calculator"}])
+    await caller.converse("and then?", agent="support")
+    assert [each["role"] for each in caller.service.requests("talk")[-1]["messages"]].count("tool") == 1

@@ -192,11 +192,11 @@ async def test_another_server_continues_the_erasure(
     await operator(service).call("SetProviderKey", tenant_id=tenant_id, provider_key=SECRET)
     await caller.converse(MARK)
     await open_call(caller)
-    copy_session(service, 2000)
+    copy_session(service, 1000)
     await operator(service).call("DeleteTenant", tenant_id=tenant_id)
     hasten_erasure(service, tenant_id)
     sessions = service.database["sessions"]
-    await soon(lambda: sessions.count_documents({"tenant_id": tenant_id}) < 1900)
+    await soon(lambda: sessions.count_documents({"tenant_id": tenant_id}) < 950)
     await (process.kill() if how == "killed" else process.stop())
     assert sessions.count_documents({"tenant_id": tenant_id}) > 0
 

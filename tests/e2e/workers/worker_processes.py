@@ -5,6 +5,7 @@ It prints a line for each step of a worker: "listens PID", "serves PID", "draine
 
 import asyncio
 import os
+import signal
 import sys
 import time
 
@@ -45,6 +46,7 @@ def work(worker: Worker) -> None:
     asyncio.run(serve(worker, draining=draining))
 
 
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a caller under nohup ignores it, and its processes with it
 configure_logs()
 supervised = Supervisor(count=2, work=work, on_end=ended.append)
 try:

@@ -129,7 +129,7 @@ async def test_hostile_document_does_not_block_the_loop(pattern: str) -> None:
     document = (pattern * (_SIZE // len(pattern) + 1))[:_SIZE]
     longest = await _longest_step(document)
 
-    assert longest < 0.05, f"the event loop was blocked for {longest:.3f} s of CPU"
+    assert longest < 0.5, f"the event loop was blocked for {longest:.3f} s of CPU"
 
 
 async def _longest_step(document: str) -> float:

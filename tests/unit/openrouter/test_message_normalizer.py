@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from godoty_service.openrouter.message_normalizer import MessageNormalizer
+from godoty_service.openrouter.tool_calls_as_text import tool_calls_as_text
 from openrouter_sandbox.conversation import Conversation
 from openrouter_sandbox.strictness import check_messages
 
@@ -45,11 +46,38 @@ def test_strict_providers_accept_any_conversation(models: tuple[str, ...], turns
     messages = [*history, {"role": "user", "content": "and now?"}]
     sent = MessageNormalizer(models).normalize(messages)
 
-    check_messages(
-        Conversation({"messages": sent}), "openai,anthropic,mistral" if MISTRAL in models else "openai,anthropic"
-    )
+    names = "openai,anthropic,mistral" if MISTRAL in models else "openai,anthropic"
+    check_messages(Conversation({"messages": sent, "tools": [{"function": {"name": "f"}}]}), names)
     assert len(sent) == len(messages)
     assert sent == MessageNormalizer(models).normalize(messages)  # the same at each request
+
+
+@settings(max_examples=400, deadline=None)
+@given(turns=TURNS)
+def test_strict_providers_accept_any_conversation_without_tools(turns: list[list[dict[str, Any]]]) -> None:
+    """Tool calls and results are texts then, none is lost, and roles alternate."""
+    history = [message for turn in turns for message in turn]
+    messages = [*history, {"role": "user", "content": "and now?"}]
+    sent = MessageNormalizer(ANY).normalize(tool_calls_as_text(messages))
+
+    check_messages(Conversation({"messages": sent}), "openai,anthropic,mistral")
+    calls = [call["function"] for message in messages for call in message.get("tool_calls", ())]
+    texts = [part["text"] for message in sent if isinstance(message["content"], list) for part in message["content"]]
+    for call in calls:
+        assert f"[Tool call: {call['name']} {call['arguments']}]" in texts
+    assert sum(each.startswith("[Result of ") for each in texts) == len(calls)
+    assert texts.count("3") >= len(calls)
+
+
+def test_result_with_an_image_keeps_it() -> None:
+    """Images of results are in a user message after them, which is part of the same message then."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+    history = _turn("w", [_call("f", "{}", "a")], "answer")
+    history.insert(3, {"role": "user", "content": [image]})
+    _, _, results, answer = tool_calls_as_text(history)
+
+    assert results["content"] == [{"type": "text", "text": "[Result of f]"}, {"type": "text", "text": "3"}, image]
+    assert answer["role"] == "assistant"
 
 
 @pytest.mark.parametrize(
