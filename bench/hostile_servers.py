@@ -18,8 +18,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx2
-
 from bench.contenders.contender import clean_environment, python
 from bench.hostile_callbacks import LIMIT, Worst, measured
 from bench.process import Child
@@ -101,7 +99,7 @@ async def _run() -> bool:
         stack.push_async_callback(sandbox.stop)
         url = (await sandbox.line(30)).split()[-1]
         rules = AddressRules([ipaddress.ip_network("127.0.0.0/8")])
-        network = Network(rules=rules, certificates=httpx2.create_ssl_context())
+        network = Network(rules=rules)
         links = ServerLinks(network, unseal=lambda _: Credentials())
         stack.push_async_callback(links.aclose)
         return await _measure(links, url, stack.enter_context(measured()))

@@ -4,8 +4,6 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
 
-import httpx2
-
 from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.agents.outbound.files import FileFetcher
 from godoty_service.agents.outbound.pool import Network, RequestFailed
@@ -41,9 +39,7 @@ def build_attachments(settings: Settings, database: Database, clock: Clock) -> A
 def build_file_fetcher(settings: Settings) -> Fetch:
     """Build what fetches files at URLs; between files it has no connection."""
     network = Network(
-        rules=AddressRules(settings.attachment_allowed_networks),
-        certificates=httpx2.create_ssl_context(),
-        connect_timeout=settings.connect_timeout,
+        rules=AddressRules(settings.attachment_allowed_networks), connect_timeout=settings.connect_timeout
     )
     fetcher = FileFetcher(network, seconds=_FETCH_SECONDS)
 

@@ -3,8 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx2
-
 from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.agents.outbound.pool import Network
 from godoty_service.agents.tools.http_fetch import Fetcher, FetchLimits
@@ -18,11 +16,7 @@ async def open_fetcher(settings: Settings) -> AsyncIterator[Fetcher | None]:
     if not hosts:
         yield None
         return
-    network = Network(
-        rules=AddressRules(settings.fetch_allowed_networks),
-        certificates=httpx2.create_ssl_context(),
-        connect_timeout=settings.connect_timeout,
-    )
+    network = Network(rules=AddressRules(settings.fetch_allowed_networks), connect_timeout=settings.connect_timeout)
     limits = FetchLimits(
         seconds=settings.fetch_timeout, max_bytes=settings.fetch_bytes, connections=settings.fetch_connections
     )

@@ -3,8 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import httpx2
-
 from godoty_service.agents.mcp.changes import McpComponents, McpServerChanges
 from godoty_service.agents.mcp.links import ServerLinks
 from godoty_service.agents.mcp.store import Encryption, McpServers
@@ -29,11 +27,7 @@ def build_mcp(settings: Settings, database: Database, clock: Clock, *, secret_bo
 @asynccontextmanager
 async def open_toolbox(settings: Settings, components: McpComponents) -> AsyncIterator[McpToolbox]:
     """Build the tools of MCP servers; at the end of the block all connections are closed."""
-    network = Network(
-        rules=components.rules,
-        certificates=httpx2.create_ssl_context(),
-        connect_timeout=settings.connect_timeout,
-    )
+    network = Network(rules=components.rules, connect_timeout=settings.connect_timeout)
     links = ServerLinks(network, unseal=components.servers.unseal)
     toolbox = McpToolbox(components.servers, links, max_bytes=settings.mcp_answer_bytes)
     try:

@@ -13,12 +13,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from godoty_service.agents.outbound.pool import trusted_certificates
 from godoty_service.cli.app import main
 from tests.support.later_schema import LATER_SCHEMA, install
 from tests.support.system_clock import SKEW, skew
 
 FILES = "GODOTY_TEST_OPEN_FILES"  # in a command's environment: its soft limit of open files
 
+trusted_certificates()  # loaded before the fork, too
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["godoty_service.cli.app", "godoty_service.server", __name__])
 

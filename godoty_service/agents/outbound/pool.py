@@ -3,9 +3,11 @@
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import httpcore2
+import httpx2
 
 from godoty_service.agents.outbound.addresses import AddressRefused, AddressRules, CheckedNetwork
 from godoty_service.agents.outbound.lookups import Lookups
@@ -35,6 +37,12 @@ class RequestTimedOut(RequestFailed):
     """A request has no answer in time."""
 
 
+@cache
+def trusted_certificates() -> ssl.SSLContext:
+    """Return the context that trusts the usual authorities. It is loaded once, as that takes 50 ms."""
+    return httpx2.create_ssl_context()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """What the connections of several pools have in common.
@@ -47,7 +55,7 @@ class Network:
     """
 
     rules: AddressRules
-    certificates: ssl.SSLContext
+    certificates: ssl.SSLContext = field(default_factory=trusted_certificates)
     connect_timeout: float = 5.0
     lookups: Lookups = field(default_factory=Lookups)
 

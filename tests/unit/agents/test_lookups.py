@@ -6,7 +6,6 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-import httpx2
 import pytest
 
 from godoty_service.agents.outbound.addresses import AddressRules
@@ -73,7 +72,7 @@ async def test_mute_name_server_of_one_owner_holds_up_no_other(name_server: Name
 
 async def test_mute_name_server_of_one_tenant_holds_up_no_other_file(name_server: NameServer) -> None:
     """Files at URLs have look-ups and connections of their tenant's own."""
-    network = Network(rules=AddressRules(), certificates=httpx2.create_ssl_context())
+    network = Network(rules=AddressRules())
     fetcher = FileFetcher(network, seconds=60)
     hung = [asyncio.create_task(_fetch(fetcher, f"https://{_MUTE}/", "acme")) for _ in range(20)]
     await soon(lambda: len(name_server.asked) == _OF_ONE_OWNER)
