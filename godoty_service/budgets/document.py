@@ -2,6 +2,7 @@
 
 since   When tracking starts: calls that started earlier are included in `before`, later ones in `spent`. `UNKNOWN`
         until the policy is set.
+latest  Until `since` is set, the latest time of the calls that were settled (their start), and of the adjustments.
 stated  Whether `before`, the opening balance, is final.
 first   By window, the key of the earliest day, month or total that is tracked; earlier ones are pruned.
 before  By window and key, the charges of the calls before `since`, as summed from the ledger.
@@ -88,6 +89,11 @@ def settlement(reservation: str, keys: Keys, amount: Decimal) -> Document:
     early = {"$lt": [f"{reservation}.time", "$since"]}
     late = {"$not": [early]}
     return {**_plus("before", keys, amount, early), **_plus("spent", keys, amount, late)}
+
+
+def latest_change(time: datetime) -> Document:
+    """Express the latest time of a settled call or an adjustment, which is of use until `since` is set."""
+    return {"latest": {"$cond": [{"$eq": ["$since", UNKNOWN]}, {"$max": ["$latest", time]}, "$$REMOVE"]}}
 
 
 def adjustment_change(keys: Keys, amount: Decimal, *, condition: Document) -> Document:

@@ -119,11 +119,11 @@ class BudgetService:
 
     async def set_tracking_start(self, tenant_id: str) -> None:
         """Set from when on each call is tracked, after a policy with a budget was written."""
-        if await self._budgets.since(tenant_id) == UNKNOWN:
+        while await self._budgets.since(tenant_id) == UNKNOWN:  # again, if it took longer than the delay
+            latest = await self._budgets.latest_change(tenant_id)
             since = await self._now() + _POLICY_DELAY
-            await self._budgets.set_tracking_start(
-                tenant_id, since=since, ahead=await self._balance.from_start(tenant_id, since)
-            )
+            ahead = await self._balance.from_start(tenant_id, since)
+            await self._budgets.set_tracking_start(tenant_id, since=since, ahead=ahead, latest=latest)
 
     async def rebuild(self, tenant_id: str) -> None:
         """Rebuild a tenant's document, if it is tracked, after entries moved to other days or months.

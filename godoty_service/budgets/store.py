@@ -33,6 +33,7 @@ from godoty_service.budgets.document import (
     empty_windows,
     first_keys,
     fits,
+    latest_change,
     prune_update,
     reservations,
     reserved,
@@ -150,17 +151,29 @@ class BudgetStore:
         with suppress(DuplicateKey):  # the document exists, and its `since` is known
             await self._budgets.update_one({"_id": tenant_id, "since": UNKNOWN}, [{"$set": fields}], upsert=True)
 
-    async def set_tracking_start(self, tenant_id: str, *, since: datetime, ahead: OpeningBalance) -> None:
-        """Set `since`, once.
+    async def latest_change(self, tenant_id: str) -> datetime | None:
+        """Return the latest time of the calls that were settled, and of adjustments, since tracking has no start yet.
+
+        None: there is none.
+        """
+        found = await self._budgets.find_one({"_id": tenant_id}, fields={"latest": 1}) or {}
+        return found.get("latest")
+
+    async def set_tracking_start(
+        self, tenant_id: str, *, since: datetime, ahead: OpeningBalance, latest: datetime | None
+    ) -> None:
+        """Set `since`, once; do nothing if a later call was settled, or a later adjustment made, meanwhile.
 
         Args:
             tenant_id: The tenant.
             since: By this time every server knows that the tenant's spending is tracked.
             ahead: The charges of calls that started at that time or later, by clocks that were wrong.
+            latest: What `latest_change` returned before these charges were summed.
         """
         calendar = await self.calendar_of(tenant_id)
+        included = {"$or": [{"latest": latest}, {"latest": {"$lt": since}}]}
         await self._budgets.update_one(
-            {"_id": tenant_id, "since": UNKNOWN},
+            {"_id": tenant_id, "since": UNKNOWN, **included},
             [
                 {
                     "$set": {
@@ -168,7 +181,8 @@ class BudgetStore:
                         "spent": {"$literal": spent_by_window(ahead)},
                         "open": {"$mergeObjects": [reservations(ahead.reservations, calendar), "$open"]},
                     }
-                }
+                },
+                {"$unset": "latest"},
             ],
         )
 
@@ -279,7 +293,10 @@ class BudgetStore:
         reservation, keys = f"open.{call.call_id}", calendar.keys(call.start_time)
         found = await self._budgets.find_one_and_update(
             {"_id": call.tenant_id, reservation: {"$exists": True}},
-            [{"$set": settlement(f"${reservation}", keys, call_charge(call))}, {"$unset": reservation}],
+            [
+                {"$set": settlement(f"${reservation}", keys, call_charge(call)) | latest_change(call.start_time)},
+                {"$unset": reservation},
+            ],
         )
         if found:
             self._cache_spent(found, keys)
@@ -309,7 +326,7 @@ class BudgetStore:
         added = adjustment_change(keys, adjustment_charge(adjustment), condition=later)
         return await self._budgets.update_one(
             {"_id": tenant_id, **_unchanged(slot), "correction.adjustment_id": None},
-            [{"$set": {**added, "correction": {"$literal": started}}}],
+            [{"$set": {**added, **latest_change(adjustment.time), "correction": {"$literal": started}}}],
         )
 
     async def end_correction(self, tenant_id: str, slot: CorrectionSlot) -> None:

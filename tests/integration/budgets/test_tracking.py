@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import pytest
 from bson.decimal128 import Decimal128
 
 from godoty_service.budgets.budget import Budget, BudgetWindow
+from godoty_service.budgets.charges import OpeningBalance
 from godoty_service.budgets.turn_budget import TurnBudget
 from godoty_service.errors import BudgetReserved
 from godoty_service.ledger.entries import ModelCall
@@ -258,3 +259,32 @@ async def test_call_that_waited_is_reserved_if_tracking_began_meanwhile(harness:
     await turn_budget.reserve(await harness.open(reserved=False, budgeted=turn_budget.tracked))
 
     assert (await harness.status()).reserved == BOUND
+
+
+@pytest.mark.parametrize("change", ["call", "resolution"])
+async def test_what_happens_while_the_start_is_written_late_counts(harness: BudgetHarness, change: str) -> None:
+    """The database is so slow that the start of tracking lies in the past when it is written."""
+    first = await harness.close(await harness.open(reserved=False), None)
+    summed, slow = harness.balance.from_start, True
+
+    async def from_start(tenant_id: str, start: datetime) -> OpeningBalance:
+        nonlocal slow
+        balance = await summed(tenant_id, start)
+        if slow:
+            slow = False
+            harness.advance(11)
+            if change == "call":
+                call = await harness.close(await harness.open(reserved=True), COST)
+                await harness.budget_service.settle_reconciled(call)
+            else:
+                await harness.resolve(first, COST)
+            harness.advance(1)
+        return balance
+
+    harness.balance.from_start = from_start  # type: ignore[method-assign] # it is delayed
+    await harness.begin()
+    harness.advance(60)
+    await harness.run_maintenance()
+
+    assert await harness.differences() == []
+    assert (await harness.status()).spent == COST + (BOUND if change == "call" else 0)
