@@ -1,0 +1,45 @@
+"""Ends the turns of dead servers of which webhooks are to be notified: a client may never ask for them."""
+
+from collections.abc import Sequence
+
+from godoty_service.cluster.heartbeats import ReplicaHeartbeats
+from godoty_service.errors import TurnNotFound
+from godoty_service.turns.event_log.outbox import EndedTurn
+from godoty_service.turns.recovery import Recovery
+from godoty_service.turns.turn_store import TurnStore
+
+
+class DeadTurns:
+    """Ends them; their ends are then in the outbox of their logs."""
+
+    def __init__(self, turn_store: TurnStore, recovery: Recovery, replicas: ReplicaHeartbeats) -> None:
+        """Create it.
+
+        Args:
+            turn_store: The records of turns, of which some are marked since they began.
+            recovery: Ends turns that no server runs.
+            replicas: Returns which servers are alive.
+        """
+        self._turn_store = turn_store
+        self._recovery = recovery
+        self._replicas = replicas
+
+    async def end_some(self) -> bool:
+        """End some turns; return whether there may be more."""
+        owners = await self._turn_store.replicas_to_notify() - {self._replicas.replica_id}
+        dead = owners - await self._replicas.alive(owners)
+        records = await self._turn_store.to_notify(dead) if dead else []
+        ended: list[str] = []
+        for each in records:
+            try:
+                await self._recovery.end(each)
+            except TurnNotFound:  # it never began
+                continue
+            ended.append(each.turn_id)
+        if ended:
+            await self._turn_store.set_notified(ended)
+        return bool(records)
+
+    async def forget(self, ended: Sequence[EndedTurn]) -> None:
+        """Remove the marks of turns whose ends are known."""
+        await self._turn_store.set_notified([each.turn_id for each in ended])
