@@ -35,7 +35,6 @@ from godoty_service.webhooks.sealing import Encryption
 from godoty_service.webhooks.store import Webhooks
 from godoty_service.webhooks.subscribers import Subscribers
 
-
 WEBHOOK_STORES = (Webhooks, Deliveries)  # those with indexes
 
 
@@ -151,9 +150,7 @@ def build_loops(
         endpoints=components.endpoints,
         deliveries=components.deliveries,
         sender=WebhookSender(network, components.webhooks, timeout=timeout, clock=clock),
-        limits=DispatchLimits(
-            endpoints=settings.webhook_endpoints, of_tenant=settings.webhook_tenant_endpoints
-        ),
+        limits=DispatchLimits(endpoints=settings.webhook_endpoints, of_tenant=settings.webhook_tenant_endpoints),
         clock=clock,
     )
     outbox = Outbox(

@@ -12,7 +12,15 @@ import structlog
 
 from godoty_service.attachments.store import AttachmentStore
 from godoty_service.clock import Clock, utc_now
-from godoty_service.errors import GodotyError, SessionLost, SessionNotFound, ShuttingDown, StorageError, TurnNotFound, internal_error
+from godoty_service.errors import (
+    GodotyError,
+    SessionLost,
+    SessionNotFound,
+    ShuttingDown,
+    StorageError,
+    TurnNotFound,
+    internal_error,
+)
 from godoty_service.ids import new_id
 from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.messages import MessageStore

@@ -11,7 +11,6 @@ from godoty_service.clock import Clock
 from godoty_service.ids import new_id
 from godoty_service.ledger.unresolved_outbox import UnresolvedOutbox
 from godoty_service.turns.event_log.outbox import TurnOutbox
-from godoty_service.webhooks.outbox.budget_marks import BudgetMarks
 from godoty_service.webhooks.deliveries import Deliveries
 from godoty_service.webhooks.delivery import Delivery
 from godoty_service.webhooks.dispatch.endpoints import Endpoints
@@ -24,6 +23,7 @@ from godoty_service.webhooks.errors import (
     WebhookOff,
 )
 from godoty_service.webhooks.event import EventType
+from godoty_service.webhooks.outbox.budget_marks import BudgetMarks
 from godoty_service.webhooks.signatures import new_secret
 from godoty_service.webhooks.store import MAX_WEBHOOKS, Webhooks
 from godoty_service.webhooks.subscribers import Subscribers
@@ -110,6 +110,7 @@ class WebhookChanges:
         for _ in range(_ATTEMPTS):
             old = await self._webhooks.read(tenant_id, terms.name)
             if old is not None and rotation is None and _terms(old) == terms:
+                self._subscribers.note(old)
                 return old, False, ""
             _check_etag(terms.name, old, etag)
             if old is None and await self._webhooks.is_full(tenant_id):
@@ -123,7 +124,9 @@ class WebhookChanges:
             if written:
                 self._subscribers.note(new)
                 if new.enabled:
-                    await self._endpoints.add_deliveries([new])  # those that were pending when it was switched off
+                    await self._endpoints.add_deliveries(
+                        [new], at_once=True
+                    )  # those that were pending when it was switched off
                 return new, True, secret
         raise WebhookChanged.of(terms.name, "")
 
@@ -158,7 +161,7 @@ class WebhookChanges:
         if delivery is None:
             text = f"The webhook {name} has no delivery of the event {event_id}."
             raise DeliveryNotFound(text, metadata={"webhook_name": name, "event_id": event_id})
-        await self._endpoints.add_deliveries([webhook])
+        await self._endpoints.add_deliveries([webhook], at_once=True)
         return delivery
 
     async def require(self, tenant_id: str, name: str) -> Webhook:

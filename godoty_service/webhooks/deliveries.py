@@ -14,8 +14,8 @@ from godoty_service.errors import DuplicateKey
 from godoty_service.ids import new_id
 from godoty_service.mongo.collection import Collection, Document, Index
 from godoty_service.webhooks.delivery import Attempt, Delivery, DeliveryState
-from godoty_service.webhooks.event import WebhookEvent
 from godoty_service.webhooks.dispatch.retries import RetrySchedule
+from godoty_service.webhooks.event import WebhookEvent
 from godoty_service.webhooks.webhook import Webhook
 
 _PENDING: Document = {"state": DeliveryState.PENDING.value}
@@ -35,9 +35,7 @@ class Deliveries:
         Index(keys=[("expire_time", 1)], expire_after=0),
     )
 
-    def __init__(
-        self, collection: Collection, *, schedule: RetrySchedule, retention: timedelta, clock: Clock
-    ) -> None:
+    def __init__(self, collection: Collection, *, schedule: RetrySchedule, retention: timedelta, clock: Clock) -> None:
         """Create the store.
 
         Args:
@@ -51,9 +49,7 @@ class Deliveries:
         self._retention = retention
         self._clock = clock
 
-    def new(
-        self, webhook: Webhook, event: WebhookEvent, *, state: DeliveryState = DeliveryState.PENDING
-    ) -> Delivery:
+    def new(self, webhook: Webhook, event: WebhookEvent, *, state: DeliveryState = DeliveryState.PENDING) -> Delivery:
         """Return a delivery of an event, which is not inserted yet."""
         now = self._clock()
         return Delivery(
@@ -82,7 +78,9 @@ class Deliveries:
         """
         if not deliveries:
             return
-        faults = await self._deliveries.insert_each([delivery_to_document(each, expire_time=self._expiry(each.create_time)) for each in deliveries])
+        faults = await self._deliveries.insert_each(
+            [delivery_to_document(each, expire_time=self._expiry(each.create_time)) for each in deliveries]
+        )
         for fault in faults:
             if fault is not None and not isinstance(fault, DuplicateKey):
                 raise fault
@@ -128,7 +126,9 @@ class Deliveries:
             last_status=attempt.status,
             last_error=attempt.error,
         )
-        changes = {name: value for name, value in delivery_to_document(after, expire_time=now).items() if name in _OF_ATTEMPTS}
+        changes = {
+            name: value for name, value in delivery_to_document(after, expire_time=now).items() if name in _OF_ATTEMPTS
+        }
         await self._deliveries.update_one({**_PENDING, "_id": delivery.delivery_id}, {"$set": changes})
         return after
 
@@ -186,6 +186,7 @@ class Deliveries:
 
     def _expiry(self, now: datetime) -> datetime:
         return now + max(self._retention, 2 * self.schedule.window)
+
 
 _OF_ATTEMPTS = frozenset({"state", "attempts", "next_time", "last_time", "last_status", "last_error"})
 

@@ -8,6 +8,7 @@ wake          How often deliveries were added: who has the lease sees those that
 lease_owner   The server that delivers to it.
 lease_until   When another one may, by the database's clock.
 failures      How many attempts have failed since the last one with success.
+pause_until   Until when nothing is sent, after attempts that failed; absent: the last one had success.
 last_success_time  When an attempt had success last.
 outbox        When and why the server switched it off, while that is not reported.
 """
@@ -106,9 +107,7 @@ class Webhooks:
     async def switched_off(self, *, limit: int) -> list[Webhook]:
         """Return some webhooks as they were switched off by the server, which is not reported yet."""
         return [
-            replace(
-                from_document(each), disable_time=each["outbox"]["time"], disabled_reason=each["outbox"]["reason"]
-            )
+            replace(from_document(each), disable_time=each["outbox"]["time"], disabled_reason=each["outbox"]["reason"])
             for each in await self._webhooks.find(_UNREPORTED, limit=limit)
         ]
 
@@ -146,9 +145,8 @@ class Webhooks:
             if all(map(self._secret_box.is_current, sealed)):
                 continue
             new = [self.seal(webhook.uid, unseal(self._secret_box, webhook.uid, each)) for each in sealed]
-            fields = {f"secrets.{place}.sealed": each for place, each in enumerate(new)}
-            query = {**_query(webhook), "secrets.sealed": sealed}
-            changed += await self._webhooks.update_one(query, {"$set": fields})
+            known, changes = _sealed(sealed), _sealed(new)
+            changed += await self._webhooks.update_one({**_query(webhook), **known}, {"$set": changes})
         return changed
 
 
@@ -164,6 +162,11 @@ def _query(webhook: Webhook) -> Document:
         "uid": webhook.uid,
         "revision": webhook.revision,
     }
+
+
+def _sealed(secrets: Sequence[bytes]) -> Document:
+    """Return sealed secrets by their paths in a document."""
+    return {f"secrets.{place}.sealed": each for place, each in enumerate(secrets)}
 
 
 def _to_document(webhook: Webhook) -> Document:
@@ -202,9 +205,7 @@ def from_document(document: Document) -> Webhook:
         disabled_reason=document["disabled_reason"],
         disable_time=document["disable_time"],
         secrets=tuple(
-            WebhookSecret(
-                sealed=each["sealed"], create_time=each["create_time"], expire_time=each.get("expire_time")
-            )
+            WebhookSecret(sealed=each["sealed"], create_time=each["create_time"], expire_time=each.get("expire_time"))
             for each in document["secrets"]
         ),
         last_success_time=document.get("last_success_time"),

@@ -141,7 +141,7 @@ class Receiver:
         assert task is not None
         self._tasks.add(task)
         try:
-            with suppress(OSError, asyncio.IncompleteReadError):
+            with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while True:
                     head = (await reader.readuntil(b"\r\n\r\n")).decode()
                     first, *lines = head.strip().split("\r\n")

@@ -34,7 +34,8 @@ def apply(
     name: Name,
     url: Annotated[str, typer.Option(help="The URL of the endpoint.")],
     events: Annotated[
-        list[str] | None, typer.Option("--event", help="A type of events, such as turn.finished; repeatable. None: all.")
+        list[str] | None,
+        typer.Option("--event", help="A type of events, such as turn.finished; repeatable. None: all."),
     ] = None,
     description: Annotated[str, typer.Option(help="What it is for.")] = "",
     enabled: Annotated[bool, typer.Option(help="Whether it gets events.")] = True,  # noqa: FBT002 - typer's way

@@ -129,9 +129,7 @@ class EventLogFlusher:
             outbox=self._end(tracked.turn, turn_log.last, turn_log.error, turn_log.end_time) if ended else None,
         )
 
-    def _end(
-        self, turn: Turn, last: Event | None, error: GodotyError | None, end_time: int | None
-    ) -> EndedTurn | None:
+    def _end(self, turn: Turn, last: Event | None, error: GodotyError | None, end_time: int | None) -> EndedTurn | None:
         """Return the end of a turn of which webhooks are to be notified; None: none is."""
         if end_time is None or not self._wants(turn.tenant_id):
             return None

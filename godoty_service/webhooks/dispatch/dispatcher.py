@@ -102,9 +102,7 @@ class WebhookDispatcher:
         while len(self._running) < self._limits.endpoints:
             tenants = Counter(tenant_id for tenant_id, _ in self._running.values())
             full = [tenant_id for tenant_id, number in tenants.items() if number >= self._limits.of_tenant]
-            endpoint = await self._endpoints.claim(
-                self._lease, excluding=self._running.keys(), excluding_tenants=full
-            )
+            endpoint = await self._endpoints.claim(self._lease, excluding=self._running.keys(), excluding_tenants=full)
             if endpoint is None:
                 return
             task = asyncio.create_task(self._deliver(endpoint))
@@ -230,6 +228,5 @@ class WebhookDispatcher:
         """Release an endpoint until its next delivery is due; one that fails also has a pause."""
         due_time = await self._deliveries.next_due(endpoint.webhook.uid)
         pause = self._deliveries.schedule.endpoint_pause(endpoint.failures)
-        if due_time is not None and pause:
-            due_time = max(due_time, self._clock() + pause)
-        await self._endpoints.release(endpoint, due_time=due_time)
+        pause_until = self._clock() + pause if pause else None
+        await self._endpoints.release(endpoint, due_time=due_time, pause_until=pause_until)

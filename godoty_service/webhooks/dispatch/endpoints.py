@@ -4,6 +4,7 @@ A lease ends by the database's clock, so that a server that dies leaves none. `W
 """
 
 from collections.abc import Collection as Some
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,6 +19,8 @@ _SWEEP = "sweep"  # the document of the lease of the outbox; others have a slash
 _MILLISECOND = timedelta(milliseconds=1)
 _EXPIRED: Document = {"$expr": {"$lte": [{"$ifNull": ["$lease_until", EPOCH]}, "$$NOW"]}}
 _FREE: Document = {"lease_owner": "", "lease_until": ""}
+_PAUSE = ("lease_owner", "lease_until", "pause_until")
+_STATE = (*_PAUSE, "due_time")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,16 +58,20 @@ class Endpoints:
         self._owner = owner
         self._clock = clock
 
-    async def add_deliveries(self, webhooks: Some[Webhook]) -> None:
-        """Note that deliveries were added to endpoints: they are due now."""
-        ids = [id_of(each.tenant_id, each.name) for each in webhooks]
-        await self._documents.update_many(
-            {"_id": {"$in": ids}}, {"$min": {"due_time": self._clock()}, "$inc": {"wake": 1}}
-        )
+    async def add_deliveries(self, webhooks: Some[Webhook], *, at_once: bool = False) -> None:
+        """Note that deliveries were added to endpoints: they are due now.
 
-    async def claim(
-        self, lease: timedelta, *, excluding: Some[str], excluding_tenants: Some[str]
-    ) -> Endpoint | None:
+        Args:
+            webhooks: Their webhooks.
+            at_once: Also if the last attempts have failed.
+        """
+        ids = [id_of(each.tenant_id, each.name) for each in webhooks]
+        update: Document = {"$min": {"due_time": self._clock()}, "$inc": {"wake": 1}}
+        if at_once:
+            update["$unset"] = {"pause_until": ""}
+        await self._documents.update_many({"_id": {"$in": ids}}, update)
+
+    async def claim(self, lease: timedelta, *, excluding: Some[str], excluding_tenants: Some[str]) -> Endpoint | None:
         """Acquire the lease of the endpoint that is due longest; None: none is due that no server delivers to.
 
         Args:
@@ -72,7 +79,9 @@ class Endpoints:
             excluding: Ids of documents that are not claimed.
             excluding_tenants: Tenants whose endpoints are not claimed.
         """
-        query: Document = {"enabled": True, "due_time": {"$lte": self._clock()}, **_EXPIRED}
+        now = self._clock()
+        paused = {"$not": {"$gt": now}}
+        query: Document = {"enabled": True, "due_time": {"$lte": now}, "pause_until": paused, **_EXPIRED}
         if excluding:
             query["_id"] = {"$nin": list(excluding)}
         if excluding_tenants:
@@ -101,28 +110,28 @@ class Endpoints:
         success = {"last_success_time": success_time} if success_time is not None else {}
         await self._documents.update_one(self._own(endpoint), {"$set": {"failures": failures, **success}})
 
-    async def release(self, endpoint: Endpoint, *, due_time: datetime | None) -> None:
+    async def release(
+        self, endpoint: Endpoint, *, due_time: datetime | None, pause_until: datetime | None = None
+    ) -> None:
         """Release a lease.
 
         Args:
             endpoint: The endpoint, as it was before the pending deliveries were read.
             due_time: When the next of them is due; None: none is pending. If others were added, they are due now.
+            pause_until: Until when nothing is sent; None: its last attempt had success.
         """
-        removed, due = dict(_FREE), {"due_time": due_time}
-        update: Document = {"$unset": removed if due_time is not None else removed | {"due_time": ""}}
-        if due_time is not None:
-            update["$set"] = due
+        pause = {"pause_until": pause_until} if pause_until is not None else {}
+        due = {"due_time": due_time} if due_time is not None else {}
         own = self._own(endpoint)
-        if not await self._documents.update_one({**own, "wake": endpoint.wake}, update):
-            await self._documents.update_one(own, {"$unset": _FREE})
+        if not await self._documents.update_one({**own, "wake": endpoint.wake}, _changes({**pause, **due}, _STATE)):
+            await self._documents.update_one(own, _changes(pause, _PAUSE))
 
     async def lead(self, lease: timedelta) -> bool:
         """Acquire or renew the lease of the outbox; return whether this server has it."""
         free = {"$or": [{"$eq": ["$lease_owner", self._owner]}, _EXPIRED["$expr"]]}
+        taken = {name: {"$cond": [free, value, f"${name}"]} for name, value in self._lease(lease).items()}
         try:
-            found = await self._documents.find_one_and_update(
-                {"_id": _SWEEP}, [{"$set": {name: {"$cond": [free, value, f"${name}"]} for name, value in self._lease(lease).items()}}], upsert=True
-            )
+            found = await self._documents.find_one_and_update({"_id": _SWEEP}, [{"$set": taken}], upsert=True)
         except DuplicateKey:  # another server inserted it
             return False
         return found is not None and found["lease_owner"] == self._owner
@@ -141,7 +150,11 @@ class Endpoints:
         }
 
 
+def _changes(values: Document, names: Sequence[str]) -> Document:
+    """Return the update that sets fields to values, and removes those of the names that have none."""
+    removed = {"$unset": {each: "" for each in names if each not in values}}
+    return {**removed, **({"$set": values} if values else {})}
+
+
 def _endpoint(document: Document) -> Endpoint:
-    return Endpoint(
-        webhook=from_document(document), wake=document.get("wake", 0), failures=document.get("failures", 0)
-    )
+    return Endpoint(webhook=from_document(document), wake=document.get("wake", 0), failures=document.get("failures", 0))

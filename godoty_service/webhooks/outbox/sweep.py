@@ -20,10 +20,10 @@ from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.totals import Totals, totals_of_entries
 from godoty_service.ledger.unresolved_outbox import UnresolvedOutbox
 from godoty_service.turns.event_log.outbox import EndedTurn, TurnOutbox
-from godoty_service.webhooks.outbox.budget_marks import BudgetMarks
-from godoty_service.webhooks.outbox.dead_turns import DeadTurns
 from godoty_service.webhooks.dispatch.endpoints import Endpoints
 from godoty_service.webhooks.event import EventType
+from godoty_service.webhooks.outbox.budget_marks import BudgetMarks
+from godoty_service.webhooks.outbox.dead_turns import DeadTurns
 from godoty_service.webhooks.outbox.publisher import Publisher
 from godoty_service.webhooks.outbox.reports import threshold_event, turn_events, unresolved_event
 from godoty_service.webhooks.store import Webhooks
@@ -116,7 +116,9 @@ class Outbox:
         ended = await self._turns.pending(limit=_BATCH)
         if ended:
             totals = await self._totals(ended)
-            await self._publisher.publish([event for each in ended for event in turn_events(each, totals[each.turn_id])])
+            await self._publisher.publish(
+                [event for each in ended for event in turn_events(each, totals[each.turn_id])]
+            )
             await self._dead_turns.forget(ended)
             await self._turns.remove(ended)
         return len(ended) == _BATCH

@@ -219,7 +219,9 @@ class Party:
                 deadline=now,
                 create_time=now,
             )
-            database["webhook_deliveries"].insert_one(delivery_to_document(delivery, expire_time=now + timedelta(days=7)))
+            database["webhook_deliveries"].insert_one(
+                delivery_to_document(delivery, expire_time=now + timedelta(days=7))
+            )
 
     def request(self, method: MethodDescriptor, *, without: str = "", **fields: Any) -> Any:
         """Return a request with the fields that the RPC needs.

@@ -9,8 +9,7 @@ import grpc
 import pytest
 from godoty.v1 import agent_definition_service_pb2_grpc as stubs
 from godoty.v1 import agent_service_pb2 as pb
-from godoty.v1 import agent_service_pb2_grpc
-from godoty.v1 import webhook_pb2
+from godoty.v1 import agent_service_pb2_grpc, webhook_pb2
 
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.mongodb.mongod import Mongod

@@ -106,9 +106,7 @@ async def test_rotation_signs_with_both_secrets_until_the_overlap_ends(tenant: T
     assert new not in ("", old)
     assert [received.is_signed_by(each) for each in (old, new)] == [True, True]
     assert (await tenant.webhook()).HasField("rotation_end_time")
-    newest = await tenant.apply(
-        receiver.url(), rotation={"rotate_secret": True, "rotation_overlap": {"seconds": 0}}
-    )
+    newest = await tenant.apply(receiver.url(), rotation={"rotate_secret": True, "rotation_overlap": {"seconds": 0}})
     await tenant.caller.converse("hello")
     later = (await soon(lambda: receiver.received[1:]))[0]
     assert [later.is_signed_by(each) for each in (old, new, newest)] == [False, False, True]

@@ -140,7 +140,9 @@ async def test_webhook_that_is_enabled_before_its_end_is_reported_is_reported_on
     for _ in range(2):
         await server.loops.outbox.sweep()
 
-    found = await server.components.webhooks.deliveries.page(webhook, state=DeliveryState.NOT_SENT, before=None, limit=9)
+    found = await server.components.webhooks.deliveries.page(
+        webhook, state=DeliveryState.NOT_SENT, before=None, limit=9
+    )
     assert [each.event_type for each in found] == ["webhook.disabled"]
     assert "410" in found[0].body
 

@@ -76,6 +76,7 @@ async def test_server_killed_at_each_operation_loses_nothing(
         ended, dead = await survivor.end_turn(tenant), await survivor.begin_turn(tenant, session_id="dead")
         call = await survivor.unresolve(tenant, ended)
         receiver.received.clear()
+        await end_leases(survivor)  # so that the victim publishes
         try:
             with killed_at(number, after=after, monkeypatch=monkeypatch):
                 await run(victim)

@@ -1,6 +1,7 @@
 """Failed deliveries are attempted again with growing pauses, and for the last time at the end of the window."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from godoty_service.webhooks.dispatch.retries import RetrySchedule
 
@@ -15,7 +16,7 @@ def test_attempts_of_a_day_spread_over_it() -> None:
         times.append(due)
         now, attempts = due, attempts + 1
 
-    pauses = [(after - before).total_seconds() for before, after in zip(times, times[1:], strict=False)]
+    pauses = [(after - before).total_seconds() for before, after in pairwise(times)]
     assert 10 <= len(times) <= 16
     assert 4 <= pauses[0] <= 6
     assert 16 <= pauses[1] <= 24
