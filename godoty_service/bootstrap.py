@@ -228,7 +228,7 @@ def _components(
     tenancy = _tenancy(settings, database, clock, replicas, secret_box)
     users = build_users(database, schema, clock, replicas)
     subscribers = build_subscribers(database, clock, secret_box=secret_box)
-    conversations = _conversations(settings, database, clock, replicas, users.stored_names, subscribers.wants)
+    conversations = _conversations(settings, database, clock, replicas, users.stored_names, wants=subscribers.wants)
     usage = _usage(settings, database, entries, users.references, owner=replicas.replica_id)
     ledger = Ledger(entries)
     budgets = build_budgets(
@@ -244,7 +244,9 @@ def _components(
         on_alert=on_alert,
     )
     administration = _administration(database, tenancy, budgets.service, clock)
-    webhooks = build_webhooks(settings, database, clock, subscribers, secret_box, tenancy.policies, replicas)
+    webhooks = build_webhooks(
+        settings, database, clock, subscribers, secret_box=secret_box, policies=tenancy.policies, replicas=replicas
+    )
     return Components(
         database=database,
         schema=schema,
@@ -289,6 +291,7 @@ def _conversations(
     clock: Clock,
     replicas: ReplicaHeartbeats,
     stored_names: StoredNames,
+    *,
     wants: Wants,
 ) -> ConversationComponents:
     sessions = SessionStore(

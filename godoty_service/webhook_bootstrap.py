@@ -61,6 +61,7 @@ def build_webhooks(
     database: Database,
     clock: Clock,
     subscribers: Subscribers,
+    *,
     secret_box: Encryption,
     policies: Policies,
     replicas: ReplicaHeartbeats,

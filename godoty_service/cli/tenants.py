@@ -281,8 +281,8 @@ def set_provider_key(
 def reseal() -> None:
     """Re-encrypt what tenants store sealed with the first of GODOTY_ENCRYPTION_KEYS.
 
-    That is their own OpenRouter keys, and the secrets of MCP servers and webhooks. Then the other encryption keys can be
-    removed.
+    That is their own OpenRouter keys, and the secrets of MCP servers and webhooks. Then the other encryption keys can
+    be removed.
     """
 
     async def work(components: "Components") -> None:

@@ -250,7 +250,7 @@ class WebhookComponents:
 
 
 def _ending(secrets: Sequence[WebhookSecret], time: datetime, now: datetime) -> tuple[WebhookSecret, ...]:
-    """Return the earlier secrets that still sign, with their ends: at most so many that one more may be added."""
+    """Return the earlier secrets that still sign, with their ends; the oldest are dropped if there are too many."""
     ended = (
         replace(each, expire_time=time if each.expire_time is None else min(each.expire_time, time)) for each in secrets
     )

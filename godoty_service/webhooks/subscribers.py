@@ -1,7 +1,7 @@
 """The tenants that are notified of events, in memory, so that turns of all others cost nothing more.
 
-Each server reads the changed webhooks every second. A tenant that is not known, while they were not read for a while, is
-taken for one that is notified: an event too many in an outbox is removed from it, one that is missing would be lost.
+Each server reads the changed webhooks every second. While it cannot, all tenants are taken for notified ones: a mark
+too many in an outbox is removed, one that is missing would be an event that is lost.
 """
 
 import time

@@ -30,7 +30,7 @@ _STATES = {
 
 
 @webhook_app.command("apply")
-def apply(
+def apply(  # noqa: PLR0917 - typer passes them by name
     name: Name,
     url: Annotated[str, typer.Option(help="The URL of the endpoint.")],
     events: Annotated[

@@ -11,7 +11,7 @@ from godoty_service.webhooks.signatures import SignatureRefused, verify
 _MAX_HEAD: Final = 16 * 1024  # bytes of a request's line and headers
 _MAX_BODY: Final = 1024 * 1024  # bytes
 _SECONDS: Final = 10.0  # in which a request must arrive
-_TAKEN, _INVALID, _UNSIGNED = "204 No Content", "400 Bad Request", "401 Unauthorized"
+_ACCEPTED, _INVALID, _UNSIGNED = "204 No Content", "400 Bad Request", "401 Unauthorized"
 
 
 class Receiver:
@@ -74,4 +74,4 @@ class Receiver:
             self._on_refused(str(refused))
             return _UNSIGNED
         self._on_event(body.decode("utf-8", "replace"))
-        return _TAKEN
+        return _ACCEPTED

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Final
 
 import structlog
@@ -107,9 +108,9 @@ class WebhookDispatcher:
                 return
             task = asyncio.create_task(self._deliver(endpoint))
             self._running[endpoint.document_id] = endpoint.webhook.tenant_id, task
-            task.add_done_callback(lambda _, key=endpoint.document_id: self._end(key))
+            task.add_done_callback(partial(self._end, endpoint.document_id))
 
-    def _end(self, key: str) -> None:
+    def _end(self, key: str, _: "asyncio.Task[None]") -> None:
         """Forget a task that has ended, and look at once for another endpoint."""
         self._running.pop(key, None)
         self._freed.set()

@@ -39,9 +39,11 @@ class RetrySchedule:
 
     def pause(self, attempts: int) -> timedelta:
         """Return the pause after a number of failed attempts."""
-        pause = min(self.first * _FACTOR ** min(attempts - 1, _MANY), _LONGEST)
+        factor: int = _FACTOR ** min(attempts - 1, _MANY)
+        pause = min(self.first * factor, _LONGEST)
         return pause * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - it spreads load and protects no secret
 
     def endpoint_pause(self, failures: int) -> timedelta:
         """Return how long nothing is sent to an endpoint after a number of attempts that failed in a row."""
-        return min(self.first * 2 ** min(failures - 1, _MANY), _LONGEST_PAUSE) if failures else timedelta()
+        factor: int = 2 ** min(failures - 1, _MANY) if failures else 0
+        return min(self.first * factor, _LONGEST_PAUSE)

@@ -1,6 +1,7 @@
 """Sends events to endpoints by HTTP: only to permitted addresses, signed, and without following redirects."""
 
 import asyncio
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 
@@ -60,23 +61,15 @@ class WebhookSender:
             async with asyncio.timeout(self.timeout.total_seconds()):
                 response = await self._post(pool, webhook, delivery)
                 status = response.status
-                if status in _SUCCESS:
-                    await self._read(response)
-                else:
-                    await response.aclose()
+                await self._end(response)
         except (TimeoutError, RequestTimedOut):
-            if status in _SUCCESS:
-                return Attempt(status=status)
-            return Attempt(error=f"The endpoint did not answer within {self.timeout.total_seconds():g} s.")
+            late = f"The endpoint did not answer within {self.timeout.total_seconds():g} s."
+            return Attempt(error=late) if status is None else _attempt(status)
         except RequestFailed as failure:
             return Attempt(error=str(failure))
         except GodotyError as error:  # a secret cannot be decrypted
             return Attempt(error=error.text)
-        if status in _SUCCESS:
-            return Attempt(status=status)
-        if status in REDIRECTS:
-            return Attempt(status=status, error="The endpoint redirects, which is not followed.")
-        return Attempt(status=status, error=f"The endpoint answered HTTP {status}.")
+        return _attempt(status)
 
     async def _post(self, pool: HttpPool, webhook: Webhook, delivery: Delivery) -> httpcore2.Response:
         """Send the request, for the URL as it is composed of the parts that were checked.
@@ -101,9 +94,16 @@ class WebhookSender:
             "POST", target, headers=[(b"Host", host_header(target)), *headers], content=body, read_timeout=seconds
         )
 
-    async def _read(self, response: httpcore2.Response) -> None:
-        """Read the body of an answer and close it; the status has said that the event was taken."""
-        try:
+    async def _end(self, response: httpcore2.Response) -> None:
+        """Read the body of an answer up to a bound, and close it; its status has said all there is to know."""
+        with suppress(RequestFailed):
             await read_bounded(response, max_bytes=_MAX_ANSWER)
-        except RequestFailed:
-            pass
+
+
+def _attempt(status: int) -> Attempt:
+    """Return the outcome of an attempt that was answered."""
+    if status in _SUCCESS:
+        return Attempt(status=status)
+    if status in REDIRECTS:
+        return Attempt(status=status, error="The endpoint redirects, which is not followed.")
+    return Attempt(status=status, error=f"The endpoint answered HTTP {status}.")

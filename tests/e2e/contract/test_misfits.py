@@ -63,6 +63,7 @@ def otherwise(party: Party, stranger: Party) -> dict[str, Any]:
         "turn_id": UNKNOWN["turn_id"],
         "user": "someone else",
         "user_reference": f"user_{'0' * 28}",
+        "webhook_name": "other-webhook",
     }
 
 

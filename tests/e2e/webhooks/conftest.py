@@ -71,7 +71,7 @@ class Tenant:
         return list((await self.call("ListDeliveries", webhook_name=name, **fields)).deliveries)
 
     async def delivered(self, number: int, *, name: str = HOOK) -> list[pb.WebhookDelivery]:
-        """Wait until a webhook has so many deliveries with success and no other; return them."""
+        """Wait until a webhook has this number of deliveries, all with success; return them."""
 
         async def found() -> list[pb.WebhookDelivery]:
             all_of_it = await self.deliveries(name)

@@ -144,9 +144,9 @@ async def start(backends: Backends, new_database: str) -> AsyncIterator[StartSer
     """Starts servers on one database."""
     async with AsyncExitStack() as stack:
 
-        async def start_server(**settings: Any) -> Server:
+        async def start_server(*, indexes: bool = True, **settings: Any) -> Server:
             chosen = backends.settings(new_database, **SETTINGS | settings)
-            components = await stack.enter_async_context(open_components(chosen, migrate=True))
+            components = await stack.enter_async_context(open_components(chosen, migrate=True, indexes=indexes))
             await components.replicas.heartbeat()
             await components.webhooks.subscribers.refresh()
             events: list[WebhookEvent] = []

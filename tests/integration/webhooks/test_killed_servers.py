@@ -69,7 +69,7 @@ async def test_server_killed_at_each_operation_loses_nothing(
     number = kills = 0
     while kills == number:
         number += 1
-        victim = await start()
+        victim = await start(indexes=False)
         tenant = (await survivor.components.tenancy.tenants.create("acme")).tenant_id
         for each in (survivor, victim):
             await each.apply(tenant, receiver.url())
