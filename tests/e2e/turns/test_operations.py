@@ -35,6 +35,7 @@ _SLOWLY = 0.05  # seconds added to each write: operations that do not wait for i
 # Background tasks do not interfere.
 QUIET: dict[str, Any] = {"heartbeat": 600.0, "lease": 6000.0, "reconcile_interval": 600.0, "turn_watch_interval": 600.0}
 QUIET |= {"rollup_interval": 600.0, "key_use_interval": 600.0, "turn_log_interval": 1.0}
+QUIET |= {"webhook_interval": 60.0}
 
 
 @dataclass
@@ -54,11 +55,12 @@ class Operations:
     def own(self) -> Counter[str]:
         """The turn's own operations: keys, policies, agents and time zones are cached, logs are written for all turns.
 
-        Each second the server reads which users were erased (`users.find`).
+        Each second the server reads which users were erased (`users.find`), and which webhooks were changed
+        (`webhooks.find`).
         """
         shared = ("api_keys.", "provider_keys.", "policies.", "agents.", "tenants.", "turn_logs.")
         others = {name: count for name, count in self.counted.items() if not name.startswith(shared)}
-        return Counter({name: count for name, count in others.items() if name != "users.find"})
+        return Counter({name: count for name, count in others.items() if name not in ("users.find", "webhooks.find")})
 
     @property
     def write_round_trips_before_the_request(self) -> int:

@@ -16,7 +16,7 @@ Receive = Callable[[], Awaitable[Receiver]]
 
 
 async def test_events_of_a_receiver_that_was_down_arrive_when_it_is_back(tenant: Tenant, receiver: Receiver) -> None:
-    """Each under the id that it had in the attempts before, and in the order of the turns."""
+    """Each under the id that it had in the attempts before."""
     await tenant.apply(receiver.url())
     await receiver.stop()
     for _ in range(5):
@@ -32,10 +32,7 @@ async def test_events_of_a_receiver_that_was_down_arrive_when_it_is_back(tenant:
     await receiver.start()
     await tenant.delivered(5)
 
-    order = [each.event_id for each in reversed(waiting)]
-    arrived = [each.event_id for each in receiver.received]
-    assert sorted(arrived, key=order.index) == arrived
-    assert set(arrived) == set(order)
+    assert {each.event_id for each in receiver.received} == {each.event_id for each in waiting}
 
 
 async def test_event_is_attempted_again_under_its_id_with_a_new_signature(tenant: Tenant, receiver: Receiver) -> None:
