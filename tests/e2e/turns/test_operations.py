@@ -55,12 +55,11 @@ class Operations:
     def own(self) -> Counter[str]:
         """The turn's own operations: keys, policies, agents and time zones are cached, logs are written for all turns.
 
-        Each second the server reads which users were erased (`users.find`), and which webhooks were changed
-        (`webhooks.find`).
+        Each second the server reads which users were erased (`users.find`).
         """
         shared = ("api_keys.", "provider_keys.", "policies.", "agents.", "tenants.", "turn_logs.")
         others = {name: count for name, count in self.counted.items() if not name.startswith(shared)}
-        return Counter({name: count for name, count in others.items() if name not in ("users.find", "webhooks.find")})
+        return Counter({name: count for name, count in others.items() if name != "users.find"})
 
     @property
     def write_round_trips_before_the_request(self) -> int:
