@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 
+import structlog
+
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
-from godoty_service.errors import TurnNotFound
+from godoty_service.errors import StorageUnavailable, TurnNotFound
 from godoty_service.turns.event_log.outbox import EndedTurn
 from godoty_service.turns.recovery import Recovery
-from godoty_service.turns.turn_store import TurnStore
+from godoty_service.turns.turn_store import TurnRecord, TurnStore
+
+log = structlog.get_logger(__name__)
 
 
 class DeadTurns:
@@ -29,16 +33,27 @@ class DeadTurns:
         owners = await self._turn_store.replicas_to_notify() - {self._replicas.replica_id}
         dead = owners - await self._replicas.alive(owners)
         records = await self._turn_store.to_notify(dead) if dead else []
-        ended: list[str] = []
-        for each in records:
-            try:
-                await self._recovery.end(each)
-            except TurnNotFound:  # it never began
-                continue
-            ended.append(each.turn_id)
+        ended = [each.turn_id for each in records if await self._end(each)]
         if ended:
             await self._turn_store.set_notified(ended)
-        return bool(records)
+        return bool(ended)
+
+    async def _end(self, record: TurnRecord) -> bool:
+        """End a turn; return whether it has an end now.
+
+        Raises:
+            StorageUnavailable: The database cannot be reached.
+        """
+        try:
+            await self._recovery.end(record)
+        except TurnNotFound:  # it never began
+            return False
+        except StorageUnavailable:
+            raise
+        except Exception:
+            log.exception("turn_not_ended", turn_id=record.turn_id)  # it must not hold up the others
+            return False
+        return True
 
     async def forget(self, ended: Sequence[EndedTurn]) -> None:
         """Remove the marks of turns whose ends are known."""
