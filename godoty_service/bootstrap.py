@@ -48,6 +48,7 @@ from godoty_service.tenancy.policies import Policies
 from godoty_service.tenancy.provider_keys import ProviderKeys
 from godoty_service.tenancy.tenants import Tenants
 from godoty_service.tenancy.turn_limits import DefaultLimits, TurnLimiter
+from godoty_service.turns.event_log.outbox import Wants
 from godoty_service.turns.event_log.store import EventLogStore
 from godoty_service.turns.session_deletion import SessionDeletions
 from godoty_service.turns.turn_store import TurnStore
@@ -61,6 +62,8 @@ from godoty_service.user_bootstrap import UserComponents, build_user_erasure, bu
 from godoty_service.user_erasure import UserErasure
 from godoty_service.users.references import UserReferences
 from godoty_service.users.stored_names import StoredNames
+from godoty_service.webhook_bootstrap import WEBHOOK_STORES, build_subscribers, build_webhooks
+from godoty_service.webhooks.changes import WebhookComponents
 
 _INDEXED_STORES = (
     AttachmentStore,
@@ -68,6 +71,7 @@ _INDEXED_STORES = (
     Agents,
     AgentVersions,
     McpServers,
+    *WEBHOOK_STORES,
     SessionStore,
     MessageStore,
     ReplicaHeartbeats,
@@ -150,6 +154,7 @@ class Components:
     administration: Administration
     user_erasure: UserErasure
     mcp: McpComponents
+    webhooks: WebhookComponents
 
 
 @asynccontextmanager
@@ -222,7 +227,8 @@ def _components(
     secret_box = _secret_box(settings)
     tenancy = _tenancy(settings, database, clock, replicas, secret_box)
     users = build_users(database, schema, clock, replicas)
-    conversations = _conversations(settings, database, clock, replicas, users.stored_names)
+    subscribers = build_subscribers(database, clock, secret_box=secret_box)
+    conversations = _conversations(settings, database, clock, replicas, users.stored_names, wants=subscribers.wants)
     usage = _usage(settings, database, entries, users.references, owner=replicas.replica_id)
     ledger = Ledger(entries)
     budgets = build_budgets(
@@ -238,6 +244,9 @@ def _components(
         on_alert=on_alert,
     )
     administration = _administration(database, tenancy, budgets.service, clock)
+    webhooks = build_webhooks(
+        settings, database, clock, subscribers, secret_box=secret_box, policies=tenancy.policies, replicas=replicas
+    )
     return Components(
         database=database,
         schema=schema,
@@ -250,8 +259,9 @@ def _components(
         budgets=budgets,
         accounting=_accounting(ledger, budgets.service, usage=usage, sessions=conversations.sessions, clock=clock),
         administration=administration,
-        user_erasure=build_user_erasure(users, conversations, replicas, administration),
+        user_erasure=build_user_erasure(users, conversations, replicas, administration, webhooks.erasure),
         mcp=build_mcp(settings, database, clock, secret_box=secret_box),
+        webhooks=webhooks,
     )
 
 
@@ -276,7 +286,13 @@ def _tenancy(
 
 
 def _conversations(
-    settings: Settings, database: Database, clock: Clock, replicas: ReplicaHeartbeats, stored_names: StoredNames
+    settings: Settings,
+    database: Database,
+    clock: Clock,
+    replicas: ReplicaHeartbeats,
+    stored_names: StoredNames,
+    *,
+    wants: Wants,
 ) -> ConversationComponents:
     sessions = SessionStore(
         database.collection(SessionStore.COLLECTION),
@@ -291,6 +307,7 @@ def _conversations(
         retention=timedelta(seconds=settings.turn_log_retention),
         max_duration=timedelta(seconds=settings.longest_turn),
         clock=clock,
+        wants=wants,
     )
     event_logs = EventLogStore(database.collection(EventLogStore.COLLECTION))
     versions = AgentVersions(database.collection(AgentVersions.COLLECTION))
@@ -310,6 +327,8 @@ def _conversations(
             turn_store=turn_store,
             event_logs=event_logs,
             attachments=attachments.store,
+            wants=wants,
+            clock=clock,
         ),
     )
 

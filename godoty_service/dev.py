@@ -18,6 +18,7 @@ from godoty_service.rpc.listener import ListenError
 from godoty_service.server import Running, running
 from godoty_service.settings import Settings
 from godoty_service.tenancy.auth import Scope
+from godoty_service.webhooks.event import WebhookEvent
 from openrouter_sandbox.mongodb.mongod import MongodError, PortInUseError
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from openrouter_sandbox.server import Sandbox
@@ -104,6 +105,7 @@ async def run(settings: Settings) -> None:
     ports = LocalPorts(directory / "ports")
     async with AsyncExitStack() as stack:
         settings.mcp_networks = settings.mcp_networks or _LOOPBACK_NETWORKS
+        settings.webhook_networks = settings.webhook_networks or _LOOPBACK_NETWORKS
         settings.encryption_keys = settings.encryption_keys or _encryption_key(directory / "encryption.key")
         if not settings.mongodb_uri:
             settings.mongodb_uri = await stack.enter_async_context(_mongod(directory / "mongodb", ports))
@@ -161,7 +163,7 @@ async def _server(settings: Settings, ports: LocalPorts) -> AsyncIterator[Runnin
         ValueError: A setting is missing or wrong, or no port is free.
     """
     if "listen" in settings.model_fields_set:
-        async with running(settings) as server:
+        async with running(settings, on_event=_print_event) as server:
             yield server
         return
     async with AsyncExitStack() as stack:
@@ -172,12 +174,17 @@ async def _started_server(stack: AsyncExitStack, settings: Settings, ports: Loca
     for port in filter(is_free, ports.candidates("listen", preferred=_LISTEN_PORT)):
         settings.listen = f"127.0.0.1:{port}"
         try:
-            server = await stack.enter_async_context(running(settings))
+            server = await stack.enter_async_context(running(settings, on_event=_print_event))
         except ListenError:  # in use by now
             continue
         ports.store("listen", port)
         return server
     raise ValueError("There is no free port to listen on: set GODOTY_LISTEN.")
+
+
+def _print_event(event: WebhookEvent) -> None:
+    """Print an event that webhooks are notified of, whether or not there is one."""
+    out.print(f"webhook event: {event.body}", markup=False)
 
 
 def _encryption_key(path: Path) -> SecretStr:

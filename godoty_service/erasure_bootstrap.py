@@ -42,6 +42,7 @@ def _steps(components: Components, patience: timedelta) -> tuple[ErasureStep, ..
         ErasureStep(name="messages", erase=eraser.messages),
         ErasureStep(name="attachments", erase=eraser.attachments),
         ErasureStep(name="turns", erase=eraser.turns),
+        ErasureStep(name="webhooks", erase=eraser.webhooks),
         ErasureStep(name="users", erase=eraser.users),
         ErasureStep(name="api_keys", erase=eraser.api_keys),
         ErasureStep(name="policy", erase=eraser.policy),
@@ -62,6 +63,7 @@ class _Eraser:
         self._now = components.database.now
         self._patience = patience
         self._mcp = components.mcp
+        self._webhooks = components.webhooks.erasure
 
     async def key_revocation(self, tenant_id: str) -> bool:
         """Revoke the API keys that the deletion did not; servers of earlier builds have them in their caches."""
@@ -111,6 +113,10 @@ class _Eraser:
             await event_logs.erase(tenant_id, turn_ids)
             complete = False
         return complete
+
+    async def webhooks(self, tenant_id: str) -> bool:
+        """Delete the webhooks, with their secrets and deliveries; complete once it finds none."""
+        return await self._webhooks.tenant(tenant_id)
 
     async def users(self, tenant_id: str) -> bool:
         """Delete the names of the end users, once no entry has one; entries keep their references."""

@@ -160,6 +160,7 @@ def _agent_definition_service(
     return AgentDefinitionService(
         mcp=components.mcp,
         toolbox=mcp,
+        webhooks=components.webhooks,
         agents=components.conversations.agents,
         schemas=schemas,
         tools=tools,

@@ -39,9 +39,11 @@ from godoty_service.start_checks import check_default_model
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.strands_tracing import install_tracer
 from godoty_service.telemetry.traces import Tracing, open_tracing
-from godoty_service.turn_bootstrap import start_turns
+from godoty_service.turn_bootstrap import build_recovery, start_turns
 from godoty_service.turns.service import TurnService
 from godoty_service.turns.session_deletion import SessionDeletions
+from godoty_service.webhook_bootstrap import build_loops
+from godoty_service.webhooks.outbox.publisher import Observe
 
 log = structlog.get_logger(__name__)
 
@@ -76,6 +78,7 @@ async def running(
     span_exporter: SpanExporter | None = None,
     worker: Worker | None = None,
     counts: Path | None = None,
+    on_event: Observe | None = None,
 ) -> AsyncIterator[Running]:
     """Run a server while the block runs; at its end, drain the turns and close everything.
 
@@ -84,13 +87,16 @@ async def running(
         span_exporter: Replaces the exporter that the standard OTLP variables configure.
         worker: This process as a worker, which shares its ports with others; None: it has no supervisor.
         counts: The directory in which workers share their counts for one metrics page; None: they are not shared.
+        on_event: Called with each event that webhooks may be notified of, of all tenants; None: they are not shown.
 
     Raises:
         StorageUnavailable: The database cannot be reached.
         ValueError: A setting is missing or wrong.
     """
     async with AsyncExitStack() as stack:
-        yield await _start(stack, settings, span_exporter=span_exporter, worker=worker, counts=counts)
+        yield await _start(
+            stack, settings, span_exporter=span_exporter, worker=worker, counts=counts, on_event=on_event
+        )
 
 
 async def _start(
@@ -100,6 +106,7 @@ async def _start(
     span_exporter: SpanExporter | None,
     worker: Worker | None,
     counts: Path | None,
+    on_event: Observe | None,
 ) -> Running:
     tracing = _start_tracing(stack, settings, exporter=span_exporter)
     metrics = Metrics(methods=SCOPES, shared=counts)
@@ -126,6 +133,7 @@ async def _start(
     turns = start_turns(
         stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp, schemas=schemas, fetch_file=files
     )
+    await _start_webhooks(stack, settings, components, on_event)
     interceptor = build_interceptor(settings, components, storage=storage, metrics=metrics, tracing=tracing)
     server = build_server(
         settings,
@@ -200,6 +208,28 @@ async def _start_loops(
     stack.push_async_callback(components.user_erasure.stop)
     background(stack, components.user_erasure.run(settings.heartbeat))
     background(stack, count_entries(components.accounting.ledger, call_metrics))
+
+
+async def _start_webhooks(
+    stack: AsyncExitStack, settings: Settings, components: Components, on_event: Observe | None
+) -> None:
+    """Start to publish and deliver events, once it is known which tenants are notified."""
+    subscribers = components.webhooks.subscribers
+    subscribers.everyone = on_event is not None
+    await subscribers.refresh()
+    loops = build_loops(
+        settings,
+        components.webhooks,
+        ledger=components.accounting.ledger,
+        turn_store=components.conversations.turn_store,
+        recovery=build_recovery(components),
+        replicas=components.replicas,
+        clock=components.clock,
+        observe=on_event or (lambda _: None),
+    )
+    background(stack, subscribers.run())
+    background(stack, loops.outbox.run(settings.webhook_interval))
+    background(stack, loops.dispatcher.run(settings.webhook_interval))
 
 
 async def _load_prices(oracle: PricingOracle) -> bool:

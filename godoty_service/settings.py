@@ -6,7 +6,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, BeforeValidator, Field, field_validator, model_validator
 
-from godoty_service.attachment_settings import AttachmentSettings
 from godoty_service.ids import key_id_of
 from godoty_service.setting_types import (
     BaseUrl,
@@ -21,6 +20,7 @@ from godoty_service.setting_types import (
 )
 from godoty_service.telemetry.traces import otlp_configured
 from godoty_service.tenancy.encryption import SecretBox
+from godoty_service.webhook_settings import WebhookSettings
 
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],
@@ -35,7 +35,7 @@ _LONGEST_KEY_WATCH = 1.5
 _SHORTEST_ERASURE_DELAY = 30  # seconds: by then all servers know of a deletion, and what they had begun has ended
 
 
-class Settings(AttachmentSettings):
+class Settings(WebhookSettings):
     """All settings, read from variables with the prefix `GODOTY_` unless a setting names another.
 
     Each number has a range; `environment.py` describes the values that a setting takes.

@@ -56,10 +56,13 @@ def start_turns(
     """
     conversations, replicas = components.conversations, components.replicas
     log_flusher = EventLogFlusher(
-        conversations.event_logs, writer=replicas.replica_id, expiry=conversations.turn_store.log_expiry
+        conversations.event_logs,
+        writer=replicas.replica_id,
+        expiry=conversations.turn_store.log_expiry,
+        wants=components.webhooks.subscribers.wants,
     )
     key_monitor = KeyMonitor(components.tenancy.api_keys)
-    recovery = _recovery(components)
+    recovery = build_recovery(components)
     dependencies = _dependencies(
         settings,
         components,
@@ -84,7 +87,8 @@ def start_turns(
     return turns
 
 
-def _recovery(components: Components) -> Recovery:
+def build_recovery(components: Components) -> Recovery:
+    """Build what ends the turns of dead servers."""
     conversations = components.conversations
     return Recovery(
         turn_store=conversations.turn_store,
@@ -94,6 +98,7 @@ def _recovery(components: Components) -> Recovery:
         ledger=components.accounting.ledger,
         writer=components.replicas.replica_id,
         clock=components.clock,
+        wants=components.webhooks.subscribers.wants,
     )
 
 

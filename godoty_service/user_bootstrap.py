@@ -15,6 +15,7 @@ from godoty_service.user_erasure import UserErasure
 from godoty_service.users.erasures import ErasureOrders
 from godoty_service.users.references import UserReferences
 from godoty_service.users.stored_names import StoredNames
+from godoty_service.webhooks.erasure import WebhookErasure
 
 _REFERENCES_SINCE = 2  # the schema whose servers write references of end users in place of names
 
@@ -65,6 +66,7 @@ def build_user_erasure(
     conversations: Conversations,
     replicas: ReplicaHeartbeats,
     administration: Administration,
+    webhooks: WebhookErasure,
 ) -> UserErasure:
     """Build the service that erases end users."""
     return UserErasure(
@@ -76,4 +78,5 @@ def build_user_erasure(
         turn_store=conversations.turn_store,
         replicas=replicas,
         administration=administration,
+        webhooks=webhooks,
     )

@@ -24,6 +24,7 @@ from godoty_service.turns.turn_store import TurnStore
 from godoty_service.users.erasures import ErasedContents, ErasureOrder, ErasureOrders
 from godoty_service.users.references import FRESH, UserReferences
 from godoty_service.users.stored_names import StoredNames
+from godoty_service.webhooks.erasure import WebhookErasure
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +52,7 @@ class UserErasure:
         turn_store: TurnStore,
         replicas: ReplicaHeartbeats,
         administration: Administration,
+        webhooks: WebhookErasure,
     ) -> None:
         """Create the service.
 
@@ -63,6 +65,7 @@ class UserErasure:
             turn_store: Cancels turns, whichever server runs them.
             replicas: This server, and which others are alive.
             administration: Records erasures in the audit log first.
+            webhooks: Deletes what webhooks are to be notified of.
         """
         self._orders = orders
         self._users = users
@@ -72,6 +75,7 @@ class UserErasure:
         self._turn_store = turn_store
         self._replicas = replicas
         self._administration = administration
+        self._webhooks = webhooks
         self._running: dict[str, asyncio.Task[None]] = {}
 
     async def run(self, interval: float) -> None:
@@ -201,6 +205,7 @@ class UserErasure:
                     return
                 found, deleted = await self._erase_some(order, cancelled)
                 if not found and began >= settled_at:
+                    await self._webhooks.user(order.tenant_id, order.reference)
                     await self._orders.finish(order)
                     log.info("user_erased", tenant_id=order.tenant_id, user_reference=order.reference)
                     return

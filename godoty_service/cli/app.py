@@ -19,6 +19,7 @@ from godoty_service.cli.prices import prices
 from godoty_service.cli.serve import serve_by_workers
 from godoty_service.cli.tenants import tenant_app
 from godoty_service.cli.usage import usage
+from godoty_service.cli.webhooks.commands import webhook_app
 from godoty_service.environment import WrongSettings, read_environment
 from godoty_service.errors import GodotyError
 
@@ -27,6 +28,7 @@ app.add_typer(tenant_app, name="tenant")
 app.add_typer(key_app, name="key")
 app.add_typer(agent_app, name="agent")
 app.add_typer(mcp_app, name="mcp")
+app.add_typer(webhook_app, name="webhook")
 app.add_typer(admin_app, name="admin")
 app.add_typer(user_app, name="user")
 app.add_typer(ledger_app, name="ledger")

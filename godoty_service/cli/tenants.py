@@ -279,15 +279,17 @@ def set_provider_key(
 
 @provider_key_app.command("reseal")
 def reseal() -> None:
-    """Re-encrypt tenants' keys and the secrets of their MCP servers with the first of GODOTY_ENCRYPTION_KEYS.
+    """Re-encrypt what tenants store sealed with the first of GODOTY_ENCRYPTION_KEYS.
 
-    Then the other encryption keys can be removed.
+    That is their own OpenRouter keys, and the secrets of MCP servers and webhooks. Then the other encryption keys can
+    be removed.
     """
 
     async def work(components: "Components") -> None:
         keys = await components.administration.reseal_provider_keys(actor())
         servers = await components.mcp.servers.reseal()
-        out.print(f"{keys} keys and the secrets of {servers} MCP servers re-encrypted")
+        webhooks = await components.webhooks.webhooks.reseal()
+        out.print(f"{keys} keys and the secrets of {servers} MCP servers and {webhooks} webhooks re-encrypted")
 
     with_components(work)
 

@@ -21,6 +21,7 @@ from godoty_service.ledger.codec import (
 from godoty_service.ledger.entries import Adjustment, Entry, ModelCall
 from godoty_service.ledger.entry_times import REPAIRED
 from godoty_service.ledger.states import counts
+from godoty_service.ledger.unresolved_outbox import PENDING
 from godoty_service.ledger.unsettled_calls import BY_DUE, BY_UNRESOLVED, OPEN, UNRESOLVED
 from godoty_service.mongo.collection import Collection, Document, Index, Snapshot
 from godoty_service.pricing import money
@@ -81,6 +82,7 @@ class Ledger:
         Index(keys=[("resolves", 1)], where={"resolves": True}),
         Index(keys=[("corrects", 1)], where={"corrects": {"$exists": True}}),
         Index(keys=[("unapplied", 1)], where={"unapplied": True}),
+        Index(keys=[("outbox", 1)], where=PENDING),
         Index(keys=[("provider_key_id", 1), ("start_time", 1)]),
         Index(keys=BY_TIME),
         Index(keys=[("tenant_id", 1), ("session_id", 1), ("start_time", 1), ("number", 1), ("_id", 1)]),
@@ -390,4 +392,6 @@ def _served(call: ModelCall) -> dict[str, Any]:
 def _changes(call: ModelCall) -> dict[str, Any]:
     """Return the fields that a close or a deferral sets: all but the identity of the entry."""
     changes = {name: value for name, value in entry_to_document(call).items() if name not in _IDENTITY}
+    if call.counts.unresolved:
+        changes |= PENDING
     return changes if call.counts.open else changes | {"rollup_state": "ready"}

@@ -72,6 +72,10 @@ _CODES = {
     "ATTACHMENT_REJECTED": grpc.StatusCode.INVALID_ARGUMENT,
     "ATTACHMENT_LIMIT": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "INPUT_NOT_SUPPORTED": grpc.StatusCode.FAILED_PRECONDITION,
+    "WEBHOOK_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "WEBHOOK_LIMIT": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "DELIVERY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "WEBHOOK_OFF": grpc.StatusCode.FAILED_PRECONDITION,
 }
 # Default retry delays in seconds, for errors without one of their own.
 _RETRY_AFTER = {"PROVIDER_THROTTLED": 5.0, "STORAGE_UNAVAILABLE": 1.0, "PROVIDER_UNAVAILABLE": 1.0}

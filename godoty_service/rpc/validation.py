@@ -39,6 +39,7 @@ MAX_FALLBACK_MODELS = 8
 LENGTHS = {
     **dict.fromkeys(("add_usd", "cost_usd", "limit_usd", "max_cost_usd"), 64),
     **dict.fromkeys(("allowed_domains", "excluded_domains"), 253),
+    **dict.fromkeys(("description", "disabled_reason", "why"), 1000),
     "agent": 80,
     "allow": 128,
     "allowed_agents": 64,
@@ -54,9 +55,10 @@ LENGTHS = {
     "default_fallback_models": 128,
     "default_model": 128,
     "deny": 128,
-    "description": 1000,
     "display_name": 200,
     "etag": 64,
+    "event_id": 64,
+    "event_types": 64,
     "fallback_models": 128,
     "key": 64,  # of a map
     "mcp_server": 32,
@@ -83,7 +85,7 @@ LENGTHS = {
     "user": 128,
     "user_reference": 128,
     "value": 1024,  # of a map
-    "why": 1000,
+    "webhook_name": 32,
 }
 # Maximum number of values of a repeated field, by its name.
 COUNTS = {
@@ -92,6 +94,7 @@ COUNTS = {
     **dict.fromkeys(("default_fallback_models", "fallback_models"), 8),
     "attachments": 10,
     "budgets": 16,
+    "event_types": 16,
     "fields": 8,
     "group_by": 16,
     "headers": 8,

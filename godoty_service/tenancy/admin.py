@@ -242,6 +242,18 @@ class Administration:
         await self.tenants.require_changeable(tenant_id)
         await self._record(actor, method, tenant_id, old=old, new=new)
 
+    async def record_webhook_change(
+        self, actor: Actor, method: str, tenant_id: str, *, old: Values | None, new: Values
+    ) -> None:
+        """Record that a tenant's webhook is about to be created, changed or deleted.
+
+        Raises:
+            TenantNotFound: There is no such tenant.
+            TenantDeleted: It is deleted.
+        """
+        await self.tenants.require_changeable(tenant_id)
+        await self._record(actor, method, tenant_id, old=old, new=new)
+
     async def _insert_key(self, key: ApiKey, request: AdminRequest | None) -> str:
         """Insert a key; return its text.
 

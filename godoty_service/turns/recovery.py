@@ -29,6 +29,7 @@ from godoty_service.turns.event_log.events import (
     TurnFinished,
 )
 from godoty_service.turns.event_log.log import RECOVERY_SEQUENCE
+from godoty_service.turns.event_log.outbox import Wants, agent_of, ended_turn
 from godoty_service.turns.event_log.store import Chunk, EventLogStore
 from godoty_service.turns.session_metrics import load_totals
 from godoty_service.turns.turn_store import TurnRecord, TurnStore
@@ -48,6 +49,7 @@ class Recovery:
         ledger: The ledger with the turns' calls.
         writer: The id of this server, as the writer of log chunks.
         clock: The current time.
+        wants: Returns whether a tenant is notified of its turns.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Recovery:
         ledger: Ledger,
         writer: str,
         clock: Clock = utc_now,
+        wants: Wants = lambda _: False,
     ) -> None:
         self._turn_store = turn_store
         self._event_logs = event_logs
@@ -68,6 +71,7 @@ class Recovery:
         self._ledger = ledger
         self._writer = writer
         self._clock = clock
+        self._wants = wants
 
     async def end(self, record: TurnRecord) -> None:
         """End a turn that no server runs, unless another server has ended it.
@@ -112,13 +116,15 @@ class Recovery:
             stored = await self._event_logs.read(record.tenant_id, record.turn_id, after=-1)
             if stored and stored[-1].ended:
                 return stored
-            index = stored[-1].index + 1 if stored else 0
-            if await self._event_logs.close(await self._final_chunk(record, index=index)):
+            if await self._event_logs.close(await self._final_chunk(record, stored)):
                 return stored
 
-    async def _final_chunk(self, record: TurnRecord, *, index: int) -> Chunk:
-        """Return the last chunk of an interrupted turn's log."""
-        session_totals = await self._session_totals(record)
+    async def _final_chunk(self, record: TurnRecord, stored: Sequence[Chunk]) -> Chunk:
+        """Return the last chunk of an interrupted turn's log, after those that are stored."""
+        session = await self._session(record)
+        session_totals = SessionTotals()
+        if session is not None:
+            session_totals = await load_totals(self._ledger, session, doubtful=True)
         now = milliseconds_of(self._clock())
         finished = TurnFinished(
             stop_reason=StopReason.INTERRUPTED,
@@ -130,7 +136,7 @@ class Recovery:
         return Chunk(
             turn_id=record.turn_id,
             tenant_id=record.tenant_id,
-            index=index,
+            index=stored[-1].index + 1 if stored else 0,
             first=RECOVERY_SEQUENCE + 1,
             events=(finished,),
             ended=True,
@@ -139,6 +145,16 @@ class Recovery:
             expire_time=self._turn_store.log_expiry(),
             times=((RECOVERY_SEQUENCE + 1, now),),
             end_time=now,
+            outbox=ended_turn(
+                (record.turn_id, record.tenant_id, record.session_id),
+                finished,
+                agent=agent_of([event for chunk in stored[:1] for event in chunk.events]),
+                user_reference=session.user_reference if session is not None else None,
+                time=now,
+                error=None,
+            )
+            if self._wants(record.tenant_id)
+            else None,
         )
 
     async def interrupt_predecessors(self, claim: Claim) -> dict[str, "LoggedTurn"]:
@@ -158,12 +174,12 @@ class Recovery:
                     logged[each.turn_id] = logged_turn(event for chunk in chunks for event in chunk.events)
         return logged
 
-    async def _session_totals(self, record: TurnRecord) -> SessionTotals:
+    async def _session(self, record: TurnRecord) -> Session | None:
+        """Return the session of a turn; None: it is deleted."""
         try:
-            session = await self._sessions.get(record.tenant_id, record.session_id)
+            return await self._sessions.get(record.tenant_id, record.session_id)
         except SessionNotFound:
-            return SessionTotals()
-        return await load_totals(self._ledger, session, doubtful=True)
+            return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,7 @@ class TurnRunner:
         await self._dependencies.log_flusher.wait_flushed(turn)
 
     async def _execute(self, turn: Turn, claim: Claim) -> TurnEnd:
-        turn.started = True
+        turn.started, turn.user_reference = True, claim.session.user_reference
         self._dependencies.log_flusher.track(turn)
         execution = TurnExecution(
             self._dependencies, factory=self._factory, queues=self._execution_queues, turn=turn, claim=claim

@@ -11,12 +11,22 @@ from typing import Protocol
 import structlog
 
 from godoty_service.attachments.store import AttachmentStore
-from godoty_service.errors import GodotyError, SessionLost, SessionNotFound, ShuttingDown, StorageError, internal_error
+from godoty_service.clock import Clock, utc_now
+from godoty_service.errors import (
+    GodotyError,
+    SessionLost,
+    SessionNotFound,
+    ShuttingDown,
+    StorageError,
+    TurnNotFound,
+    internal_error,
+)
 from godoty_service.ids import new_id
 from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import SessionStore
+from godoty_service.turns.event_log.outbox import EndedTurn, Wants
 from godoty_service.turns.event_log.store import EventLogStore
 from godoty_service.turns.turn_store import TurnStore
 
@@ -78,6 +88,8 @@ class SessionDeletions:
         turn_store: TurnStore,
         event_logs: EventLogStore,
         attachments: AttachmentStore,
+        wants: Wants = lambda _: False,
+        clock: Clock = utc_now,
     ) -> None:
         self._sessions = sessions
         self._leases = leases
@@ -85,6 +97,8 @@ class SessionDeletions:
         self._turn_store = turn_store
         self._event_logs = event_logs
         self._attachments = attachments
+        self._wants = wants
+        self._clock = clock
         self._running: dict[str, _Deletion] = {}
 
     async def delete(self, tenant_id: str, session_id: str) -> None:
@@ -178,13 +192,31 @@ class SessionDeletions:
         turns = [each for each in known if each in ended or each in wrote]
         for turn_id in turns:
             if not ended.get(turn_id):
-                await self._event_logs.insert_tombstone(tenant_id, turn_id, expire_time=self._turn_store.log_expiry())
+                await self._event_logs.insert_tombstone(
+                    tenant_id,
+                    turn_id,
+                    expire_time=self._turn_store.log_expiry(),
+                    outbox=self._end(session, turn_id),
+                )
         await self._event_logs.delete(tenant_id, [*{*turns, *wrote}])  # a log outlives its record by a while
         await self._turn_store.delete(tenant_id, turns)
         messages = await self._messages.delete(tenant_id, session.uid)
         await self._attachments.release_session(tenant_id, session.uid)
         await self._sessions.delete(session)
         return DeletedSession(sessions=1, messages=messages, turns=len(turns))
+
+    def _end(self, session: Session, turn_id: str) -> EndedTurn | None:
+        """Return the end of a turn whose log was not stored to its end; None: no webhook is notified of it."""
+        if not self._wants(session.tenant_id):
+            return None
+        return EndedTurn(
+            turn_id=turn_id,
+            tenant_id=session.tenant_id,
+            session_id=session.session_id,
+            user_reference=session.user_reference,
+            time=self._clock(),
+            error_reason=TurnNotFound.reason,
+        )
 
 
 def _outcome() -> "asyncio.Future[None]":

@@ -96,6 +96,7 @@ class Turn:
         recorded: Its record may have been inserted.
         started: It has acquired its session.
         attachments: What its text carries, once it was looked up.
+        user_reference: The reference of the session's end user, once it has its session; None: there is none.
     """
 
     def __init__(
@@ -135,6 +136,7 @@ class Turn:
         self.recorded = False
         self.started = False
         self.attachments: tuple[Attachment, ...] = ()
+        self.user_reference: str | None = None
         self._agent: AgentProfile | None = None
         self._client: ProviderClient | None = None
         self._in_cleanup = False

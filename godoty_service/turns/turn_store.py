@@ -9,6 +9,7 @@ from typing import ClassVar
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey
 from godoty_service.mongo.collection import Collection, Document, Index
+from godoty_service.turns.event_log.outbox import Wants
 
 _Ids = abc.Collection[str]
 
@@ -18,6 +19,7 @@ _NO_REPLICA = ""  # of a turn that no server runs
 _LOG_MARGIN = timedelta(hours=1)
 _NOT_DELETED = {"$ne": True}
 _MAX_READ = 100  # records of one read
+_NOTIFIED: Document = {"outbox": True}  # webhooks are to be notified of the turn's end
 _MARK_VALID = 3_000  # milliseconds that the mark of a remote reader is valid
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -57,10 +59,17 @@ class TurnStore:
         Index(keys=[("tenant_id", 1), ("_id", 1)]),
         Index(keys=[("expire_time", 1)], expire_after=0),
         Index(keys=[("replica_id", 1)], where={"follow_time": {"$exists": True}}),
+        Index(keys=[("outbox", 1), ("replica_id", 1)], where=_NOTIFIED),
     )
 
     def __init__(
-        self, collection: Collection, *, retention: timedelta, max_duration: timedelta, clock: Clock = utc_now
+        self,
+        collection: Collection,
+        *,
+        retention: timedelta,
+        max_duration: timedelta,
+        clock: Clock = utc_now,
+        wants: Wants = lambda _: False,
     ) -> None:
         """Initialize the store.
 
@@ -69,8 +78,10 @@ class TurnStore:
             retention: The time after a turn's end for which its record and log are retained.
             max_duration: The longest duration of a turn: the expiry time is set when a document is written.
             clock: The current time.
+            wants: Returns whether a tenant is notified of its turns.
         """
         self._turns = collection
+        self._wants = wants
         self._retention = retention + max_duration
         self._clock = clock
         self._refused: dict[str, TurnRecord] = {}  # records that are still to be deleted, by turn id
@@ -94,6 +105,8 @@ class TurnStore:
             document["request_id"] = record.request_id
         if record.model:
             document["model"] = record.model
+        if self._wants(record.tenant_id):
+            document |= _NOTIFIED
         while True:
             try:
                 await self._turns.insert_one(document)
@@ -188,6 +201,20 @@ class TurnStore:
         fresh = {"$gt": ["$follow_time", {"$subtract": ["$$NOW", _MARK_VALID]}]}
         query = {"replica_id": replica_id, "follow_time": {"$exists": True}, "_id": {"$nin": list(excluding)}}
         return [_from_document(each) for each in await self._turns.find({**query, "$expr": fresh}, limit=_MAX_READ)]
+
+    async def replicas_to_notify(self) -> set[str]:
+        """Return the servers that run turns of whose ends webhooks are to be notified, or ran them until they died."""
+        found = await self._turns.aggregate([{"$match": _NOTIFIED}, {"$group": {"_id": "$replica_id"}}])
+        return {each["_id"] for each in found}
+
+    async def to_notify(self, replica_ids: _Ids) -> list[TurnRecord]:
+        """Return some turns of servers of whose ends webhooks are to be notified."""
+        query = {**_NOTIFIED, "replica_id": {"$in": list(replica_ids)}}
+        return [_from_document(each) for each in await self._turns.find(query, limit=_MAX_READ)]
+
+    async def set_notified(self, turn_ids: _Ids) -> None:
+        """Record that the ends of turns are known to those who notify webhooks."""
+        await self._turns.update_many({**_NOTIFIED, "_id": {"$in": list(turn_ids)}}, {"$unset": {"outbox": ""}})
 
     async def page(self, tenant_id: str, *, session_id: str | None, before: str | None, limit: int) -> list[TurnRecord]:
         """Return the newest turns of a tenant, or of one of its sessions, that are older than the turn `before`."""

@@ -15,20 +15,24 @@ from godoty_service.agents.store import Agents
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.rpc.agents.codec import parse_agent, parse_agent_name, parse_application, version_message
 from godoty_service.rpc.agents.mcp_service import McpServerMethods
+from godoty_service.rpc.agents.webhook_service import WebhookMethods
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.pagination import PageRequest
 from godoty_service.tenancy.admin import Administration
 from godoty_service.tenancy.audit import Actor, ActorKind
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import Policies
+from godoty_service.webhooks.changes import WebhookComponents
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AgentDefinitionService"]
 SERVICE_NAME: str = _SERVICE.full_name
 SCOPES = {f"/{SERVICE_NAME}/{method.name}": (Scope.AGENTS,) for method in _SERVICE.methods}
 
 
-class AgentDefinitionService(McpServerMethods, agent_definition_service_pb2_grpc.AgentDefinitionServiceServicer):
-    """A tenant's agents, and its MCP servers."""
+class AgentDefinitionService(
+    McpServerMethods, WebhookMethods, agent_definition_service_pb2_grpc.AgentDefinitionServiceServicer
+):
+    """A tenant's agents, its MCP servers and its webhooks."""
 
     def __init__(
         self,
@@ -38,6 +42,7 @@ class AgentDefinitionService(McpServerMethods, agent_definition_service_pb2_grpc
         tools: Collection[str],
         mcp: McpComponents,
         toolbox: McpToolbox,
+        webhooks: WebhookComponents,
         administration: Administration,
         policies: Policies,
         catalogue: Callable[[], Catalogue | None],
@@ -51,12 +56,14 @@ class AgentDefinitionService(McpServerMethods, agent_definition_service_pb2_grpc
             tools: The names of the server's tools.
             mcp: What manages the tenants' MCP servers.
             toolbox: The tools of these servers.
+            webhooks: What manages the tenants' webhooks.
             administration: Records the changes.
             policies: The tenants' policies.
             catalogue: Returns the provider's models, or None if they are unknown.
             page_bytes: Bytes at which a page ends.
         """
-        super().__init__(mcp, toolbox, administration=administration, page_bytes=page_bytes)
+        McpServerMethods.__init__(self, mcp, toolbox, administration=administration, page_bytes=page_bytes)
+        WebhookMethods.__init__(self, webhooks, administration=administration, page_bytes=page_bytes)
         self._agents = agents
         self._schemas = schemas
         self._tools = tools

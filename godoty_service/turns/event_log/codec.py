@@ -88,11 +88,13 @@ def _kinds() -> dict[str, type[GodotyError]]:
     return _by_reason(GodotyError)
 
 
-def _encode_totals(totals: Totals) -> Document:
+def totals_to_log(totals: Totals) -> Document:
+    """Encode totals, with the number of pending calls."""
     return {**totals_to_document(totals), "pending_calls": totals.pending_calls}
 
 
-def _decode_totals(document: Document) -> Totals:
+def totals_from_log(document: Document) -> Totals:
+    """Decode totals."""
     return replace(totals_from_document(document), pending_calls=document["pending_calls"])
 
 
@@ -107,8 +109,8 @@ def _encode_call(event: ModelCallFinished) -> Document:
 def _encode_finished(event: TurnFinished) -> Document:
     return {
         "stop": event.stop_reason.value,
-        "turn": _encode_totals(event.turn_totals),
-        "session": _encode_totals(event.session_totals),
+        "turn": totals_to_log(event.turn_totals),
+        "session": totals_to_log(event.session_totals),
         "cycles": [cycle // _MICROSECOND for cycle in event.cycle_durations],
         "tools": [[tool.name, tool.calls, tool.errors, tool.duration // _MICROSECOND] for tool in event.tools],
         **({"output": event.output_json} if event.output_json is not None else {}),
@@ -122,7 +124,7 @@ def _decode_started(value: list[Any]) -> TurnStarted:
     return TurnStarted(
         session_id=session_id,
         session_created=created,
-        totals=_decode_totals(totals),
+        totals=totals_from_log(totals),
         agent=agent,
         agent_version=version,
     )
@@ -131,8 +133,8 @@ def _decode_started(value: list[Any]) -> TurnStarted:
 def _decode_finished(document: Document) -> TurnFinished:
     return TurnFinished(
         stop_reason=stop_reason_of(document["stop"]),
-        turn_totals=_decode_totals(document["turn"]),
-        session_totals=_decode_totals(document["session"]),
+        turn_totals=totals_from_log(document["turn"]),
+        session_totals=totals_from_log(document["session"]),
         cycle_durations=tuple(cycle * _MICROSECOND for cycle in document["cycles"]),
         tools=tuple(
             ToolSummary(name=name, calls=calls, errors=failed, duration=duration * _MICROSECOND)
@@ -181,7 +183,7 @@ _NAMES: dict[type, str] = {
 }
 _ENCODERS: dict[str, Callable[[Any], Any]] = {
     "started": lambda event: [
-        *(event.session_id, event.session_created, _encode_totals(event.totals), event.agent, event.agent_version)
+        *(event.session_id, event.session_created, totals_to_log(event.totals), event.agent, event.agent_version)
     ],
     "reasoning": lambda event: event.text,
     "citations": lambda event: citations_to_text(event.citations),

@@ -13,6 +13,8 @@ import structlog
 
 from godoty_service.aio.periodic import run_every
 from godoty_service.errors import GodotyError, SessionLost
+from godoty_service.turns.event_log.events import Event
+from godoty_service.turns.event_log.outbox import EndedTurn, Wants, ended_turn
 from godoty_service.turns.event_log.store import Chunk, EventLogStore, Outcome, writable
 from godoty_service.turns.turn import Turn
 
@@ -42,17 +44,26 @@ class _TrackedLog:
 class EventLogFlusher:
     """Flushes the logs of running turns."""
 
-    def __init__(self, event_logs: EventLogStore, *, writer: str, expiry: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        event_logs: EventLogStore,
+        *,
+        writer: str,
+        expiry: Callable[[], datetime],
+        wants: Wants = lambda _: False,
+    ) -> None:
         """Initialize the flusher.
 
         Args:
             event_logs: The stored logs.
             writer: The id of this server.
             expiry: Returns the expiry time for chunks written now.
+            wants: Returns whether a tenant is notified of its turns.
         """
         self._event_logs = event_logs
         self._writer = writer
         self._expiry = expiry
+        self._wants = wants
         self._logs: dict[str, _TrackedLog] = {}
 
     def track(self, turn: Turn) -> None:
@@ -115,6 +126,20 @@ class EventLogFlusher:
             expire_time=self._expiry(),
             times=turn_log.times(tracked.stored + 1, last),
             end_time=turn_log.end_time if ended else None,
+            outbox=self._end(tracked.turn, turn_log.last, turn_log.error, turn_log.end_time) if ended else None,
+        )
+
+    def _end(self, turn: Turn, last: Event | None, error: GodotyError | None, end_time: int | None) -> EndedTurn | None:
+        """Return the end of a turn of which webhooks are to be notified; None: none is."""
+        if end_time is None or not self._wants(turn.tenant_id):
+            return None
+        return ended_turn(
+            (turn.turn_id, turn.tenant_id, turn.request.session_id),
+            last,
+            agent=(turn.agent.name, turn.agent.version.version),
+            user_reference=turn.user_reference,
+            time=end_time,
+            error=error,
         )
 
     def _on_outcome(self, tracked: _TrackedLog, outcome: Outcome) -> None:
@@ -144,7 +169,8 @@ class EventLogFlusher:
         part = writable(chunk)
         events = part.events if len(part.events) < len(chunk.events) else ()
         end_time = chunk.time_of(chunk.first + len(chunk.events) - 1)
-        tracked.chunk = replace(chunk, events=events, ended=True, error=error, end_time=end_time)
+        outbox = self._end(tracked.turn, None, error, end_time)
+        tracked.chunk = replace(chunk, events=events, ended=True, error=error, end_time=end_time, outbox=outbox)
 
     def _finish(self, tracked: _TrackedLog) -> None:
         self._logs.pop(tracked.turn.turn_id, None)

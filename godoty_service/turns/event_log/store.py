@@ -25,6 +25,7 @@ from godoty_service.turns.event_log.codec import (
 )
 from godoty_service.turns.event_log.events import Event, StopReason
 from godoty_service.turns.event_log.log import RECOVERY_SEQUENCE
+from godoty_service.turns.event_log.outbox import PENDING, EndedTurn
 
 _DELETION = "deletion"  # the writer of a tombstone
 _EMPTIED: Document = {"$set": {"writer": _DELETION, "events": [], "error": None}}
@@ -45,6 +46,7 @@ class Chunk:
         writer: The server that wrote it.
         times: The times of its events in milliseconds since 1970, each with the number of the last event that has it.
         end_time: The time of the turn's end, in the last chunk, likewise. A chunk of an earlier build has neither.
+        outbox: The end of which webhooks are to be notified, in the last chunk; None: no webhook is.
     """
 
     turn_id: str
@@ -58,6 +60,7 @@ class Chunk:
     expire_time: datetime
     times: tuple[tuple[int, int], ...] = ()
     end_time: int | None = None
+    outbox: EndedTurn | None = None
 
     def time_of(self, sequence: int) -> int | None:
         """Return the time of an event; None: it was not recorded."""
@@ -108,6 +111,7 @@ class EventLogStore:
         Index(keys=[("expire_time", 1)], expire_after=0),
         Index(keys=[("tenant_id", 1), ("turn_id", 1)], where={"ended": True}),
         Index(keys=[("events.call.user", 1)], where={"events.call.user": {"$gt": ""}}),  # names of schema 1
+        Index(keys=[("outbox.time", 1)], where=PENDING),
     )
 
     def __init__(self, collection: Collection) -> None:
@@ -176,10 +180,18 @@ class EventLogStore:
         fields = _END_WITH_OUTPUT if with_output else _END
         return {each["turn_id"]: _end_from_document(each) for each in await self._chunks.find(query, fields=fields)}
 
-    async def insert_tombstone(self, tenant_id: str, turn_id: str, *, expire_time: datetime) -> None:
+    async def insert_tombstone(
+        self, tenant_id: str, turn_id: str, *, expire_time: datetime, outbox: EndedTurn | None = None
+    ) -> None:
         """Close the log of a deleted turn, so that later writes of its server collide and store nothing.
 
         The last chunk remains, without its events: its server inserts it again if the answer was lost.
+
+        Args:
+            tenant_id: The tenant.
+            turn_id: The turn.
+            expire_time: When the tombstone expires.
+            outbox: The end of which webhooks are to be notified, if the log has none; None: no webhook is.
         """
         while True:
             stored = await self.read(tenant_id, turn_id, after=-1)
@@ -197,6 +209,7 @@ class EventLogStore:
                 error=TurnNotFound("There is no such turn.", metadata={"turn_id": turn_id}),
                 writer=_DELETION,
                 expire_time=expire_time,
+                outbox=outbox,
             )
             if await self.close(tombstone):
                 return
@@ -245,6 +258,7 @@ def _to_document(chunk: Chunk) -> Document:
         "expire_time": chunk.expire_time,
         "times": [number for each in chunk.times for number in each],
         **({"end_time": chunk.end_time} if chunk.end_time is not None else {}),
+        **({"outbox": chunk.outbox.to_document()} if chunk.outbox is not None else {}),
     }
 
 

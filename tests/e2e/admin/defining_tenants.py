@@ -6,6 +6,7 @@ import grpc
 from godoty.v1 import agent_definition_service_pb2 as definitions_pb
 from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import mcp_server_pb2 as mcp_pb
+from godoty.v1 import webhook_pb2 as webhook_pb
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
@@ -47,7 +48,8 @@ class DefiningTenants(ChangingTenants):
 
     def definitions(self, who: Tenant, method: str, **fields: Any) -> Answer:
         """Call AgentDefinitionService."""
-        messages: Any = definitions_pb if hasattr(definitions_pb, f"{method}Request") else mcp_pb
+        modules: tuple[Any, ...] = (definitions_pb, mcp_pb, webhook_pb)
+        messages = next(each for each in modules if hasattr(each, f"{method}Request"))
         request = getattr(messages, f"{method}Request")(**fields)
         return self.isolation.ask(who, Scope.AGENTS, "definitions", method, request)
 
@@ -181,6 +183,24 @@ class DefiningTenants(ChangingTenants):
             assert self.definitions(other, "GetMcpServer", mcp_server=SHARED).code is OK
 
     @rule(who=WHO, others=WHO)
+    def use_webhooks_of_others(self, who: int, others: int) -> None:
+        """A webhook is its own tenant's, under a shared name and under one that no other has."""
+        me, other = self.isolation.tenants[who], self.isolation.tenants[others]
+        url = f"https://hooks.example/{other.tenant_id}"
+        for name in (SHARED, other.server):
+            assert self.definitions(other, "ApplyWebhook", webhook={"name": name, "url": url}).code is OK
+        if other is me:
+            return
+        mine = {"name": SHARED, "url": "https://hooks.example/mine"}
+        assert self.definitions(me, "ApplyWebhook", webhook=mine).code is OK
+        for method in ("ListDeliveries", "DeleteWebhook"):
+            assert self.definitions(me, method, webhook_name=other.server).code is MISSING
+        assert self.definitions(me, "DeleteWebhook", webhook_name=SHARED).code is OK
+        listed = self.definitions(other, "ListWebhooks").messages[0].webhooks
+        assert {SHARED, other.server} <= {each.name for each in listed}
+        assert {each.url for each in listed} == {url}
+
+    @rule(who=WHO, others=WHO)
     def read_pages_of_definitions(self, who: int, others: int) -> None:
         """A page token of another tenant is refused."""
         me, other = self.isolation.tenants[who], self.isolation.tenants[others]
@@ -206,6 +226,7 @@ class DefiningTenants(ChangingTenants):
             "call_id": calls[0],
             "agent": other.agent,
             "mcp_server": other.server,
+            "webhook_name": other.server,
             "tenant_id": other.tenant_id,
             "api_key_id": other.keys[Scope.CONVERSE].split("_")[1],
             "definition": {"name": "thief", "tools": [{"mcp": {"mcp_server": other.server}}]},

@@ -137,7 +137,7 @@ def test_keys_are_re_encrypted(godoty: Godoty, service: Service, new_database: s
     outputs = [godoty("tenant", "provider-key", "reseal", **both) for _ in range(2)]
     after = _sealed(service, new_database)
 
-    assert outputs == [f"{keys} keys and the secrets of 0 MCP servers re-encrypted\n" for keys in (1, 0)]
+    assert outputs == [f"{keys} keys and the secrets of 0 MCP servers and 0 webhooks re-encrypted\n" for keys in (1, 0)]
     assert SecretBox.of(ENCRYPTION_KEY).open(before, owner=tenant) == "sk-or-v1-typed-in"
     assert SecretBox.of(new).open(after, owner=tenant) == "sk-or-v1-typed-in"
     with pytest.raises(ProviderKeysOff):

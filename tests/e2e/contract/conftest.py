@@ -1,19 +1,39 @@
-"""Two tenants of the shared server that call every RPC."""
+"""Two tenants of a server that call every RPC."""
 
+import base64
 from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
 
+from tests.conftest import server_environment
 from tests.e2e.contract.requests import Party
+from tests.faults.cluster import ServerProcess
 from tests.support.backends import Backends
 
 
+@pytest.fixture(scope="session")
+def contract_server(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address and the database of a server that can encrypt, so that tenants can have webhooks."""
+    database = backends.new_database()
+    environment = {
+        **server_environment(backends, database),
+        "GODOTY_ENCRYPTION_KEYS": base64.b64encode(b"k" * 32).decode(),
+        "GODOTY_WEBHOOK_NETWORKS": "127.0.0.0/8",
+    }
+    process = ServerProcess(environment=environment, log=tmp_path_factory.mktemp("contract") / "server.log")
+    try:
+        backends.run(process.start())
+        yield process.address, database
+    finally:
+        backends.run(process.stop())
+
+
 @pytest.fixture(scope="module")
-def new_party(backends: Backends, shared_server: tuple[str, str]) -> Iterator[Callable[[], Party]]:
+def new_party(backends: Backends, contract_server: tuple[str, str]) -> Iterator[Callable[[], Party]]:
     """Returns a function that creates tenants."""
-    with grpc.insecure_channel(shared_server[0]) as channel:
-        yield lambda: Party.new(backends.service(*shared_server), channel)
+    with grpc.insecure_channel(contract_server[0]) as channel:
+        yield lambda: Party.new(backends.service(*contract_server), channel)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import importlib
 import itertools
 import pkgutil
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -21,6 +22,8 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.message import Message
 
 from godoty_service.tenancy.auth import Scope
+from godoty_service.webhooks.deliveries import delivery_to_document
+from godoty_service.webhooks.delivery import Delivery, DeliveryState
 from tests.support.caller import Failure
 from tests.support.media import png
 from tests.support.service import Service, until
@@ -39,6 +42,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "AdjustCall": ("tenant_id", "call_id", "add_usd", "why", "request_id"),
     "ApplyAgent": ("definition",),
     "ApplyMcpServer": ("server",),
+    "ApplyWebhook": ("webhook",),
     "CancelTurn": ("turn_id",),
     "CheckMcpServer": ("mcp_server",),
     "Converse": ("text",),
@@ -48,6 +52,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "DeleteMcpServer": ("mcp_server",),
     "DeleteSession": ("session_id",),
     "DeleteTenant": ("tenant_id",),
+    "DeleteWebhook": ("webhook_name",),
     "EraseUser": ("tenant_id", "user"),
     "ExportLedger": (),
     "GetAgent": ("agent",),
@@ -66,6 +71,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "ListAgentVersions": ("agent",),
     "ListAgents": (),
     "ListApiKeys": ("tenant_id",),
+    "ListDeliveries": ("webhook_name",),
     "ListLedgerEntries": (),
     "ListMcpServers": (),
     "ListMessages": ("session_id",),
@@ -73,7 +79,9 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "ListSessions": (),
     "ListTenants": (),
     "ListTurns": (),
+    "ListWebhooks": (),
     "ReadMessage": ("session_id", "number"),
+    "RedeliverEvent": ("webhook_name", "event_id"),
     "ResumeTenant": ("tenant_id",),
     "ResumeTurn": ("turn_id",),
     "RevokeApiKey": ("tenant_id", "api_key_id"),
@@ -96,6 +104,7 @@ ELEMENTS: dict[str, dict[str, Any]] = {
     "godoty.v1.McpServer": {"name": "crm", "url": _URL},
     "godoty.v1.McpToolset": {"mcp_server": "crm"},
     "godoty.v1.SubAgent": {"agent": "other", "description": "Knows."},
+    "godoty.v1.Webhook": {"name": "hook", "url": _URL},
 }
 
 _SESSION, _USER = "talk", "alice"
@@ -147,6 +156,8 @@ class Party:
             definition={"name": name, "description": "the first"},
             mcp_server=f"{name}-1",
             server={"name": f"{name}-1", "url": _URL},
+            webhook_name=f"{name}-1",
+            event_id=f"evt_{next(_numbers):032x}",
             tenant_id=service.tenant_id,
             session_id=_SESSION,
             turn_id=turns[0][0].event.turn_id,
@@ -177,7 +188,40 @@ class Party:
             party.values["server"] = {"name": f"{name}-{number}", "url": _URL}
             assert party.ask(by_name("ApplyMcpServer"), party.request(by_name("ApplyMcpServer"))).failure is None
         party.values["server"]["deny"] = ["x"]  # so that there is something to change
+        for number in (2, 1):  # so that there are webhooks to list
+            party.values["webhook"] = {"name": f"{name}-{number}", "url": _URL, "event_types": ["webhook.disabled"]}
+            assert party.ask(by_name("ApplyWebhook"), party.request(by_name("ApplyWebhook"))).failure is None
+        party.values["webhook"]["description"] = "x"
+        party.deliver()
         return party
+
+    def deliver(self) -> None:
+        """Store two deliveries of the webhook, of which one is of the event."""
+        database, tenant_id = self.service.database, self.service.tenant_id
+        webhook = database["webhooks"].find_one({"tenant_id": tenant_id, "name": self.values["webhook_name"]})
+        assert webhook is not None
+        now = webhook["create_time"]
+        for place, event_id in enumerate((f"evt_{next(_numbers):032x}", self.values["event_id"])):
+            delivery = Delivery(
+                delivery_id=f"delivery_{tenant_id}_{place}",
+                tenant_id=tenant_id,
+                webhook=webhook["name"],
+                webhook_uid=webhook["uid"],
+                event_id=event_id,
+                event_type="turn.finished",
+                order=place,
+                turn_id=None,
+                session_id=None,
+                user_reference=None,
+                body="{}",
+                state=DeliveryState.DELIVERED,
+                next_time=now,
+                deadline=now,
+                create_time=now,
+            )
+            database["webhook_deliveries"].insert_one(
+                delivery_to_document(delivery, expire_time=now + timedelta(days=7))
+            )
 
     def request(self, method: MethodDescriptor, *, without: str = "", **fields: Any) -> Any:
         """Return a request with the fields that the RPC needs.
@@ -228,11 +272,14 @@ class Party:
             "admin_changes",
         )
         names += ("agents", "agent_versions", "mcp_servers", "attachments", "attachment_chunks")
+        names += ("webhooks", "webhook_deliveries")
         found: dict[str, Any] = {
             name: {each["_id"] for each in database[name].find({"tenant_id": tenant_id}, {"_id": 1})} for name in names
         }
         found["keys"] = list(database["api_keys"].find({"tenant_id": tenant_id}, {"last_use_time": 0}).sort("_id"))
         found["of servers"] = list(database["mcp_servers"].find({"tenant_id": tenant_id}).sort("_id"))
+        webhooks = database["webhooks"].find({"tenant_id": tenant_id}, {"revision": 1, "secrets": 1, "url": 1})
+        found["of webhooks"] = list(webhooks.sort("_id"))
         found["of agents"] = list(database["agents"].find({"tenant_id": tenant_id}).sort("_id"))
         for name in ("tenants", "policies"):
             found[name] = database[name].find_one({"_id": tenant_id})

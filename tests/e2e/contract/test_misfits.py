@@ -16,20 +16,24 @@ UNKNOWN = {
     "api_key_id": "0" * 16,
     "attachment_id": f"att_{'0' * 28}",
     "call_id": f"call_{'0' * 28}",
+    "event_id": f"evt_{'0' * 32}",
     "mcp_server": "no-such-server",
     "session_id": "no-such-session",
     "tenant_id": f"tnt_{'0' * 28}",
     "turn_id": f"turn_{'0' * 28}",
+    "webhook_name": "no-such-webhook",
 }
 REASONS = {
     "agent": "AGENT_NOT_FOUND",
     "api_key_id": "API_KEY_NOT_FOUND",
     "attachment_id": "ATTACHMENT_NOT_FOUND",
     "call_id": "CALL_NOT_FOUND",
+    "event_id": "DELIVERY_NOT_FOUND",
     "mcp_server": "MCP_SERVER_NOT_FOUND",
     "session_id": "SESSION_NOT_FOUND",
     "tenant_id": "TENANT_NOT_FOUND",
     "turn_id": "TURN_NOT_FOUND",
+    "webhook_name": "WEBHOOK_NOT_FOUND",
 }
 # An id that a request may choose, or that only filters a list.
 CHOSEN = {"Converse.session_id", "CreateTenant.tenant_id"}
@@ -59,6 +63,7 @@ def otherwise(party: Party, stranger: Party) -> dict[str, Any]:
         "turn_id": UNKNOWN["turn_id"],
         "user": "someone else",
         "user_reference": f"user_{'0' * 28}",
+        "webhook_name": "other-webhook",
     }
 
 

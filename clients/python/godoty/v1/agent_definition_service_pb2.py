@@ -24,10 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from godoty.v1 import agent_pb2 as godoty_dot_v1_dot_agent__pb2
 from godoty.v1 import mcp_server_pb2 as godoty_dot_v1_dot_mcp__server__pb2
+from godoty.v1 import webhook_pb2 as godoty_dot_v1_dot_webhook__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(godoty/v1/agent_definition_service.proto\x12\tgodoty.v1\x1a\x15godoty/v1/agent.proto\x1a\x1agodoty/v1/mcp_server.proto\x1a\x1fgoogle/api/field_behavior.proto\"]\n\x11\x41pplyAgentRequest\x12\x34\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.godoty.v1.AgentDefinitionB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"c\n\x12\x41pplyAgentResponse\x12.\n\ragent_version\x18\x01 \x01(\x0b\x32\x17.godoty.v1.AgentVersion\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"&\n\x0fGetAgentRequest\x12\x13\n\x05\x61gent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"P\n\x10GetAgentResponse\x12.\n\ragent_version\x18\x01 \x01(\x0b\x32\x17.godoty.v1.AgentVersion\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"P\n\x1bListAgentDefinitionsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"h\n\x1cListAgentDefinitionsResponse\x12/\n\x0e\x61gent_versions\x18\x01 \x03(\x0b\x32\x17.godoty.v1.AgentVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x18ListAgentVersionsRequest\x12\x13\n\x05\x61gent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"e\n\x19ListAgentVersionsResponse\x12/\n\x0e\x61gent_versions\x18\x01 \x03(\x0b\x32\x17.godoty.v1.AgentVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x12\x44\x65leteAgentRequest\x12\x13\n\x05\x61gent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\x15\n\x13\x44\x65leteAgentResponse2\x88\x07\n\x16\x41gentDefinitionService\x12I\n\nApplyAgent\x12\x1c.godoty.v1.ApplyAgentRequest\x1a\x1d.godoty.v1.ApplyAgentResponse\x12H\n\x08GetAgent\x12\x1a.godoty.v1.GetAgentRequest\x1a\x1b.godoty.v1.GetAgentResponse\"\x03\x90\x02\x01\x12l\n\x14ListAgentDefinitions\x12&.godoty.v1.ListAgentDefinitionsRequest\x1a\'.godoty.v1.ListAgentDefinitionsResponse\"\x03\x90\x02\x01\x12\x63\n\x11ListAgentVersions\x12#.godoty.v1.ListAgentVersionsRequest\x1a$.godoty.v1.ListAgentVersionsResponse\"\x03\x90\x02\x01\x12L\n\x0b\x44\x65leteAgent\x12\x1d.godoty.v1.DeleteAgentRequest\x1a\x1e.godoty.v1.DeleteAgentResponse\x12U\n\x0e\x41pplyMcpServer\x12 .godoty.v1.ApplyMcpServerRequest\x1a!.godoty.v1.ApplyMcpServerResponse\x12T\n\x0cGetMcpServer\x12\x1e.godoty.v1.GetMcpServerRequest\x1a\x1f.godoty.v1.GetMcpServerResponse\"\x03\x90\x02\x01\x12Z\n\x0eListMcpServers\x12 .godoty.v1.ListMcpServersRequest\x1a!.godoty.v1.ListMcpServersResponse\"\x03\x90\x02\x01\x12X\n\x0f\x44\x65leteMcpServer\x12!.godoty.v1.DeleteMcpServerRequest\x1a\".godoty.v1.DeleteMcpServerResponse\x12U\n\x0e\x43heckMcpServer\x12 .godoty.v1.CheckMcpServerRequest\x1a!.godoty.v1.CheckMcpServerResponseBI\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(godoty/v1/agent_definition_service.proto\x12\tgodoty.v1\x1a\x15godoty/v1/agent.proto\x1a\x1agodoty/v1/mcp_server.proto\x1a\x17godoty/v1/webhook.proto\x1a\x1fgoogle/api/field_behavior.proto\"]\n\x11\x41pplyAgentRequest\x12\x34\n\ndefinition\x18\x01 \x01(\x0b\x32\x1a.godoty.v1.AgentDefinitionB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"c\n\x12\x41pplyAgentResponse\x12.\n\ragent_version\x18\x01 \x01(\x0b\x32\x17.godoty.v1.AgentVersion\x12\x0f\n\x07\x63hanged\x18\x02 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\"&\n\x0fGetAgentRequest\x12\x13\n\x05\x61gent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\"P\n\x10GetAgentResponse\x12.\n\ragent_version\x18\x01 \x01(\x0b\x32\x17.godoty.v1.AgentVersion\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"P\n\x1bListAgentDefinitionsRequest\x12\x17\n\tpage_size\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"h\n\x1cListAgentDefinitionsResponse\x12/\n\x0e\x61gent_versions\x18\x01 \x03(\x0b\x32\x17.godoty.v1.AgentVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"b\n\x18ListAgentVersionsRequest\x12\x13\n\x05\x61gent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x17\n\tpage_size\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01\x12\x18\n\npage_token\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"e\n\x19ListAgentVersionsResponse\x12/\n\x0e\x61gent_versions\x18\x01 \x03(\x0b\x32\x17.godoty.v1.AgentVersion\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"=\n\x12\x44\x65leteAgentRequest\x12\x13\n\x05\x61gent\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x12\n\x04\x65tag\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01\"\x15\n\x13\x44\x65leteAgentResponse2\xb6\n\n\x16\x41gentDefinitionService\x12I\n\nApplyAgent\x12\x1c.godoty.v1.ApplyAgentRequest\x1a\x1d.godoty.v1.ApplyAgentResponse\x12H\n\x08GetAgent\x12\x1a.godoty.v1.GetAgentRequest\x1a\x1b.godoty.v1.GetAgentResponse\"\x03\x90\x02\x01\x12l\n\x14ListAgentDefinitions\x12&.godoty.v1.ListAgentDefinitionsRequest\x1a\'.godoty.v1.ListAgentDefinitionsResponse\"\x03\x90\x02\x01\x12\x63\n\x11ListAgentVersions\x12#.godoty.v1.ListAgentVersionsRequest\x1a$.godoty.v1.ListAgentVersionsResponse\"\x03\x90\x02\x01\x12L\n\x0b\x44\x65leteAgent\x12\x1d.godoty.v1.DeleteAgentRequest\x1a\x1e.godoty.v1.DeleteAgentResponse\x12U\n\x0e\x41pplyMcpServer\x12 .godoty.v1.ApplyMcpServerRequest\x1a!.godoty.v1.ApplyMcpServerResponse\x12T\n\x0cGetMcpServer\x12\x1e.godoty.v1.GetMcpServerRequest\x1a\x1f.godoty.v1.GetMcpServerResponse\"\x03\x90\x02\x01\x12Z\n\x0eListMcpServers\x12 .godoty.v1.ListMcpServersRequest\x1a!.godoty.v1.ListMcpServersResponse\"\x03\x90\x02\x01\x12X\n\x0f\x44\x65leteMcpServer\x12!.godoty.v1.DeleteMcpServerRequest\x1a\".godoty.v1.DeleteMcpServerResponse\x12U\n\x0e\x43heckMcpServer\x12 .godoty.v1.CheckMcpServerRequest\x1a!.godoty.v1.CheckMcpServerResponse\x12O\n\x0c\x41pplyWebhook\x12\x1e.godoty.v1.ApplyWebhookRequest\x1a\x1f.godoty.v1.ApplyWebhookResponse\x12T\n\x0cListWebhooks\x12\x1e.godoty.v1.ListWebhooksRequest\x1a\x1f.godoty.v1.ListWebhooksResponse\"\x03\x90\x02\x01\x12R\n\rDeleteWebhook\x12\x1f.godoty.v1.DeleteWebhookRequest\x1a .godoty.v1.DeleteWebhookResponse\x12Z\n\x0eListDeliveries\x12 .godoty.v1.ListDeliveriesRequest\x1a!.godoty.v1.ListDeliveriesResponse\"\x03\x90\x02\x01\x12U\n\x0eRedeliverEvent\x12 .godoty.v1.RedeliverEventRequest\x1a!.godoty.v1.RedeliverEventResponseBI\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,26 +66,30 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTDEFINITIONSERVICE'].methods_by_name['GetMcpServer']._serialized_options = b'\220\002\001'
   _globals['_AGENTDEFINITIONSERVICE'].methods_by_name['ListMcpServers']._loaded_options = None
   _globals['_AGENTDEFINITIONSERVICE'].methods_by_name['ListMcpServers']._serialized_options = b'\220\002\001'
-  _globals['_APPLYAGENTREQUEST']._serialized_start=139
-  _globals['_APPLYAGENTREQUEST']._serialized_end=232
-  _globals['_APPLYAGENTRESPONSE']._serialized_start=234
-  _globals['_APPLYAGENTRESPONSE']._serialized_end=333
-  _globals['_GETAGENTREQUEST']._serialized_start=335
-  _globals['_GETAGENTREQUEST']._serialized_end=373
-  _globals['_GETAGENTRESPONSE']._serialized_start=375
-  _globals['_GETAGENTRESPONSE']._serialized_end=455
-  _globals['_LISTAGENTDEFINITIONSREQUEST']._serialized_start=457
-  _globals['_LISTAGENTDEFINITIONSREQUEST']._serialized_end=537
-  _globals['_LISTAGENTDEFINITIONSRESPONSE']._serialized_start=539
-  _globals['_LISTAGENTDEFINITIONSRESPONSE']._serialized_end=643
-  _globals['_LISTAGENTVERSIONSREQUEST']._serialized_start=645
-  _globals['_LISTAGENTVERSIONSREQUEST']._serialized_end=743
-  _globals['_LISTAGENTVERSIONSRESPONSE']._serialized_start=745
-  _globals['_LISTAGENTVERSIONSRESPONSE']._serialized_end=846
-  _globals['_DELETEAGENTREQUEST']._serialized_start=848
-  _globals['_DELETEAGENTREQUEST']._serialized_end=909
-  _globals['_DELETEAGENTRESPONSE']._serialized_start=911
-  _globals['_DELETEAGENTRESPONSE']._serialized_end=932
-  _globals['_AGENTDEFINITIONSERVICE']._serialized_start=935
-  _globals['_AGENTDEFINITIONSERVICE']._serialized_end=1839
+  _globals['_AGENTDEFINITIONSERVICE'].methods_by_name['ListWebhooks']._loaded_options = None
+  _globals['_AGENTDEFINITIONSERVICE'].methods_by_name['ListWebhooks']._serialized_options = b'\220\002\001'
+  _globals['_AGENTDEFINITIONSERVICE'].methods_by_name['ListDeliveries']._loaded_options = None
+  _globals['_AGENTDEFINITIONSERVICE'].methods_by_name['ListDeliveries']._serialized_options = b'\220\002\001'
+  _globals['_APPLYAGENTREQUEST']._serialized_start=164
+  _globals['_APPLYAGENTREQUEST']._serialized_end=257
+  _globals['_APPLYAGENTRESPONSE']._serialized_start=259
+  _globals['_APPLYAGENTRESPONSE']._serialized_end=358
+  _globals['_GETAGENTREQUEST']._serialized_start=360
+  _globals['_GETAGENTREQUEST']._serialized_end=398
+  _globals['_GETAGENTRESPONSE']._serialized_start=400
+  _globals['_GETAGENTRESPONSE']._serialized_end=480
+  _globals['_LISTAGENTDEFINITIONSREQUEST']._serialized_start=482
+  _globals['_LISTAGENTDEFINITIONSREQUEST']._serialized_end=562
+  _globals['_LISTAGENTDEFINITIONSRESPONSE']._serialized_start=564
+  _globals['_LISTAGENTDEFINITIONSRESPONSE']._serialized_end=668
+  _globals['_LISTAGENTVERSIONSREQUEST']._serialized_start=670
+  _globals['_LISTAGENTVERSIONSREQUEST']._serialized_end=768
+  _globals['_LISTAGENTVERSIONSRESPONSE']._serialized_start=770
+  _globals['_LISTAGENTVERSIONSRESPONSE']._serialized_end=871
+  _globals['_DELETEAGENTREQUEST']._serialized_start=873
+  _globals['_DELETEAGENTREQUEST']._serialized_end=934
+  _globals['_DELETEAGENTRESPONSE']._serialized_start=936
+  _globals['_DELETEAGENTRESPONSE']._serialized_end=957
+  _globals['_AGENTDEFINITIONSERVICE']._serialized_start=960
+  _globals['_AGENTDEFINITIONSERVICE']._serialized_end=2294
 # @@protoc_insertion_point(module_scope)

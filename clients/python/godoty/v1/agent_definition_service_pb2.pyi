@@ -1,5 +1,6 @@
 from godoty.v1 import agent_pb2 as _agent_pb2
 from godoty.v1 import mcp_server_pb2 as _mcp_server_pb2
+from godoty.v1 import webhook_pb2 as _webhook_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor

@@ -5,6 +5,7 @@ import warnings
 
 from godoty.v1 import agent_definition_service_pb2 as godoty_dot_v1_dot_agent__definition__service__pb2
 from godoty.v1 import mcp_server_pb2 as godoty_dot_v1_dot_mcp__server__pb2
+from godoty.v1 import webhook_pb2 as godoty_dot_v1_dot_webhook__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -27,9 +28,10 @@ if _version_not_supported:
 
 
 class AgentDefinitionServiceStub:
-    """The definitions of a tenant's agents, and the MCP servers whose tools they use. Each call requires an API key of the
-    scope `agents` and reads or changes those of the key's own tenant. A change reaches the next turn on every server
-    within 2 seconds; a running turn goes on with what it began with.
+    """The definitions of a tenant's agents, the MCP servers whose tools they use, and the webhooks that are notified of what
+    they do. Each call requires an API key of the scope `agents` and reads or changes those of the key's own tenant. A change
+    of an agent or an MCP server reaches the next turn on every server within 2 seconds; a running turn goes on with what it
+    began with.
     """
 
     def __init__(self, channel):
@@ -88,12 +90,38 @@ class AgentDefinitionServiceStub:
                 request_serializer=godoty_dot_v1_dot_mcp__server__pb2.CheckMcpServerRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_mcp__server__pb2.CheckMcpServerResponse.FromString,
                 _registered_method=True)
+        self.ApplyWebhook = channel.unary_unary(
+                '/godoty.v1.AgentDefinitionService/ApplyWebhook',
+                request_serializer=godoty_dot_v1_dot_webhook__pb2.ApplyWebhookRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_webhook__pb2.ApplyWebhookResponse.FromString,
+                _registered_method=True)
+        self.ListWebhooks = channel.unary_unary(
+                '/godoty.v1.AgentDefinitionService/ListWebhooks',
+                request_serializer=godoty_dot_v1_dot_webhook__pb2.ListWebhooksRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_webhook__pb2.ListWebhooksResponse.FromString,
+                _registered_method=True)
+        self.DeleteWebhook = channel.unary_unary(
+                '/godoty.v1.AgentDefinitionService/DeleteWebhook',
+                request_serializer=godoty_dot_v1_dot_webhook__pb2.DeleteWebhookRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_webhook__pb2.DeleteWebhookResponse.FromString,
+                _registered_method=True)
+        self.ListDeliveries = channel.unary_unary(
+                '/godoty.v1.AgentDefinitionService/ListDeliveries',
+                request_serializer=godoty_dot_v1_dot_webhook__pb2.ListDeliveriesRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_webhook__pb2.ListDeliveriesResponse.FromString,
+                _registered_method=True)
+        self.RedeliverEvent = channel.unary_unary(
+                '/godoty.v1.AgentDefinitionService/RedeliverEvent',
+                request_serializer=godoty_dot_v1_dot_webhook__pb2.RedeliverEventRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_webhook__pb2.RedeliverEventResponse.FromString,
+                _registered_method=True)
 
 
 class AgentDefinitionServiceServicer:
-    """The definitions of a tenant's agents, and the MCP servers whose tools they use. Each call requires an API key of the
-    scope `agents` and reads or changes those of the key's own tenant. A change reaches the next turn on every server
-    within 2 seconds; a running turn goes on with what it began with.
+    """The definitions of a tenant's agents, the MCP servers whose tools they use, and the webhooks that are notified of what
+    they do. Each call requires an API key of the scope `agents` and reads or changes those of the key's own tenant. A change
+    of an agent or an MCP server reaches the next turn on every server within 2 seconds; a running turn goes on with what it
+    began with.
     """
 
     def ApplyAgent(self, request, context):
@@ -173,6 +201,44 @@ class AgentDefinitionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ApplyWebhook(self, request, context):
+        """Creates a webhook, or changes the one of this name. It need not be reachable. It gets the events of turns that end 5
+        seconds later or after that. The same webhook as before changes nothing, so a retry without `rotate_secret` is
+        harmless; but only the first response has the secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhooks(self, request, context):
+        """Lists the webhooks, by name, without their secrets.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteWebhook(self, request, context):
+        """Deletes a webhook, with its secrets and deliveries. A delivery that is being sent may still arrive.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDeliveries(self, request, context):
+        """Lists the deliveries of a webhook, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RedeliverEvent(self, request, context):
+        """Delivers an event again, or now if it is pending, under the same id and with all attempts before it. The webhook must
+        be enabled, and the delivery still be stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AgentDefinitionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -226,6 +292,31 @@ def add_AgentDefinitionServiceServicer_to_server(servicer, server):
                     request_deserializer=godoty_dot_v1_dot_mcp__server__pb2.CheckMcpServerRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_mcp__server__pb2.CheckMcpServerResponse.SerializeToString,
             ),
+            'ApplyWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApplyWebhook,
+                    request_deserializer=godoty_dot_v1_dot_webhook__pb2.ApplyWebhookRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_webhook__pb2.ApplyWebhookResponse.SerializeToString,
+            ),
+            'ListWebhooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhooks,
+                    request_deserializer=godoty_dot_v1_dot_webhook__pb2.ListWebhooksRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_webhook__pb2.ListWebhooksResponse.SerializeToString,
+            ),
+            'DeleteWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteWebhook,
+                    request_deserializer=godoty_dot_v1_dot_webhook__pb2.DeleteWebhookRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_webhook__pb2.DeleteWebhookResponse.SerializeToString,
+            ),
+            'ListDeliveries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeliveries,
+                    request_deserializer=godoty_dot_v1_dot_webhook__pb2.ListDeliveriesRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_webhook__pb2.ListDeliveriesResponse.SerializeToString,
+            ),
+            'RedeliverEvent': grpc.unary_unary_rpc_method_handler(
+                    servicer.RedeliverEvent,
+                    request_deserializer=godoty_dot_v1_dot_webhook__pb2.RedeliverEventRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_webhook__pb2.RedeliverEventResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'godoty.v1.AgentDefinitionService', rpc_method_handlers)
@@ -235,9 +326,10 @@ def add_AgentDefinitionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AgentDefinitionService:
-    """The definitions of a tenant's agents, and the MCP servers whose tools they use. Each call requires an API key of the
-    scope `agents` and reads or changes those of the key's own tenant. A change reaches the next turn on every server
-    within 2 seconds; a running turn goes on with what it began with.
+    """The definitions of a tenant's agents, the MCP servers whose tools they use, and the webhooks that are notified of what
+    they do. Each call requires an API key of the scope `agents` and reads or changes those of the key's own tenant. A change
+    of an agent or an MCP server reaches the next turn on every server within 2 seconds; a running turn goes on with what it
+    began with.
     """
 
     @staticmethod
@@ -500,6 +592,141 @@ class AgentDefinitionService:
             '/godoty.v1.AgentDefinitionService/CheckMcpServer',
             godoty_dot_v1_dot_mcp__server__pb2.CheckMcpServerRequest.SerializeToString,
             godoty_dot_v1_dot_mcp__server__pb2.CheckMcpServerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApplyWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentDefinitionService/ApplyWebhook',
+            godoty_dot_v1_dot_webhook__pb2.ApplyWebhookRequest.SerializeToString,
+            godoty_dot_v1_dot_webhook__pb2.ApplyWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentDefinitionService/ListWebhooks',
+            godoty_dot_v1_dot_webhook__pb2.ListWebhooksRequest.SerializeToString,
+            godoty_dot_v1_dot_webhook__pb2.ListWebhooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentDefinitionService/DeleteWebhook',
+            godoty_dot_v1_dot_webhook__pb2.DeleteWebhookRequest.SerializeToString,
+            godoty_dot_v1_dot_webhook__pb2.DeleteWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeliveries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentDefinitionService/ListDeliveries',
+            godoty_dot_v1_dot_webhook__pb2.ListDeliveriesRequest.SerializeToString,
+            godoty_dot_v1_dot_webhook__pb2.ListDeliveriesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RedeliverEvent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentDefinitionService/RedeliverEvent',
+            godoty_dot_v1_dot_webhook__pb2.RedeliverEventRequest.SerializeToString,
+            godoty_dot_v1_dot_webhook__pb2.RedeliverEventResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,1 @@
+"""`godoty webhook`: a tenant's webhooks, and a receiver for development."""

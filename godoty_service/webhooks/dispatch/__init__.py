@@ -1,0 +1,1 @@
+"""Sends what is due to the endpoints of webhooks, and attempts again what failed."""

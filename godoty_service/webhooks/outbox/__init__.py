@@ -1,0 +1,1 @@
+"""The outbox: events are derived from what is stored in any case, and their deliveries are stored."""

@@ -1,0 +1,165 @@
+"""Servers that are killed, and databases that fail over: every event arrives, under one id, and none is made up."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import grpc
+import pytest
+from godoty.v1 import agent_definition_service_pb2_grpc as stubs
+from godoty.v1 import agent_service_pb2 as pb
+from godoty.v1 import agent_service_pb2_grpc, webhook_pb2
+
+from godoty_service.tenancy.auth import Scope
+from openrouter_sandbox.mongodb.mongod import Mongod
+from openrouter_sandbox.mongodb.replica_set import LocalReplicaSet
+from tests.conftest import Start, StartProcess
+from tests.e2e.turns.streams import until_text
+from tests.e2e.webhooks.conftest import ENVIRONMENT, SETTINGS, Become
+from tests.faults.cluster import open_cluster
+from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.receiver import Received, Receiver, status
+from tests.support.service import eventually, soon
+
+NEVER = {"GODOTY_WEBHOOK_INTERVAL": "60"}
+
+
+async def test_turn_of_a_killed_server_is_reported_that_no_client_asks_for(
+    serve: Start, serve_process: StartProcess, become: Become, receiver: Receiver
+) -> None:
+    """Its log is ended by another server, once the lease of the dead one is over."""
+    process, service = await serve_process(**(ENVIRONMENT | NEVER), **SHORT_LEASE_ENVIRONMENT)
+    tenant = become(service)
+    await tenant.apply(receiver.url())
+    stream = tenant.caller.start("@sandbox plain tokens=9 hold_after=3 hold=killed", user="ada")
+    turn_id = (await until_text(stream, "t2 "))[0].turn_id
+    await process.kill()
+    service.backends.allow("killed")
+    await serve(database=service.database.name, **SETTINGS, **SHORT_LEASE)
+
+    received = await receiver.first()
+
+    assert (received.data["turn_id"], received.data["stop_reason"]) == (turn_id, "INTERRUPTED")
+    assert received.data["turn_totals"]["model_calls"] == 1
+    await soon(lambda: service.database["turns"].count_documents({"outbox": True}) == 0)
+    assert len(receiver.received) == 1
+
+
+async def test_event_of_a_server_that_dies_before_it_publishes_is_published_by_another(
+    serve: Start, serve_process: StartProcess, become: Become, receiver: Receiver
+) -> None:
+    """The end of the turn was stored with its mark, and nothing else."""
+    process, service = await serve_process(**(ENVIRONMENT | NEVER), **SHORT_LEASE_ENVIRONMENT)
+    tenant = become(service)
+    await tenant.apply(receiver.url())
+    turn = await tenant.caller.converse("hello")
+    await soon(lambda: service.database["turn_logs"].count_documents({"ended": True}) == 1)
+    assert tenant.documents("webhook_deliveries") == []
+    await process.kill()
+    await serve(database=service.database.name, **SETTINGS, **SHORT_LEASE)
+
+    received = await receiver.first()
+
+    assert received.data["turn_id"] == turn.responses[0].turn_id
+    assert received.data["turn_totals"]["cost_usd"] == turn.finished.turn_totals.cost_usd
+
+
+async def test_event_of_a_server_that_dies_while_it_sends_is_sent_again_under_its_id(
+    serve: Start, serve_process: StartProcess, become: Become, receiver: Receiver
+) -> None:
+    """The receiver has it, and the dead server did not record that: another one sends it when the lease is over."""
+    process, service = await serve_process(**ENVIRONMENT, **SHORT_LEASE_ENVIRONMENT, GODOTY_WEBHOOK_TIMEOUT="0.5")
+    tenant = become(service)
+
+    async def answer(received: Received) -> bytes:
+        if len(receiver.received) == 1:
+            await process.kill()
+        return status(204)
+
+    receiver.answer = answer
+    await tenant.apply(receiver.url())
+    await tenant.caller.converse("hello")
+    await receiver.first()
+    other = await serve(database=service.database.name, **SETTINGS, **SHORT_LEASE)
+    there = become(service.at(other.target))
+
+    (delivery,) = await there.delivered(1)
+
+    assert [each.event_id for each in receiver.received] == [delivery.event_id] * 2
+    assert len({each.body for each in receiver.received}) == 1
+
+
+async def test_two_servers_send_each_event_once(serve: Start, become: Become, receiver: Receiver) -> None:
+    """Both publish and deliver; the leases keep them apart."""
+    service = await serve(**SETTINGS)
+    second = await serve(database=service.database.name, **SETTINGS)
+    tenants = [become(service), become(service.at(second.target))]
+    for each in tenants:  # so that both servers know of it at once
+        await each.apply(receiver.url())
+    turns = await asyncio.gather(
+        *(tenants[number % 2].caller.converse("hello", session_id=f"s{number % 5}", on_busy=2) for number in range(20))
+    )
+    assert all(each.failure is None for each in turns)
+
+    await tenants[0].delivered(20)
+
+    arrived = [each.data["turn_id"] for each in receiver.received]
+    assert sorted(arrived) == sorted(each.responses[0].turn_id for each in turns)
+
+
+Lose = Callable[[LocalReplicaSet], Awaitable[Mongod]]
+
+
+@pytest.fixture
+async def members(tmp_path: Path) -> AsyncIterator[LocalReplicaSet]:
+    """Three members, one of them primary."""
+    async with LocalReplicaSet(tmp_path) as started:
+        yield started
+
+
+@pytest.mark.parametrize("lose", [LocalReplicaSet.kill_primary, LocalReplicaSet.step_down], ids=["killed", "stepped"])
+async def test_events_outlive_a_failover(
+    members: LocalReplicaSet, receiver: Receiver, tmp_path: Path, lose: Lose
+) -> None:
+    """Turns end before, while and after the primary fails: each is reported, and no other."""
+    name = f"godoty_test_failover_{secrets.token_hex(4)}"
+    async with open_cluster(mongodb_uri=members.uri, name=name, directory=tmp_path) as cluster:
+        server = cluster.server(**ENVIRONMENT, GODOTY_LEASE="15")
+        await server.start()
+        try:
+            async with grpc.aio.insecure_channel(server.address) as channel:
+                manage = stubs.AgentDefinitionServiceStub(channel)  # type: ignore[no-untyped-call] # generated
+                stub = agent_service_pb2_grpc.AgentServiceStub(channel)  # type: ignore[no-untyped-call] # generated
+                _, key = await cluster.components.tenancy.api_keys.issue(
+                    cluster.tenant_id, scopes=frozenset({Scope.AGENTS})
+                )
+                webhook = webhook_pb2.Webhook(name="hook", url=receiver.url())
+                metadata = (("authorization", f"Bearer {key}"),)
+                await manage.ApplyWebhook(webhook_pb2.ApplyWebhookRequest(webhook=webhook), metadata=metadata)
+                turns = [asyncio.create_task(_turn(stub, cluster.api_key, number)) for number in range(8)]
+                await receiver.first()
+                await lose(members)
+                ended = await asyncio.gather(*turns)
+
+                async def all_arrived() -> bool:
+                    return {each.data["turn_id"] for each in receiver.received} >= set(ended)
+
+                await eventually(all_arrived)
+        finally:
+            await server.stop()
+
+    assert {each.data["turn_id"] for each in receiver.received} == set(ended)
+    assert len({each.event_id for each in receiver.received}) == len(ended)
+
+
+async def _turn(stub: agent_service_pb2_grpc.AgentServiceStub, api_key: str, number: int) -> str:
+    """Run a turn, which is the longer the higher its number; return its id."""
+    text = f"@sandbox slow tokens={1 + 12 * number} first_delay_ms=0 delay_ms=25"
+    call = stub.Converse(
+        pb.ConverseRequest(session_id=f"s{number}", text=text),
+        metadata=(("authorization", f"Bearer {api_key}"),),
+        timeout=170,
+    )
+    events = [response.event async for response in call]
+    return str(events[0].turn_id)
