@@ -28,6 +28,7 @@ from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.model_codec import allowed_models, catalogue_state, model_messages
 from godoty_service.rpc.pagination import PageRequest, decode_time
 from godoty_service.rpc.session_metrics_cache import SessionMetricsCache, metrics_message
+from godoty_service.rpc.start_codec import parse_start, parse_wait, within
 from godoty_service.rpc.turn_codec import fill_event, turn_message
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
@@ -37,12 +38,14 @@ from godoty_service.tenancy.policies import Policies
 from godoty_service.turns.service import TurnService
 from godoty_service.turns.session_deletion import SessionDeletions
 from godoty_service.turns.session_metrics import load_totals
+from godoty_service.turns.turn import TurnRequest
 from godoty_service.users.references import UserReferences
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AgentService"]
 SERVICE_NAME: str = _SERVICE.full_name
 SCOPES = {f"/{SERVICE_NAME}/{method.name}": (Scope.CONVERSE,) for method in _SERVICE.methods}
-TURN_METHODS = frozenset(f"/{SERVICE_NAME}/{name}" for name in ("Converse", "ResumeTurn"))
+# Their calls are long.
+TURN_METHODS = frozenset(f"/{SERVICE_NAME}/{name}" for name in ("Converse", "ResumeTurn", "StartTurn", "WaitTurn"))
 
 
 class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
@@ -111,14 +114,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def Converse(self, request: pb.ConverseRequest, call: CallContext) -> AsyncIterator[pb.ConverseResponse]:
         """Start a turn and stream its events."""
-        output = await self._schemas.read(request.output_schema)
-        turn_request = agent_codec.parse_turn_request(
-            request,
-            output=output,
-            catalogue=self._oracle.current,
-            max_text_bytes=self._max_text_bytes,
-            rules=self._rules,
-        )
+        turn_request = await self._turn_request(request)
         key = call.principal
         turn = self._turns.converse(call.tenant_id, turn_request, key_id=key.key_id, key_limits=key.limits)
         async with aclosing(turn) as events:
@@ -126,6 +122,21 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 response = pb.ConverseResponse()
                 fill_event(response.event, turn_id, event)
                 yield response
+
+    async def StartTurn(self, request: pb.StartTurnRequest, call: CallContext) -> pb.StartTurnResponse:
+        """Start a turn that needs no reader."""
+        converse, key = parse_start(request), call.principal
+        with within("request"):
+            turn_request = await self._turn_request(converse)
+            turn_id, session_id = await self._turns.start(
+                call.tenant_id, turn_request, key_id=key.key_id, key_limits=key.limits
+            )
+        return pb.StartTurnResponse(turn_id=turn_id, session_id=session_id)
+
+    async def WaitTurn(self, request: pb.WaitTurnRequest, call: CallContext) -> pb.WaitTurnResponse:
+        """Return a turn when it has ended, or after a time."""
+        turn_id, longest = parse_wait(request)
+        return pb.WaitTurnResponse(turn=turn_message(await self._turns.wait(call.tenant_id, turn_id, longest=longest)))
 
     async def ResumeTurn(
         self, request: pb.ResumeTurnRequest, call: CallContext
@@ -293,6 +304,16 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             response.models.extend(models)
             response.next_page_token = token
         return response
+
+    async def _turn_request(self, request: pb.ConverseRequest) -> TurnRequest:
+        """Check the request of a turn."""
+        return agent_codec.parse_turn_request(
+            request,
+            output=await self._schemas.read(request.output_schema),
+            catalogue=self._oracle.current,
+            max_text_bytes=self._max_text_bytes,
+            rules=self._rules,
+        )
 
     async def _session(self, call: CallContext, session_id: str) -> Session:
         session, _ = await self._sessions.get_summary(call.tenant_id, agent_codec.parse_session_id(session_id))

@@ -79,10 +79,12 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "RevokeApiKey": ("tenant_id", "api_key_id"),
     "RotateApiKey": ("tenant_id", "api_key_id"),
     "SetProviderKey": ("tenant_id",),
+    "StartTurn": ("request",),
     "SuspendTenant": ("tenant_id",),
     "UploadAttachment": ("data",),
     "UpdatePolicy": ("tenant_id", "policy"),
     "UpdateTenant": ("tenant_id", "tenant"),
+    "WaitTurn": ("turn_id",),
 }
 _URL = "https://127.0.0.1:1/mcp"  # where nothing listens
 # The fields that an element of a repeated field needs, or a message that is optional as a whole.
@@ -91,6 +93,7 @@ ELEMENTS: dict[str, dict[str, Any]] = {
     "godoty.v1.AgentTool": {"builtin": "calculator"},
     "godoty.v1.AttachmentSource": {"inline": png()},
     "godoty.v1.Budget": {"window": 1, "limit_usd": "1"},
+    "godoty.v1.ConverseRequest": {"text": "hello"},
     "godoty.v1.McpHeader": {"name": "X-Key", "secret": "hidden"},
     "godoty.v1.McpOAuthClient": {"token_url": _URL, "client_id": "me", "client_secret": "hidden"},
     "godoty.v1.McpServer": {"name": "crm", "url": _URL},
@@ -155,6 +158,7 @@ class Party:
             number=1,
             user=_USER,
             text="hello",
+            request={"text": "hello"},
             data=png(),
             display_name="acme",
             scopes=[tenant_pb2.API_SCOPE_CONVERSE],
