@@ -34,7 +34,7 @@ from godoty_service.rpc.validation import (
     unknown_model,
 )
 from godoty_service.sessions.messages import StoredMessage, tool_result_text
-from godoty_service.sessions.session import Session
+from godoty_service.sessions.session import Session, SessionOrigin
 from godoty_service.turns.listing import TurnState
 from godoty_service.turns.turn import TurnRequest
 
@@ -192,7 +192,12 @@ def session_message(
         cost_usd=format_usd(session_totals.totals.cost),
         create_time=timestamp(session.create_time),
         update_time=timestamp(session.update_time),
+        origin=_origin_message(session.origin),
     )
+
+
+def _origin_message(origin: SessionOrigin | None) -> session_pb.SessionOrigin | None:
+    return session_pb.SessionOrigin(session_id=origin.session_id, number=origin.number) if origin is not None else None
 
 
 def to_proto(message: StoredMessage, *, max_bytes: int) -> session_pb.Message:

@@ -28,8 +28,10 @@ from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.model_codec import allowed_models, catalogue_state, model_messages
 from godoty_service.rpc.pagination import PageRequest, decode_time
 from godoty_service.rpc.session_metrics_cache import SessionMetricsCache, metrics_message
+from godoty_service.rpc.session_copy_codec import next_message, parse_fork
 from godoty_service.rpc.start_codec import parse_start, parse_wait, within
 from godoty_service.rpc.turn_codec import fill_event, turn_message
+from godoty_service.session_copies.forks import SessionForks
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import SessionStore
@@ -55,6 +57,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self,
         *,
         turns: TurnService,
+        forks: SessionForks,
         agents: Agents,
         schemas: OutputSchemas,
         sessions: SessionStore,
@@ -76,6 +79,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
         Args:
             turns: Runs and resumes turns.
+            forks: Forks sessions.
             agents: The tenants' agents.
             schemas: Reads output schemas.
             sessions: The sessions.
@@ -94,6 +98,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             rules: The addresses from which attachments may be fetched.
         """
         self._turns = turns
+        self._forks = forks
         self._agents = agents
         self._schemas = schemas
         self._sessions = sessions
@@ -256,6 +261,16 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """Delete a session; its ledger entries remain."""
         await self._deletions.delete(call.tenant_id, agent_codec.parse_session_id(request.session_id))
         return pb.DeleteSessionResponse()
+
+    async def ForkSession(self, request: pb.ForkSessionRequest, call: CallContext) -> pb.ForkSessionResponse:
+        """Make a session with the messages of another one up to a point."""
+        session_id, number, fork_id = parse_fork(request)
+        fork = await self._forks.fork(call.tenant_id, session_id, number=number, fork_id=fork_id)
+        names = await self._users.names(call.tenant_id, [fork.session.user_reference])
+        response = pb.ForkSessionResponse(session=await self._session_message(fork.session, names))
+        if fork.next_message is not None:
+            response.next_message.CopyFrom(next_message(fork.next_message))
+        return response
 
     async def UploadAttachment(
         self, requests: AsyncIterator[pb.UploadAttachmentRequest], call: CallContext

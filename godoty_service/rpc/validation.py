@@ -58,6 +58,7 @@ LENGTHS = {
     "display_name": 200,
     "etag": 64,
     "fallback_models": 128,
+    "fork_session_id": 128,
     "key": 64,  # of a map
     "mcp_server": 32,
     "model": 128,

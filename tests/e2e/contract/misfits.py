@@ -59,6 +59,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "etag": (),
     "excluded_domains": _DOMAINS,
     "fallback_models": ("", *_MODELS),
+    "fork_session_id": _IDS,
     "limit_usd": (*_AMOUNTS, "0", "-1"),
     "max_cost_usd": (*_AMOUNTS, "0", "-1"),
     "mcp_server": ("", "A", "a_b", "-a", "a-", "1a", "a b", "ü", "a\0"),

@@ -50,6 +50,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "DeleteTenant": ("tenant_id",),
     "EraseUser": ("tenant_id", "user"),
     "ExportLedger": (),
+    "ForkSession": ("session_id",),
     "GetAgent": ("agent",),
     "GetAttachment": ("attachment_id",),
     "GetApiKey": ("tenant_id", "api_key_id"),

@@ -5,7 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Start
-from tests.e2e.reasons import raising_by_administrators, raising_by_agents, raising_by_attachments
+from tests.e2e.reasons import (
+    raising_by_administrators,
+    raising_by_agents,
+    raising_by_attachments,
+    raising_by_forks,
+)
 from tests.e2e.reasons.environment import Environment
 from tests.e2e.reasons.raising import RAISE
 from tests.e2e.reasons.reasons import documented
@@ -15,6 +20,7 @@ from tests.support.service import Service
 assert raising_by_administrators  # they have registered their reasons
 assert raising_by_agents
 assert raising_by_attachments
+assert raising_by_forks
 REASONS = documented()
 
 
