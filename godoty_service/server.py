@@ -127,7 +127,7 @@ async def _start(
     turns = start_turns(
         stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp, schemas=schemas, fetch_file=files
     )
-    copies = build_session_copies(components)
+    copies = build_session_copies(settings, components)
     background(stack, copies.copies.run(settings.heartbeat))
     interceptor = build_interceptor(settings, components, storage=storage, metrics=metrics, tracing=tracing)
     server = build_server(
@@ -135,7 +135,7 @@ async def _start(
         components,
         provider.oracle,
         turns=turns,
-        forks=copies.forks,
+        copies=copies,
         tools=tools.keys(),
         mcp=mcp,
         schemas=schemas,

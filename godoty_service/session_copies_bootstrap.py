@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from godoty_service.bootstrap import Components
 from godoty_service.session_copies.copies import SessionCopies
 from godoty_service.session_copies.forks import SessionForks
+from godoty_service.session_copies.imports import SessionImports
 from godoty_service.sessions.incomplete import IncompleteSessions
 from godoty_service.sessions.message_copies import MessageCopies
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.store import SessionStore
+from godoty_service.settings import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,9 +19,10 @@ class SessionCopyComponents:
 
     copies: SessionCopies
     forks: SessionForks
+    imports: SessionImports
 
 
-def build_session_copies(components: Components) -> SessionCopyComponents:
+def build_session_copies(settings: Settings, components: Components) -> SessionCopyComponents:
     """Build what makes sessions from others."""
     conversations, collection = components.conversations, components.database.collection
     copies = SessionCopies(
@@ -29,6 +32,9 @@ def build_session_copies(components: Components) -> SessionCopyComponents:
         leases=conversations.leases,
         deletions=conversations.deletions,
         replicas=components.replicas,
+        lists=conversations.sessions.lists,
+        messages=conversations.messages,
+        attachments=conversations.attachments.store,
     )
     forks = SessionForks(
         copies=copies,
@@ -37,4 +43,12 @@ def build_session_copies(components: Components) -> SessionCopyComponents:
         message_copies=MessageCopies(collection(MessageStore.COLLECTION)),
         attachments=conversations.attachments.store,
     )
-    return SessionCopyComponents(copies=copies, forks=forks)
+    imports = SessionImports(
+        copies=copies,
+        messages=conversations.messages,
+        attachments=conversations.attachments.store,
+        agents=conversations.agents,
+        users=components.users.references,
+        default_model=settings.default_model,
+    )
+    return SessionCopyComponents(copies=copies, forks=forks, imports=imports)

@@ -27,11 +27,14 @@ from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.model_codec import allowed_models, catalogue_state, model_messages
 from godoty_service.rpc.pagination import PageRequest, decode_time
-from godoty_service.rpc.session_metrics_cache import SessionMetricsCache, metrics_message
 from godoty_service.rpc.session_copy_codec import next_message, parse_fork
+from godoty_service.rpc.session_export import SessionExport
+from godoty_service.rpc.session_import import SessionImport
+from godoty_service.rpc.session_metrics_cache import SessionMetricsCache, metrics_message
 from godoty_service.rpc.start_codec import parse_start, parse_wait, within
 from godoty_service.rpc.turn_codec import fill_event, turn_message
 from godoty_service.session_copies.forks import SessionForks
+from godoty_service.session_copies.imports import SessionImports
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import SessionStore
@@ -58,6 +61,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         *,
         turns: TurnService,
         forks: SessionForks,
+        imports: SessionImports,
         agents: Agents,
         schemas: OutputSchemas,
         sessions: SessionStore,
@@ -80,6 +84,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         Args:
             turns: Runs and resumes turns.
             forks: Forks sessions.
+            imports: Makes sessions of exported ones.
             agents: The tenants' agents.
             schemas: Reads output schemas.
             sessions: The sessions.
@@ -99,6 +104,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """
         self._turns = turns
         self._forks = forks
+        self._imports = imports
         self._agents = agents
         self._schemas = schemas
         self._sessions = sessions
@@ -109,6 +115,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._max_text_bytes = max_text_bytes
         self._page_bytes = page_bytes
         self._content_limiter = ByteLimiter(content_bytes)
+        self._exporter = SessionExport(messages, self._content_limiter)
         self._policies = policies
         self._users = users
         self._catalogue_stale_after = catalogue_stale_after
@@ -271,6 +278,27 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         if fork.next_message is not None:
             response.next_message.CopyFrom(next_message(fork.next_message))
         return response
+
+    async def ExportSession(
+        self, request: pb.ExportSessionRequest, call: CallContext
+    ) -> AsyncIterator[pb.ExportSessionResponse]:
+        """Stream a session as lines of JSON."""
+        session = await self._sessions.get(call.tenant_id, agent_codec.parse_session_id(request.session_id))
+        names = await self._users.names(call.tenant_id, [session.user_reference])
+        shown, totals = await self._session_message(session, names), await self._load_totals(session)
+        async with aclosing(self._exporter.lines(session, shown, totals, time=self._clock())) as lines:
+            async for line in lines:
+                yield line
+
+    async def ImportSession(
+        self, requests: AsyncIterator[pb.ImportSessionRequest], call: CallContext
+    ) -> pb.ImportSessionResponse:
+        """Make a session of exported lines."""
+        imported = SessionImport(requests)
+        await imported.begin()
+        session = await self._imports.make(call.tenant_id, imported, call.confirm)
+        names = await self._users.names(call.tenant_id, [session.user_reference])
+        return pb.ImportSessionResponse(session=await self._session_message(session, names))
 
     async def UploadAttachment(
         self, requests: AsyncIterator[pb.UploadAttachmentRequest], call: CallContext

@@ -60,6 +60,7 @@ LENGTHS = {
     "fallback_models": 128,
     "fork_session_id": 128,
     "key": 64,  # of a map
+    "lines": 262_144,  # bytes
     "mcp_server": 32,
     "model": 128,
     "models": 128,

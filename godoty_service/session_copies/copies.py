@@ -11,12 +11,15 @@ import structlog
 
 from godoty_service.aio.periodic import run_every
 from godoty_service.attachments.attachments import to_its_end
+from godoty_service.attachments.store import AttachmentStore
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.errors import DuplicateKey, GodotyError, SessionLost
 from godoty_service.ids import new_id
 from godoty_service.session_copies.errors import SessionExists
 from godoty_service.sessions.incomplete import Contents, IncompleteSessions, NewSession
 from godoty_service.sessions.lease_holders import LeaseHolders
+from godoty_service.sessions.lists import SessionLists
+from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 from godoty_service.turns.session_deletion import SessionDeletions
 
@@ -35,6 +38,9 @@ class SessionCopies:
         leases: LeaseHolders,
         deletions: SessionDeletions,
         replicas: ReplicaHeartbeats,
+        lists: SessionLists,
+        messages: MessageStore,
+        attachments: AttachmentStore,
     ) -> None:
         """Create it.
 
@@ -43,11 +49,17 @@ class SessionCopies:
             leases: This server's leases.
             deletions: Deletes sessions with their messages.
             replicas: The servers that are alive.
+            lists: Knows which sessions exist.
+            messages: The sessions' messages.
+            attachments: What messages name.
         """
         self._incomplete = incomplete
         self._leases = leases
         self._deletions = deletions
         self._replicas = replicas
+        self._lists = lists
+        self._messages = messages
+        self._attachments = attachments
 
     @asynccontextmanager
     async def making(self, tenant_id: str, new: NewSession) -> AsyncIterator[Session]:
@@ -98,6 +110,13 @@ class SessionCopies:
         """Delete a session that was not completed; one that was is another session by now. Never raises."""
         await self._leases.release(session)
         await self._delete(session)
+        try:
+            if not await self._lists.existing(session.tenant_id, [session.uid]):
+                # Perhaps another server has deleted it while this one was paused, and wrote to it afterwards.
+                await self._messages.delete(session.tenant_id, session.uid)
+                await self._attachments.release_session(session.tenant_id, session.uid)
+        except GodotyError as error:
+            log.warning("copied_messages_not_deleted", session_uid=session.uid, error=str(error))
 
     async def _delete(self, session: Session) -> None:
         try:

@@ -33,12 +33,12 @@ class SessionExists(GodotyError):
 
 
 class SessionTooLarge(QuotaExceeded):
-    """The session has more messages than are copied."""
+    """The session has more messages, or names more attachments, than are copied."""
 
     reason = "SESSION_TOO_LARGE"
 
     @classmethod
-    def of(cls, limit: int) -> "SessionTooLarge":
-        """Return the error for the most messages of a copy."""
-        text = f"A session of more than {limit:,} messages is not copied."
-        return cls(text, quota="messages/copy", metadata={"limit": str(limit)})
+    def of(cls, limit: int, what: str = "messages") -> "SessionTooLarge":
+        """Return the error for the most messages or attachments of a copy."""
+        text = f"A session with more than {limit:,} {what} is not copied."
+        return cls(text, quota=f"{what}/copy", metadata={"limit": str(limit)})

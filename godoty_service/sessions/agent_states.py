@@ -62,4 +62,3 @@ class AgentStates:
 def state_text(state: Mapping[str, Any]) -> str:
     """Return a state as JSON, without what belongs to its session."""
     return json.dumps({name: value for name, value in state.items() if name not in _OF_SESSION})
-

@@ -118,4 +118,6 @@ class IncompleteSessions:
 
     async def find(self) -> list[Session]:
         """Return some sessions that are being made, or were when their servers died."""
-        return [session_from_document(each) for each in await self._sessions.find({"incomplete": True}, limit=_MAX_READ)]
+        return [
+            session_from_document(each) for each in await self._sessions.find({"incomplete": True}, limit=_MAX_READ)
+        ]

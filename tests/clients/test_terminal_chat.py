@@ -167,7 +167,9 @@ async def test_last_message_is_sent_again_or_edited_in_a_fork(
     picture = tmp_path / "picture"
     picture.write_bytes(png(30, 20))
     command = [*chat_command, "--model", "anthropic/claude-haiku-4.5", "--session"]
-    typed = f"/retry\n@sandbox plain text=first\n/attach {picture}\n@sandbox tool-loop calls=2\n/retry\n/edit other words\n"
+    typed = (
+        f"/retry\n@sandbox plain text=first\n/attach {picture}\n@sandbox tool-loop calls=2\n/retry\n/edit other words\n"
+    )
 
     code, out, err = await _chat([*command, session_id], chat_settings, typed)
 

@@ -265,8 +265,8 @@ class GodotyClient:
 
         Args:
             session_id: The session, which does not change.
-            number: The number of an answer, after which the fork ends, or of a message of the user, before which it ends:
-                `next_message` is that message then. 0 for all messages.
+            number: The number of an answer, after which the fork ends, or of a user message, before which it ends
+                (`next_message` is that message then). 0 for all messages.
             fork_session_id: The id of the fork; empty for a generated one.
         """
         request = pb.ForkSessionRequest(session_id=session_id, number=number, fork_session_id=fork_session_id)

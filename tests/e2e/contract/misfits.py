@@ -61,6 +61,10 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "fallback_models": ("", *_MODELS),
     "fork_session_id": _IDS,
     "limit_usd": (*_AMOUNTS, "0", "-1"),
+    "lines": (
+        *("", " \n", "{", "[]", "nul", "[" * 4000, '{"end": {}}'),
+        *('{"begin": {}}', '{"begin": {"format": 1}}'),
+    ),
     "max_cost_usd": (*_AMOUNTS, "0", "-1"),
     "mcp_server": ("", "A", "a_b", "-a", "a-", "1a", "a b", "ü", "a\0"),
     "model": _MODELS,

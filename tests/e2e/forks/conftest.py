@@ -17,8 +17,17 @@ from tests.support.caller import Caller
 from tests.support.service import Service
 
 __all__ = [
-    *("Admin", "admin", "admin_of", "Definer", "define", "definer", "second_caller", "second_server"),
-    *("verify_ledger_afterwards", "Operations", "operations"),
+    "Admin",
+    "Definer",
+    "Operations",
+    "admin",
+    "admin_of",
+    "define",
+    "definer",
+    "operations",
+    "second_caller",
+    "second_server",
+    "verify_ledger_afterwards",
 ]
 
 FORKED = "[The conversation was forked here.]"

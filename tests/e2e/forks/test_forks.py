@@ -82,13 +82,15 @@ async def test_fork_at_every_message_sees_the_history_up_to_there(forker: Forker
             later = [turn for turn, number in enumerate(numbers) if number == message.number + 1]
             expected = requests[later[0]][:-1] if later else [*requests[-1], seen(forker, fork_id)[-2]]
             assert seen(forker, fork_id) == [*expected, seen(forker, fork_id)[-1]]
-            assert seen(forker, fork_id)[-1]["content"] == "another way"
+            assert "another way" in str(seen(forker, fork_id)[-1]["content"])
             assert origin.number == message.number
         assert (origin.session_id, fork.session.message_count) == ("talk", origin.number)
         assert (fork.session.cost_usd, fork.session.agent, fork.session.model) == ("0", "assistant", VISION)
         copied = await forker.caller.messages(fork_id)
         assert_valid_history(copied)
-        assert [each.content for each in copied[: origin.number]] == [each.content for each in messages[: origin.number]]
+        assert [each.content for each in copied[: origin.number]] == [
+            each.content for each in messages[: origin.number]
+        ]
         assert {each.turn_id for each in copied[: origin.number]} <= {""}
 
     assert kinds.count("again") == kinds.count("after") == len(turns)
@@ -199,15 +201,14 @@ async def test_state_of_an_earlier_builds_turns_is_that_of_the_end(definer: Defi
         await forker.fork(number=number, fork_session_id=f"at-{number}")
         states[number] = json.loads((forker.service.session(f"at-{number}") or {})["state"])
     assert states == {4: {}, 6: {"godoty_notebook": {"plan": "walk"}}}
-    await forker.converse("hello", session_id="at-6")
+    for _ in range(2):
+        await forker.converse("hello", session_id="at-6")
     await forker.fork("at-6", number=8, fork_session_id="again")
 
     assert json.loads((forker.service.session("again") or {})["state"]) == states[6]
 
 
-async def test_fork_keeps_the_summary_of_what_it_has(
-    serve: Start, fork_at: Callable[[Service], Forker]
-) -> None:
+async def test_fork_keeps_the_summary_of_what_it_has(serve: Start, fork_at: Callable[[Service], Forker]) -> None:
     """What the model saw in place of the oldest messages, it sees in the fork."""
     forker = fork_at(await serve(history_messages=8, history_summary=True))
     for number in range(6):
@@ -232,7 +233,10 @@ async def test_fork_while_a_turn_runs_has_what_has_ended(forker: Forker) -> None
     assert (fork.session.message_count, fork.session.origin.number) == (2, 2)
     assert (await forker.converse("hello", session_id="other")).finished
     again = await forker.fork(number=3)
-    assert (again.session.message_count, again.next_message.text) == (2, "@sandbox plain tokens=9 hold_after=3 hold=runs")
+    assert (again.session.message_count, again.next_message.text) == (
+        2,
+        "@sandbox plain tokens=9 hold_after=3 hold=runs",
+    )
     missing = await failure_of(forker.fork(number=4))
     assert (missing.code, missing.reason) == (grpc.StatusCode.NOT_FOUND, "MESSAGE_NOT_FOUND")
     forker.service.backends.allow("runs")

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -52,6 +53,17 @@ def of_no_session(service: Service) -> set[str]:
     return named - set(database["sessions"].distinct("_id"))
 
 
+def only(forker: Forker, *, sessions: int) -> bool:
+    """Return whether the tenant has sessions of one turn each, and nothing else."""
+    return forker.stored() == {"sessions": sessions, "messages": 2 * sessions}
+
+
+def copying(service: Service, origin: str, least: int) -> bool:
+    """Return whether a session is being made, with a number of messages of its origin at least."""
+    copied = {"session_uid": {"$ne": origin}, "turn_id": ""}
+    return incomplete(service) == 1 and service.database["messages"].count_documents(copied) >= least
+
+
 async def listed(forker: Forker) -> list[str]:
     """Return the ids of the tenant's sessions, as a caller sees them."""
     found = await forker.caller.call("ListSessions", pb.ListSessionsRequest(page_size=500))
@@ -78,7 +90,7 @@ async def test_session_that_is_being_made_is_not_there(
         failure = await forking
 
     assert failure.reason == "SESSION_EXISTS"
-    assert [each.content[0].text for each in await forker.caller.messages("other")][0] == "mine"
+    assert (await forker.caller.messages("other"))[0].content[0].text == "mine"
     await soon(lambda: forker.stored() == {"sessions": 2, "messages": 4})
 
 
@@ -99,8 +111,7 @@ async def test_origin_that_is_deleted_meanwhile_has_no_fork(
             failure = await forking
 
         assert (failure.code, failure.reason) == (NOT_FOUND, "SESSION_NOT_FOUND")
-        sessions = int(begin_again)
-        await soon(lambda sessions=sessions: forker.stored() == {"sessions": sessions, "messages": 2 * sessions})
+        await soon(partial(only, forker, sessions=int(begin_again)))
         assert forker.documents() == (0, 0)
 
 
@@ -111,9 +122,10 @@ async def test_cancelled_fork_is_deleted(serve: Start, fork_at: ForkAt, monkeypa
     with held(monkeypatch) as (begun, may_go_on):
         request = pb.ForkSessionRequest(session_id="talk", fork_session_id="other")
         call = forker.caller.stub.ForkSession(request, metadata=forker.service.metadata)
-        asyncio.ensure_future(call)
+        ended = asyncio.ensure_future(call)
         await begun.wait()
         call.cancel()
+        await asyncio.wait([ended])
         may_go_on.set()
     await soon(lambda: forker.stored() == {"sessions": 1, "messages": 2})
     (document,) = forker.service.database["attachments"].find({"tenant_id": forker.service.tenant_id})
@@ -133,9 +145,7 @@ async def test_erasure_of_the_user_has_all_forks(
     with held(monkeypatch) as (begun, may_go_on):
         forking = asyncio.create_task(failure_of(forker.fork(fork_session_id="late")))
         await begun.wait()
-        erasing = asyncio.create_task(
-            admin.call("EraseUser", tenant_id=forker.service.tenant_id, user="ada")
-        )
+        erasing = asyncio.create_task(admin.call("EraseUser", tenant_id=forker.service.tenant_id, user="ada"))
         sessions = forker.service.database["sessions"]
         await soon(lambda: sessions.count_documents({"tenant_id": forker.service.tenant_id}) == 1)
         assert not erasing.done()
@@ -157,16 +167,16 @@ async def test_killed_server_leaves_no_half_of_a_fork(serve_process: StartProces
     forker, later = fork_at(service), fork_at(service.at(other.target))
     await forker.converse("look", png())
     insert_messages(service, "talk", 29_998)
+    messages = service.database["messages"]
     for number in range(3):
         request = pb.ForkSessionRequest(session_id="talk", fork_session_id=f"fork-{number}")
-        call = forker.caller.stub.ForkSession(request, metadata=service.metadata)
-        asyncio.ensure_future(call).add_done_callback(lambda done: done.cancelled() or done.exception())
-        copied = {"session_uid": {"$ne": later.uid("talk")}, "turn_id": ""}
-        messages = service.database["messages"]
+        forking = asyncio.ensure_future(forker.caller.stub.ForkSession(request, metadata=service.metadata))
         # Before it copies, within the first piece, and after it.
         wanted = (0, 1, 10_001)[number]
-        await soon(lambda wanted=wanted: incomplete(service) == 1 and messages.count_documents(copied) >= wanted)
+        await soon(partial(copying, service, later.uid("talk"), wanted))
         await process.kill()
+        await asyncio.wait([forking])
+        assert forking.exception() is not None
         forks = [each for each in await listed(later) if each != "talk"]
         assert forks == []
         await soon(lambda: incomplete(service) == 0)
@@ -199,7 +209,7 @@ async def test_sweep_leaves_what_a_living_server_makes(
         forking = asyncio.create_task(forker.fork(fork_session_id="other"))
         await begun.wait()
         swept.clear()
-        await soon(lambda: len(counts := Counter(swept)) == 2 and min(counts.values()) > 1)  # by each server, from its beginning
+        await soon(lambda: len(counts := Counter(swept)) == 2 and min(counts.values()) > 1)
         assert incomplete(first) == 1
         may_go_on.set()
         fork = await forking
@@ -241,3 +251,22 @@ async def test_attachment_of_too_many_sessions_is_not_forked(forker: Forker) -> 
     assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "ATTACHMENT_LIMIT")
     await soon(lambda: forker.stored() == {"sessions": 1, "messages": 2})
     assert len((attachments.find_one({"_id": uploaded.attachment_id}) or {})["sessions"]) == 1000
+
+
+async def test_server_that_was_paused_leaves_nothing(
+    serve: Start, fork_at: ForkAt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another server has deleted what it makes meanwhile; what it has copied afterwards it deletes itself."""
+    forker = fork_at(await serve())
+    await forker.converse("look", png())
+    with held(monkeypatch) as (begun, may_go_on):
+        forking = asyncio.create_task(failure_of(forker.fork(fork_session_id="other")))
+        await begun.wait()
+        sessions = forker.service.database["sessions"]
+        assert sessions.delete_one({"incomplete": True}).deleted_count == 1  # as the other server does last
+        may_go_on.set()
+        failure = await forking
+
+    assert (failure.code, failure.reason) == (grpc.StatusCode.ABORTED, "SESSION_LOST")
+    await soon(lambda: forker.stored() == {"sessions": 1, "messages": 2})
+    assert of_no_session(forker.service) == set()

@@ -1,5 +1,7 @@
 """Raises the reasons that concern forks."""
 
+from typing import Any
+
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.session_copies import forks
@@ -8,7 +10,7 @@ from tests.e2e.reasons.raising import raises
 from tests.support.caller import Caller, Failure, failure_of
 
 
-async def _fork(caller: Caller, **fields: object) -> Failure:
+async def _fork(caller: Caller, **fields: Any) -> Failure:
     """Fork a session, which fails."""
     return await failure_of(caller.call("ForkSession", pb.ForkSessionRequest(session_id="first", **fields)))
 

@@ -137,7 +137,7 @@ async def test_refusal_of_a_budget_is_an_error(caller: Caller) -> None:
 
 async def test_inline_attachments_are_apart(caller: Caller) -> None:
     """A mebibyte of them beside a long text is taken, as by Converse."""
-    source = attachment_pb2.AttachmentSource(inline=png(size=1024 * 1024))
+    source = attachment_pb2.AttachmentSource(inline=png(size=1_000_000))
     started = await start(caller, "look " * 20_000, model="anthropic/claude-haiku-4.5", attachments=[source])
 
     assert (await wait(caller, started.turn_id)).stop_reason == turn_pb.STOP_REASON_END_TURN

@@ -37,19 +37,15 @@ async def execute(line: str, conversation: Conversation, screen: Screen) -> bool
     match command:
         case "/quit" | "/exit":
             return False
-        case "/sessions":
-            await conversation.show_sessions()
-        case "/metrics":
-            await conversation.show_metrics()
+        case "/sessions" | "/metrics":
+            await {"/sessions": conversation.show_sessions, "/metrics": conversation.show_metrics}[command]()
         case "/new":
             await conversation.open("")
         case "/open" if argument:
             await conversation.open(argument)
         case "/attach" if argument:
             await conversation.attach(argument)
-        case "/retry":
-            await conversation.retry()
-        case "/edit" if argument:
+        case "/retry" | "/edit" if bool(argument) == (command == "/edit"):
             await conversation.retry(argument)
         case "/model":
             conversation.model = argument or conversation.model
