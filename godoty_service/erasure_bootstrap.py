@@ -78,7 +78,7 @@ class _Eraser:
         complete = True
         after: tuple[datetime, str] | None = None
         lists = self._conversations.sessions.lists
-        while page := await lists.page(tenant_id, user=None, after=after, limit=_SESSIONS):
+        while page := await lists.page(tenant_id, user=None, after=after, limit=_SESSIONS, incomplete=True):
             complete, after = False, (page[-1].update_time, page[-1].uid)
             deletions = (self._conversations.deletions.finish(each) for each in page)
             for failure in await asyncio.gather(*deletions, return_exceptions=True):

@@ -34,6 +34,7 @@ from godoty_service.rpc.billing_service import BillingService
 from godoty_service.rpc.interceptor import ServiceInterceptor
 from godoty_service.rpc.keyless import KeylessCalls
 from godoty_service.rpc.listener import ConnectionLimits, bounded_connections, raise_file_limit
+from godoty_service.session_copies_bootstrap import SessionCopyComponents
 from godoty_service.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import Tracing
@@ -86,6 +87,7 @@ def build_server(
     oracle: PricingOracle,
     *,
     turns: TurnService,
+    copies: SessionCopyComponents,
     tools: Collection[str],
     mcp: McpToolbox,
     schemas: OutputSchemas,
@@ -99,13 +101,14 @@ def build_server(
         components: The components.
         oracle: Prices calls, and has the provider's models.
         turns: The turn service.
+        copies: Make sessions from others.
         tools: The names of the server's tools.
         mcp: The tools of MCP servers.
         schemas: The output schemas of agents.
         interceptor: Wraps all calls.
         shared: Whether other processes share the listener's port.
     """
-    agent = _agent_service(settings, components, oracle, turns, schemas)
+    agent = _agent_service(settings, components, oracle, turns=turns, copies=copies, schemas=schemas)
     definitions = _agent_definition_service(settings, components, oracle, tools=tools, mcp=mcp, schemas=schemas)
     admin = _admin_service(settings, components, oracle)
     billing = _billing_service(settings, components, oracle)
@@ -124,11 +127,19 @@ def build_server(
 
 
 def _agent_service(
-    settings: Settings, components: Components, oracle: PricingOracle, turns: TurnService, schemas: OutputSchemas
+    settings: Settings,
+    components: Components,
+    oracle: PricingOracle,
+    *,
+    turns: TurnService,
+    copies: SessionCopyComponents,
+    schemas: OutputSchemas,
 ) -> AgentService:
     conversations = components.conversations
     return AgentService(
         turns=turns,
+        forks=copies.forks,
+        imports=copies.imports,
         agents=conversations.agents,
         schemas=schemas,
         sessions=conversations.sessions,

@@ -114,7 +114,7 @@ class ListenerSettings(BaseSettings):
         description="Concurrent turns of a tenant if its policy sets no limit.",
     )
     tenant_streams: int = Field(
-        2000, ge=1, le=1_000_000, description="Open calls of a tenant to Converse and ResumeTurn."
+        2000, ge=1, le=1_000_000, description="Open calls of a tenant to Converse, StartTurn, WaitTurn and ResumeTurn."
     )
     tenant_calls: int = Field(100, ge=1, le=1_000_000, description="Open calls of a tenant to all other methods.")
 

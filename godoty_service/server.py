@@ -34,6 +34,7 @@ from godoty_service.reporting import background, count_entries, open_metrics_pag
 from godoty_service.rpc.keyless import ServingStatus
 from godoty_service.rpc.listener import bind
 from godoty_service.rpc.reflection import add_reflection
+from godoty_service.session_copies_bootstrap import build_session_copies
 from godoty_service.settings import Settings
 from godoty_service.start_checks import check_default_model
 from godoty_service.telemetry.metrics import Metrics
@@ -134,12 +135,15 @@ async def _start(
         stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp, schemas=schemas, fetch_file=files
     )
     await _start_webhooks(stack, settings, components, on_event)
+    copies = build_session_copies(settings, components)
+    background(stack, copies.copies.run(settings.heartbeat))
     interceptor = build_interceptor(settings, components, storage=storage, metrics=metrics, tracing=tracing)
     server = build_server(
         settings,
         components,
         provider.oracle,
         turns=turns,
+        copies=copies,
         tools=tools.keys(),
         mcp=mcp,
         schemas=schemas,

@@ -155,21 +155,37 @@ class AttachmentStore:
             AttachmentLimit: Too many sessions name it.
         """
         ids = {"_id": attachment_id, "tenant_id": tenant_id}
-        below = {"$or": [{"sessions": session_uid}, {f"sessions.{MAX_SESSIONS - 1}": {"$exists": False}}]}
-        change = {
+        usable = {**ids, **_USABLE, **_below_limit(session_uid)}
+        before = await self._attachments.find_one_and_update(usable, self._naming(session_uid), before=True)
+        if before is not None:
+            return session_uid not in before["sessions"]
+        await self.get(tenant_id, attachment_id)
+        raise _too_many_sessions(attachment_id)
+
+    async def named(self, tenant_id: str, session_uid: str) -> set[str]:
+        """Return the ids of the attachments that a session names."""
+        query = {"tenant_id": tenant_id, "sessions": session_uid, **_USABLE}
+        return {each["_id"] for each in await self._attachments.find(query, fields={"_id": 1})}
+
+    async def name_all(self, tenant_id: str, attachment_ids: Some[str], *, session_uid: str) -> None:
+        """Record that a session names some attachments; those that are deleted are omitted.
+
+        Raises:
+            AttachmentLimit: Too many sessions name one of them.
+        """
+        usable = {"_id": {"$in": sorted(attachment_ids)}, "tenant_id": tenant_id, **_USABLE}
+        await self._attachments.update_many({**usable, **_below_limit(session_uid)}, self._naming(session_uid))
+        others = {**usable, "sessions": {"$ne": session_uid}}
+        if (found := await self._attachments.find_one(others, fields={"_id": 1})) is not None:
+            raise _too_many_sessions(found["_id"])
+
+    def _naming(self, session_uid: str) -> Document:
+        """Return the update of an attachment that a session names."""
+        return {
             "$addToSet": {"sessions": session_uid},
             "$set": {"check_time": self._clock() + _CHECK_AFTER},
             "$unset": {"expire_time": ""},
         }
-        before = await self._attachments.find_one_and_update({**ids, **_USABLE, **below}, change, before=True)
-        if before is not None:
-            return session_uid not in before["sessions"]
-        await self.get(tenant_id, attachment_id)
-        raise AttachmentLimit(
-            f"{MAX_SESSIONS:,} sessions name the attachment, which is the limit: upload it again.",
-            quota="sessions/attachment",
-            metadata={"limit": str(MAX_SESSIONS)},
-        )
 
     async def unname(self, tenant_id: str, attachment_id: str, *, session_uid: str) -> None:
         """Undo `name` for a turn that was refused: the attachment can be named again, for as long as an upload."""
@@ -293,6 +309,19 @@ _NO_SESSION: Final = {"$eq": [{"$size": "$sessions"}, 0]}
 def _without(session_uids: Sequence[str]) -> dict[str, Any]:
     """Return the stage of an update that removes sessions."""
     return {"$set": {"sessions": {"$setDifference": ["$sessions", list(session_uids)]}}}
+
+
+def _below_limit(session_uid: str) -> Document:
+    """Return the filter for attachments that a session names, or may name as well."""
+    return {"$or": [{"sessions": session_uid}, {f"sessions.{MAX_SESSIONS - 1}": {"$exists": False}}]}
+
+
+def _too_many_sessions(attachment_id: str) -> AttachmentLimit:
+    return AttachmentLimit(
+        f"{MAX_SESSIONS:,} sessions name the attachment {attachment_id}, which is the limit: upload it again.",
+        quota="sessions/attachment",
+        metadata={"limit": str(MAX_SESSIONS)},
+    )
 
 
 def _hash(data: bytes) -> str:

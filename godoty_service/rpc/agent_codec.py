@@ -34,7 +34,7 @@ from godoty_service.rpc.validation import (
     unknown_model,
 )
 from godoty_service.sessions.messages import StoredMessage, tool_result_text
-from godoty_service.sessions.session import Session
+from godoty_service.sessions.session import Session, SessionOrigin
 from godoty_service.turns.listing import TurnState
 from godoty_service.turns.turn import TurnRequest
 
@@ -192,7 +192,12 @@ def session_message(
         cost_usd=format_usd(session_totals.totals.cost),
         create_time=timestamp(session.create_time),
         update_time=timestamp(session.update_time),
+        origin=_origin_message(session.origin),
     )
+
+
+def _origin_message(origin: SessionOrigin | None) -> session_pb.SessionOrigin | None:
+    return session_pb.SessionOrigin(session_id=origin.session_id, number=origin.number) if origin is not None else None
 
 
 def to_proto(message: StoredMessage, *, max_bytes: int) -> session_pb.Message:
@@ -210,11 +215,11 @@ def to_proto(message: StoredMessage, *, max_bytes: int) -> session_pb.Message:
     return converted
 
 
-def message_pieces(message: StoredMessage) -> Iterator[pb.ReadMessageResponse]:
-    """Convert a whole message of a session to responses of at most `PIECE` bytes of text, in order; at least one."""
+def message_pieces(message: StoredMessage, *, size: int = PIECE) -> Iterator[pb.ReadMessageResponse]:
+    """Convert a whole message of a session to responses of at most `size` bytes of text, in order; at least one."""
     response = pb.ReadMessageResponse(message=_without_content(message))
     for index, block in enumerate(_blocks(message)):
-        for text in _pieces(text_of(block)):
+        for text in pieces(text_of(block), size):
             set_text(block, text)
             response.block_index = index
             response.content.CopyFrom(block)
@@ -308,11 +313,11 @@ def _read_variables(request: pb.ConverseRequest, violations: Violations) -> dict
     return dict(variables)
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Split a text into pieces of at most `PIECE` bytes; an empty one is one empty piece."""
+def pieces(text: str, size: int) -> Iterator[str]:
+    """Split a text into pieces of at most `size` bytes; an empty one is one empty piece."""
     start = 0
     while True:
-        piece = cut(text[start : start + PIECE], PIECE)
+        piece = cut(text[start : start + size], size)
         yield piece
         start += len(piece)
         if start >= len(text):

@@ -27,8 +27,13 @@ from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.model_codec import allowed_models, catalogue_state, model_messages
 from godoty_service.rpc.pagination import PageRequest, decode_time
+from godoty_service.rpc.session_copies.exports import SessionExport
+from godoty_service.rpc.session_copies.forks import next_message, parse_fork
+from godoty_service.rpc.session_copies.imports import SessionImport
 from godoty_service.rpc.session_metrics_cache import SessionMetricsCache, metrics_message
-from godoty_service.rpc.turn_codec import fill_event, turn_message
+from godoty_service.rpc.turn_codec import fill_event, parse_start, parse_wait, turn_message, within
+from godoty_service.session_copies.forks import SessionForks
+from godoty_service.session_copies.imports import SessionImports
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import SessionStore
@@ -37,12 +42,14 @@ from godoty_service.tenancy.policies import Policies
 from godoty_service.turns.service import TurnService
 from godoty_service.turns.session_deletion import SessionDeletions
 from godoty_service.turns.session_metrics import load_totals
+from godoty_service.turns.turn import TurnRequest
 from godoty_service.users.references import UserReferences
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AgentService"]
 SERVICE_NAME: str = _SERVICE.full_name
 SCOPES = {f"/{SERVICE_NAME}/{method.name}": (Scope.CONVERSE,) for method in _SERVICE.methods}
-TURN_METHODS = frozenset(f"/{SERVICE_NAME}/{name}" for name in ("Converse", "ResumeTurn"))
+# Their calls are long.
+TURN_METHODS = frozenset(f"/{SERVICE_NAME}/{name}" for name in ("Converse", "ResumeTurn", "StartTurn", "WaitTurn"))
 
 
 class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
@@ -52,6 +59,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self,
         *,
         turns: TurnService,
+        forks: SessionForks,
+        imports: SessionImports,
         agents: Agents,
         schemas: OutputSchemas,
         sessions: SessionStore,
@@ -73,6 +82,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
         Args:
             turns: Runs and resumes turns.
+            forks: Forks sessions.
+            imports: Makes sessions of exported ones.
             agents: The tenants' agents.
             schemas: Reads output schemas.
             sessions: The sessions.
@@ -91,6 +102,8 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             rules: The addresses from which attachments may be fetched.
         """
         self._turns = turns
+        self._forks = forks
+        self._imports = imports
         self._agents = agents
         self._schemas = schemas
         self._sessions = sessions
@@ -101,6 +114,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._max_text_bytes = max_text_bytes
         self._page_bytes = page_bytes
         self._content_limiter = ByteLimiter(content_bytes)
+        self._exporter = SessionExport(messages, self._content_limiter)
         self._policies = policies
         self._users = users
         self._catalogue_stale_after = catalogue_stale_after
@@ -111,14 +125,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def Converse(self, request: pb.ConverseRequest, call: CallContext) -> AsyncIterator[pb.ConverseResponse]:
         """Start a turn and stream its events."""
-        output = await self._schemas.read(request.output_schema)
-        turn_request = agent_codec.parse_turn_request(
-            request,
-            output=output,
-            catalogue=self._oracle.current,
-            max_text_bytes=self._max_text_bytes,
-            rules=self._rules,
-        )
+        turn_request = await self._turn_request(request)
         key = call.principal
         turn = self._turns.converse(call.tenant_id, turn_request, key_id=key.key_id, key_limits=key.limits)
         async with aclosing(turn) as events:
@@ -126,6 +133,21 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 response = pb.ConverseResponse()
                 fill_event(response.event, turn_id, event)
                 yield response
+
+    async def StartTurn(self, request: pb.StartTurnRequest, call: CallContext) -> pb.StartTurnResponse:
+        """Start a turn that needs no reader."""
+        converse, key = parse_start(request), call.principal
+        with within("request"):
+            turn_request = await self._turn_request(converse)
+            turn_id, session_id = await self._turns.start(
+                call.tenant_id, turn_request, key_id=key.key_id, key_limits=key.limits
+            )
+        return pb.StartTurnResponse(turn_id=turn_id, session_id=session_id)
+
+    async def WaitTurn(self, request: pb.WaitTurnRequest, call: CallContext) -> pb.WaitTurnResponse:
+        """Return a turn when it has ended, or after a time."""
+        turn_id, longest = parse_wait(request)
+        return pb.WaitTurnResponse(turn=turn_message(await self._turns.wait(call.tenant_id, turn_id, longest=longest)))
 
     async def ResumeTurn(
         self, request: pb.ResumeTurnRequest, call: CallContext
@@ -246,6 +268,37 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         await self._deletions.delete(call.tenant_id, agent_codec.parse_session_id(request.session_id))
         return pb.DeleteSessionResponse()
 
+    async def ForkSession(self, request: pb.ForkSessionRequest, call: CallContext) -> pb.ForkSessionResponse:
+        """Make a session with the messages of another one up to a point."""
+        session_id, number, fork_id = parse_fork(request)
+        fork = await self._forks.fork(call.tenant_id, session_id, number=number, fork_id=fork_id)
+        names = await self._users.names(call.tenant_id, [fork.session.user_reference])
+        response = pb.ForkSessionResponse(session=await self._session_message(fork.session, names))
+        if fork.next_message is not None:
+            response.next_message.CopyFrom(next_message(fork.next_message))
+        return response
+
+    async def ExportSession(
+        self, request: pb.ExportSessionRequest, call: CallContext
+    ) -> AsyncIterator[pb.ExportSessionResponse]:
+        """Stream a session as lines of JSON."""
+        session = await self._sessions.get(call.tenant_id, agent_codec.parse_session_id(request.session_id))
+        names = await self._users.names(call.tenant_id, [session.user_reference])
+        shown, totals = await self._session_message(session, names), await self._load_totals(session)
+        async with aclosing(self._exporter.lines(session, shown, totals, time=self._clock())) as lines:
+            async for line in lines:
+                yield line
+
+    async def ImportSession(
+        self, requests: AsyncIterator[pb.ImportSessionRequest], call: CallContext
+    ) -> pb.ImportSessionResponse:
+        """Make a session of exported lines."""
+        imported = SessionImport(requests)
+        await imported.begin()
+        session = await self._imports.make(call.tenant_id, imported, call.confirm)
+        names = await self._users.names(call.tenant_id, [session.user_reference])
+        return pb.ImportSessionResponse(session=await self._session_message(session, names))
+
     async def UploadAttachment(
         self, requests: AsyncIterator[pb.UploadAttachmentRequest], call: CallContext
     ) -> pb.UploadAttachmentResponse:
@@ -293,6 +346,16 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             response.models.extend(models)
             response.next_page_token = token
         return response
+
+    async def _turn_request(self, request: pb.ConverseRequest) -> TurnRequest:
+        """Check the request of a turn."""
+        return agent_codec.parse_turn_request(
+            request,
+            output=await self._schemas.read(request.output_schema),
+            catalogue=self._oracle.current,
+            max_text_bytes=self._max_text_bytes,
+            rules=self._rules,
+        )
 
     async def _session(self, call: CallContext, session_id: str) -> Session:
         session, _ = await self._sessions.get_summary(call.tenant_id, agent_codec.parse_session_id(session_id))

@@ -14,8 +14,10 @@ from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import BYTES, COUNTS, Decode, FieldLimits, RequestTooLarge, Violations
 
 PIECE: Final = 64 * 1024  # bytes of one response of GetAttachment
-_CONVERSE_REQUEST: Any = pb.ConverseRequest.DESCRIPTOR
 _CONVERSE: Final = "/godoty.v1.AgentService/Converse"
+_START: Final = "/godoty.v1.AgentService/StartTurn"
+_REQUESTS: dict[str, Any] = {_CONVERSE: pb.ConverseRequest.DESCRIPTOR, _START: pb.StartTurnRequest.DESCRIPTOR}
+_REQUEST: Final = pb.StartTurnRequest.REQUEST_FIELD_NUMBER << 3 | 2  # the tag of the turn to start
 _ATTACHMENTS: Final = pb.ConverseRequest.ATTACHMENTS_FIELD_NUMBER << 3 | 2  # the tag of one attachment
 _INLINE: Final = attachment_pb2.AttachmentSource.INLINE_FIELD_NUMBER << 3 | 2
 _MAX_FIELDS: Final = 128  # of a request that is looked at before it is decoded
@@ -39,17 +41,27 @@ class RequestLimits(FieldLimits):
             decode: Decodes a request of any size.
         """
         bounded = super().decoder(method, decode)
-        if method != _CONVERSE:
+        if method not in _REQUESTS:
             return bounded
-        most = self.largest(_CONVERSE_REQUEST) - COUNTS["attachments"] * BYTES["inline"]
+        most = self.largest(_REQUESTS[method]) - COUNTS["attachments"] * BYTES["inline"]
 
         def checked(body: bytes) -> Any:
-            if len(body) > most and len(body) - inline_bytes(body) > most:
+            if len(body) > most and len(body) - inline_bytes(_turn(body) if method == _START else body) > most:
                 text = f"The request has {len(body):,} bytes; at most {most:,} are taken beside inline attachments."
                 raise RequestTooLarge(text)
             return bounded(body)
 
         return checked
+
+
+def _turn(body: bytes) -> bytes:
+    """Return the encoded ConverseRequest at the start of an encoded StartTurnRequest; empty: there is none."""
+    try:
+        tag, offset = _varint(body, 0)
+        size, offset = _varint(body, offset)
+    except IndexError:
+        return b""
+    return body[offset : offset + size] if tag == _REQUEST else b""
 
 
 def inline_bytes(body: bytes) -> int:

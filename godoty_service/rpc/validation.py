@@ -60,7 +60,9 @@ LENGTHS = {
     "event_id": 64,
     "event_types": 64,
     "fallback_models": 128,
+    "fork_session_id": 128,
     "key": 64,  # of a map
+    "lines": 262_144,  # bytes
     "mcp_server": 32,
     "model": 128,
     "models": 128,

@@ -17,7 +17,7 @@ Version = tuple[str, int]  # the session's uid, and the revision of its totals
 # Fields that only a turn needs are not read: the agent's state and the history's summary.
 _FIELDS = (
     *("_id", "tenant_id", "session_id", "user", "user_reference", "model", "agent", "agent_version"),
-    "message_count",
+    *("message_count", "origin"),
     *("totals_revision", "fence", "lease", "totals_stale", "create_time", "update_time"),
 )
 _MAX_BATCH = 50  # sessions of one query

@@ -9,7 +9,7 @@ from typing import Any
 from godoty_service.ids import new_id
 from godoty_service.ledger.entries import FIRST_AGENT
 from godoty_service.mongo.collection import Document
-from godoty_service.sessions.session import HistorySummary, Lease, Session, SessionAgent
+from godoty_service.sessions.session import HistorySummary, Lease, Session, SessionAgent, SessionOrigin
 
 _LEASE_FIELDS = tuple(field.name for field in fields(Lease))
 
@@ -58,7 +58,26 @@ def session_from_document(document: Document) -> Session:
         update_time=document["update_time"],
         agent=document.get("agent", FIRST_AGENT),  # an earlier build has no other
         agent_version=document.get("agent_version"),
+        state_number=_state_number(document),
+        origin=_origin_from_document(document.get("origin")),
     )
+
+
+def _state_number(document: Document) -> int | None:
+    """Return the number of the message with the agent's state; None: an earlier build has written the state since."""
+    current = document.get("state_turn_id") == document.get("last_turn_id")
+    return document.get("state_number") if current else None
+
+
+def origin_to_document(origin: SessionOrigin) -> Document:
+    """Return the document of what a session was forked from."""
+    return {"uid": origin.uid, "session_id": origin.session_id, "number": origin.number}
+
+
+def _origin_from_document(document: Document | None) -> SessionOrigin | None:
+    if document is None:
+        return None
+    return SessionOrigin(uid=document["uid"], session_id=document["session_id"], number=document["number"])
 
 
 def summary_to_document(summary: HistorySummary | None) -> Document | None:

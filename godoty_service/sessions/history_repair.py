@@ -33,14 +33,19 @@ def missing_messages(
         note: Why the answer ends; it follows the partial text.
         results: Known results of tool calls that the history has no result for, by tool call id.
     """
-    if not history or (history[-1]["role"] == "assistant" and not _tool_uses(history[-1])):
+    if not history or ends_answer(history[-1]):
         return []
     missing: Messages = []
-    if tool_results := [results.get(use) or _no_result(use) for use in _tool_uses(history[-1])]:
+    if tool_results := [results.get(use) or _no_result(use) for use in tool_uses(history[-1])]:
         missing.append(Message(role="user", content=tool_results))
     text = f"{partial_text}\n\n{note}" if partial_text else note
     missing.append(Message(role="assistant", content=[{"text": text}]))
     return missing
+
+
+def ends_answer(message: Message) -> bool:
+    """Return whether a message is an answer without tool calls: a history may end with it."""
+    return message["role"] == "assistant" and not tool_uses(message)
 
 
 def window(history: Messages) -> Messages:
@@ -79,7 +84,8 @@ def _refused(attachment: Attachment) -> str:
     return left_out(attachment, "the provider refused the request that had it")
 
 
-def _tool_uses(message: Message) -> list[str]:
+def tool_uses(message: Message) -> list[str]:
+    """Return the ids of the tool calls of a message, in order."""
     return [block["toolUse"]["toolUseId"] for block in message["content"] if "toolUse" in block]
 
 

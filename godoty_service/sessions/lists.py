@@ -16,6 +16,13 @@ BY_USER = (
     Index(keys=[("tenant_id", 1), ("user_reference", 1), *_ORDER], where={"user_reference": {"$gt": ""}}),
     Index(keys=[(f"{_BEFORE}.user_reference", 1)], where={f"{_BEFORE}.user_reference": {"$gt": ""}}),
 )
+_NAME: Document = {"$gt": ""}
+NAMED = (  # by names of schema 1
+    Index(keys=[("user", 1), ("tenant_id", 1)], where={"user": _NAME}),
+    Index(keys=[("lease.user", 1)], where={"lease.user": _NAME}),
+    Index(keys=[("lease.predecessors.user", 1)], where={"lease.predecessors.user": _NAME}),
+)
+INCOMPLETE = Index(keys=[("incomplete", 1)], where={"incomplete": True})  # `incomplete.py`
 # What `UserSession` is made of: no text, no agent's state.
 _USER_SESSION_FIELDS = dict.fromkeys(
     (
@@ -62,6 +69,7 @@ class SessionLists:
         user_reference: str | None = None,
         after: tuple[datetime, str] | None,
         limit: int,
+        incomplete: bool = False,
     ) -> list[Session]:
         """Return sessions by time of last use, the newest first.
 
@@ -71,6 +79,7 @@ class SessionLists:
             user_reference: The reference of that end user; None: the name has none.
             after: The time of last use, and the uid, of the session that they follow; None: start with the newest.
             limit: Maximum number of sessions.
+            incomplete: Return those as well that are being made.
         """
         query: Document = {"tenant_id": tenant_id}
         if user is not None:
@@ -81,6 +90,8 @@ class SessionLists:
             time, uid = after
             older = {"$or": [{"update_time": {"$lt": time}}, {"update_time": time, "_id": {"$lt": uid}}]}
             query = {"$and": [query, older]}
+        if not incomplete:
+            query["incomplete"] = None
         found = await self._sessions.find(query, sort=_ORDER, limit=limit)
         return [session_from_document(each) for each in found]
 

@@ -20,6 +20,7 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey, SessionLost
 from godoty_service.mongo.collection import Collection, Document, Index
 from godoty_service.sessions import history_repair
+from godoty_service.sessions.agent_states import StateAfter
 
 _INLINE = 16 * 1024  # bytes; larger contents are read separately
 _MAX_BATCH = 64  # messages: at most 1 MiB
@@ -82,6 +83,7 @@ class MessageStore:
         turn_id: str,
         messages: Sequence[Message],
         citations: Mapping[int, Sequence[Citation]] = MappingProxyType({}),
+        states: Mapping[int, StateAfter] = MappingProxyType({}),
     ) -> None:
         """Insert messages at a number and those after it.
 
@@ -92,6 +94,7 @@ class MessageStore:
             turn_id: The turn that adds them.
             messages: The messages.
             citations: What they cite, by number.
+            states: The agent's state after them, by number.
 
         Raises:
             SessionLost: Another turn has inserted one of these numbers: the session was taken over.
@@ -107,6 +110,7 @@ class MessageStore:
                 "content": _to_json(message["content"]),
                 "create_time": now,
                 **({"citations": citations_to_text(cited)} if (cited := citations.get(number + index)) else {}),
+                **_state_fields(states.get(number + index)),
             }
             for index, message in enumerate(messages)
         ]
@@ -126,7 +130,7 @@ class MessageStore:
         while len(found) < size:
             limit = min(size - len(found), _MAX_BATCH)
             query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": numbers}
-            documents = await self._messages.find(query, sort=[("number", -1)], limit=limit)
+            documents = await self._messages.find(query, sort=[("number", -1)], limit=limit, fields=_NO_STATE)
             for each in documents:
                 total += len(each["content"])
                 if found and total > _WINDOW:
@@ -199,7 +203,7 @@ class MessageStore:
 
     async def _find(self, tenant_id: str, session_uid: str, *, after: int, limit: int, order: int) -> list[Document]:
         query = {"tenant_id": tenant_id, "session_uid": session_uid, "number": {"$gt": after}}
-        return await self._messages.find(query, sort=[("number", order)], limit=limit)
+        return await self._messages.find(query, sort=[("number", order)], limit=limit, fields=_NO_STATE)
 
     async def has_turn(self, tenant_id: str, session_uid: str, turn_id: str) -> bool:
         """Return whether a turn has messages in a session."""
@@ -238,6 +242,7 @@ def tool_result_text(content: Any) -> str:
     )
 
 
+_NO_STATE = {"state": 0}
 _BYTES = {"$add": [{"$strLenBytes": "$content"}, {"$strLenBytes": {"$ifNull": ["$citations", ""]}}]}
 _IS_INLINE = {"$lte": [_BYTES, _INLINE]}
 _SIZED = {
@@ -249,6 +254,13 @@ _SIZED = {
     "content": {"$cond": [_IS_INLINE, "$content", "$$REMOVE"]},
     "citations": {"$cond": [_IS_INLINE, "$citations", "$$REMOVE"]},
 }
+
+
+def _state_fields(state: StateAfter | None) -> Document:
+    """Return the fields of a message for the agent's state after it, if that is known."""
+    if state is None:
+        return {}
+    return {"state_number": state.number, **({"state": state.text} if state.text is not None else {})}
 
 
 def _from_document(document: Document) -> StoredMessage:

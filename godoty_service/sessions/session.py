@@ -78,6 +78,21 @@ class HistorySummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionOrigin:
+    """What a session was forked from.
+
+    Attributes:
+        uid: The generated id of that session.
+        session_id: The caller's id, which another session may have by now.
+        number: The number of the last message that was copied.
+    """
+
+    uid: str
+    session_id: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
     """A conversation, without its messages.
 
@@ -93,6 +108,8 @@ class Session:
         totals_stale: The ledger may have entries that the totals do not include, although no turn is running.
         agent: The name of the agent, with which it began.
         agent_version: The version of the agent with which it began; None: with the newest, which its turns take.
+        state_number: The number of the message that stores the agent's state; 0: it is empty; None: no message does.
+        origin: What it was forked from; None: nothing.
     """
 
     uid: str
@@ -113,6 +130,8 @@ class Session:
     update_time: datetime
     agent: str = FIRST_AGENT
     agent_version: int | None = None
+    state_number: int | None = None
+    origin: SessionOrigin | None = None
 
     def as_requested(self) -> "Session":
         """Return the session with the model and the end user that its leases name, the newest lease first.

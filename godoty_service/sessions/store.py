@@ -27,14 +27,13 @@ from godoty_service.sessions.codec import (
     with_lease,
 )
 from godoty_service.sessions.holders import HELD_BY_TENANT, SessionHolders
-from godoty_service.sessions.lists import BY_USER, SessionLists
+from godoty_service.sessions.lists import BY_USER, INCOMPLETE, NAMED, SessionLists
 from godoty_service.sessions.session import Claim, HistorySummary, Lease, OtherEndUser, Session, SessionAgent
 from godoty_service.users.references import EndUser
 
 _BUSY_RETRY = 1.0  # seconds
 _MAX_LEASED = 100  # sessions of one read of leases
 _FIRST_AGENT = SessionAgent()
-_NAMED: Document = {"$gt": ""}
 
 
 class HeldBySameRequest(SessionBusy):
@@ -63,12 +62,7 @@ class SessionStore:
         Index(keys=[("tenant_id", 1), ("update_time", -1), ("_id", -1)]),
         Index(keys=[("tenant_id", 1), ("user", 1), ("update_time", -1), ("_id", -1)]),
         Index(keys=[("lease.replica_id", 1), ("lease.turn_id", 1)], where={"lease.replica_id": {"$gt": ""}}),
-        HELD_BY_TENANT,
-        *BY_USER,
-        # Names of schema 1:
-        Index(keys=[("user", 1), ("tenant_id", 1)], where={"user": _NAMED}),
-        Index(keys=[("lease.user", 1)], where={"lease.user": _NAMED}),
-        Index(keys=[("lease.predecessors.user", 1)], where={"lease.predecessors.user": _NAMED}),
+        *(HELD_BY_TENANT, *BY_USER, *NAMED, INCOMPLETE),
     )
 
     def __init__(
@@ -179,6 +173,7 @@ class SessionStore:
         *,
         message_count: int,
         state: Mapping[str, Any],
+        state_number: int | None = None,
         summary: HistorySummary | None,
         totals: Document,
         totals_revision: int,
@@ -190,6 +185,7 @@ class SessionStore:
             session: The session, as it was acquired.
             message_count: The number of the last message.
             state: The agent's state.
+            state_number: The number of the message that stores it (`agent_states.py`).
             summary: The replacement of the oldest messages.
             totals: The session's totals.
             totals_revision: The revision that these totals replace.
@@ -201,6 +197,7 @@ class SessionStore:
         fields = {
             "message_count": message_count,
             "state": json.dumps(state),
+            "state_number": state_number,
             "context": summary_to_document(summary),
             "totals": totals,
             "totals_stale": totals_stale,
@@ -215,6 +212,7 @@ class SessionStore:
             "model": session.model,
             "user": session.user if self._with_names() else None,
             "last_turn_id": last_turn,
+            "state_turn_id": last_turn,
         }
         if session.user_reference is not None:
             end["user_reference"] = session.user_reference
@@ -272,7 +270,7 @@ class SessionStore:
         """
         found = await self._sessions.find_one({"tenant_id": tenant_id, "session_id": session_id})
         if found is None:
-            raise _missing(session_id)
+            raise missing_session(session_id)
         return session_from_document(found)
 
     async def get_summary(
@@ -293,7 +291,7 @@ class SessionStore:
         """
         found = await self._reader.read(tenant_id, session_id, known=known)
         if found is None:
-            raise _missing(session_id)
+            raise missing_session(session_id)
         return session_from_document(found), "totals" not in found
 
     async def delete(self, session: Session) -> None:
@@ -393,5 +391,6 @@ class SessionStore:
         )
 
 
-def _missing(session_id: str) -> SessionNotFound:
+def missing_session(session_id: str) -> SessionNotFound:
+    """Return the error for the id of a session that the tenant does not have."""
     return SessionNotFound("There is no such session.", metadata={"session_id": session_id})

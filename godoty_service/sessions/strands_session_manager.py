@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from strands.agent import Agent
@@ -12,6 +12,8 @@ from strands.types.content import Message, Messages
 
 from godoty_service.attachments.blocks import attachments_in
 from godoty_service.citations import Citation
+from godoty_service.sessions.agent_states import AgentStates, StateAfter
+from godoty_service.sessions.history_repair import ends_answer
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Session
 
@@ -27,6 +29,7 @@ class MongoSessionManager(SessionManager[Agent]):
         session_id: The session's name in Strands: its uid.
         history: The messages that were loaded, and those that were added since.
         last_number: The number of the last message.
+        states: The agent's state after the messages that were added.
         withheld: The provider's moderation refused the turn's messages: no model sees them again.
         rejected: The provider rejected the turn's request: no model sees again what its messages carry.
     """
@@ -59,6 +62,8 @@ class MongoSessionManager(SessionManager[Agent]):
         self._added_messages: list[Message] = []
         self._cited: list[Citation] = []  # by the answer that is not added yet
         self._citations: dict[int, tuple[Citation, ...]] = {}  # of the pending messages, by number
+        self._states: dict[int, StateAfter] = {}  # likewise
+        self.states = AgentStates(session.state, session.state_number)
         self.session_id = session.uid
         self.history = [*head, *messages]
         self.last_number = last_number
@@ -84,15 +89,19 @@ class MongoSessionManager(SessionManager[Agent]):
         """Set the agent's messages to the history that was loaded."""
         agent.messages = list(self.history)
 
-    async def append(self, messages: Sequence[Message]) -> None:
+    async def append(self, messages: Sequence[Message], *, state: Mapping[str, Any]) -> None:
         """Insert messages that no agent added: those that complete an interrupted turn.
+
+        Args:
+            messages: The messages.
+            state: The agent's state after them.
 
         Raises:
             SessionLost: The session was taken over.
         """
         if not self._pending:  # else no insert is running, and these are inserted with the pending ones
             await self.flush()
-        self._add(messages)
+        self._add(messages, state)
         await self.flush()
         rejected = self.rejected and any(attachments_in(self._added_messages))
         if self.withheld or rejected:
@@ -110,6 +119,7 @@ class MongoSessionManager(SessionManager[Agent]):
             return
         messages, self._pending = self._pending, []
         citations, self._citations = self._citations, {}
+        states, self._states = self._states, {}
         self._insert = asyncio.create_task(
             self._store.append(
                 self._session.tenant_id,
@@ -118,6 +128,7 @@ class MongoSessionManager(SessionManager[Agent]):
                 turn_id=self._turn_id,
                 messages=messages,
                 citations=citations,
+                states=states,
             )
         )
 
@@ -161,20 +172,22 @@ class MongoSessionManager(SessionManager[Agent]):
             self._add([event.message])
             return
         await self.flush()
-        self._add([event.message])
+        self._add([event.message], event.agent.state.get() if ends_answer(event.message) else None)
         self.write_pending()
 
     async def _on_ended(self, event: AfterInvocationEvent) -> None:  # noqa: ARG002 - Strands' protocol names it
         await self._wait_inserted()  # without an answer the user's text stays pending: the turn may be refused
 
-    def _add(self, messages: Sequence[Message]) -> None:
-        """Number messages, and add copies of them to the pending ones."""
+    def _add(self, messages: Sequence[Message], state: Mapping[str, Any] | None = None) -> None:
+        """Number messages, and add copies of them to the pending ones; an answer is stored with the agent's state."""
         for number, message in enumerate(messages, self.last_number + 1):
             self._numbers[id(message)] = number
             self._stored_content[id(message)] = json.dumps(message["content"])
             self._pending.append(Message(role=message["role"], content=list(message["content"])))
             if self._cited and message["role"] == "assistant":
                 self._citations[number], self._cited = tuple(self._cited), []
+            if state is not None and ends_answer(message):
+                self._states[number] = self.states.after(number, state)
         self.last_number += len(messages)
         self.history.extend(messages)
         self._added_messages.extend(messages)

@@ -19,6 +19,7 @@ from godoty_service.ledger.totals import SessionTotals
 from godoty_service.metering.meter import TurnMeter, TurnScope
 from godoty_service.openrouter.call_limits import CallLimits
 from godoty_service.openrouter.model import LISTENER, OpenRouterModel
+from godoty_service.sessions.agent_states import METRICS_KEY
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
 from godoty_service.turns.agents.agent import build_agent, release
@@ -29,7 +30,7 @@ from godoty_service.turns.call_spans import CallSpans
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.event_log.answer_listener import AnswerListener
 from godoty_service.turns.history import History, OverflowTrimmer
-from godoty_service.turns.session_metrics import METRICS_KEY, state_metrics, totals_with
+from godoty_service.turns.session_metrics import state_metrics, totals_with
 from godoty_service.turns.turn import Turn
 
 

@@ -16,11 +16,12 @@ from godoty_service.ledger.session_totals import (
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.metering.meter import TurnMeter
 from godoty_service.sessions import history_repair
+from godoty_service.sessions.agent_states import METRICS_KEY
 from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.session import Claim, HistorySummary
 from godoty_service.sessions.store import SessionStore
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
-from godoty_service.turns.session_metrics import METRICS_KEY, state_metrics, totals_with
+from godoty_service.turns.session_metrics import state_metrics, totals_with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +68,7 @@ class TurnFinalizer:
         if self.refused:
             return await self._undo()
         try:
-            await self.manager.append(self._missing())
+            await self.manager.append(self._missing(), state=self.state)
             return await self._finish(self.manager.last_number)
         except SessionLost:
             # An entry that was inserted after the takeover has a number above those that the next turn has read.
@@ -98,6 +99,7 @@ class TurnFinalizer:
             session,
             message_count=message_count,
             state={**self.state, METRICS_KEY: state_metrics(totals)},
+            state_number=self.manager.states.number_of(self.state),
             summary=self.summary,
             totals=session_totals_to_document(totals),
             totals_revision=revision,

@@ -17,6 +17,7 @@ from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.totals import SessionTotals, totals_of_entries
 from godoty_service.sessions import history_repair
+from godoty_service.sessions.agent_states import StateAfter
 from godoty_service.sessions.messages import MessageStore, StoredMessage
 from godoty_service.sessions.session import Claim, Lease, Session
 from godoty_service.sessions.store import SessionStore
@@ -253,14 +254,24 @@ async def complete_dead_turns(
         last_number = stored[-1].number if stored else session.message_count
         try:
             for turn_id, messages in missing_messages_by_turn(stored, dead, logged):
+                number, last_number = last_number + 1, last_number + len(messages)
                 await store.append(
-                    session.tenant_id, session.uid, number=last_number + 1, turn_id=turn_id, messages=messages
+                    session.tenant_id,
+                    session.uid,
+                    number=number,
+                    turn_id=turn_id,
+                    messages=messages,
+                    states=_state_after(session, last_number),
                 )
-                last_number += len(messages)
         except SessionLost:
             continue
         return last_number
     raise SessionLost("A turn that was considered dead is still writing.", retry_after=1.0)
+
+
+def _state_after(session: Session, number: int) -> Mapping[int, StateAfter]:
+    """Return the agent's state after a dead turn: what it had changed is lost."""
+    return {number: StateAfter(number=session.state_number)} if session.state_number is not None else {}
 
 
 def missing_messages_by_turn(

@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Sized
 from contextlib import aclosing, suppress
 from datetime import timedelta
+from time import monotonic
 
+from godoty_service.aio.backoff import Backoff
 from godoty_service.aio.periodic import run_every
 from godoty_service.clock import Clock, utc_now
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
@@ -14,17 +16,20 @@ from godoty_service.errors import (
     TurnCancelled,
     TurnNotFound,
     TurnTimedOut,
+    internal_error,
 )
 from godoty_service.ids import new_id
 from godoty_service.tenancy.auth import NO_KEY_LIMITS, KeyLimits
 from godoty_service.turns.cancellation import TurnMonitor
-from godoty_service.turns.event_log.events import Heartbeat
+from godoty_service.turns.event_log.events import Heartbeat, TurnStarted
 from godoty_service.turns.listing import TurnListing, TurnPage, TurnState, TurnSummary
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.resumption import TurnEvent, TurnResumption
 from godoty_service.turns.runner import DuplicateRequest, TurnRunner
 from godoty_service.turns.turn import Turn, TurnRequest
 from godoty_service.turns.turn_store import TurnRecord, TurnStore
+
+_SHORTEST_PAUSE, _LONGEST_PAUSE = 0.1, 1.0  # seconds between two reads of a turn of another server that is awaited
 
 
 class TurnService:
@@ -130,6 +135,53 @@ class TurnService:
                     raise
                 continue  # it was refused meanwhile, and its request id is free again
             return
+
+    async def start(
+        self,
+        tenant_id: str,
+        request: TurnRequest,
+        *,
+        key_id: str | None = None,
+        key_limits: KeyLimits = NO_KEY_LIMITS,
+    ) -> tuple[str, str]:
+        """Start a turn that is to continue without a reader; if its request id was used before, find that turn instead.
+
+        Returns:
+            The turn's id and its session's, once it has begun.
+
+        Raises:
+            GodotyError: It was refused, as `converse` says.
+        """
+        turn = self.converse(tenant_id, request, key_id=key_id, key_limits=key_limits)
+        async with aclosing(turn) as events:
+            async for turn_id, (_, event, _) in events:
+                if isinstance(event, TurnStarted):
+                    return turn_id, event.session_id
+                if not isinstance(event, Heartbeat):  # its server died before it had stored the start
+                    return turn_id, (await self._find(tenant_id, turn_id)).session_id
+        raise internal_error(request.session_id)
+
+    async def wait(self, tenant_id: str, turn_id: str, *, longest: timedelta) -> TurnSummary:
+        """Return a turn once it has ended, or as it is after a time, whichever server runs it.
+
+        Raises:
+            TurnNotFound: The tenant has no such turn, or its log has expired.
+            ShuttingDown: Another server runs it, and this one stops.
+        """
+        deadline = monotonic() + longest.total_seconds()
+        pauses = Backoff(_SHORTEST_PAUSE, _LONGEST_PAUSE)
+        while True:
+            found = await self.get(tenant_id, turn_id)
+            left = deadline - monotonic()
+            if found.state is TurnState.ENDED or left <= 0:
+                return found
+            turn = self._running.get(turn_id)
+            if turn is not None and turn.task is not None:
+                await asyncio.wait([turn.task], timeout=left)
+            elif self._draining:
+                raise _stopping()
+            else:
+                await asyncio.sleep(min(left, pauses.next()))
 
     async def resume(self, tenant_id: str, turn_id: str, *, after: int) -> AsyncGenerator[TurnEvent, None]:
         """Read the events after a sequence, whichever server runs the turn.

@@ -10,8 +10,6 @@ from godoty_service.ledger.totals import NEWEST_RUNS, SessionTotals
 from godoty_service.pricing.money import format_usd
 from godoty_service.sessions.session import Session
 
-METRICS_KEY = "godoty_metrics"  # in the agent's state
-
 
 async def load_totals(ledger: Ledger, session: Session, *, doubtful: bool) -> SessionTotals:
     """Return a session's exact totals.

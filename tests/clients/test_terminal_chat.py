@@ -160,6 +160,31 @@ async def test_key_is_read_from_development_file(
     assert "turn: $" in out
 
 
+async def test_last_message_is_sent_again_or_edited_in_a_fork(
+    chat_command: list[str], chat_settings: dict[str, str], session_id: str, tmp_path: Path
+) -> None:
+    """With what it carries; the session before is as it was, and a new one has nothing to send again."""
+    picture = tmp_path / "picture"
+    picture.write_bytes(png(30, 20))
+    command = [*chat_command, "--model", "anthropic/claude-haiku-4.5", "--session"]
+    typed = (
+        f"/retry\n@sandbox plain text=first\n/attach {picture}\n@sandbox tool-loop calls=2\n/retry\n/edit other words\n"
+    )
+
+    code, out, err = await _chat([*command, session_id], chat_settings, typed)
+
+    assert (code, err.strip()) == (0, "Error: there is no message to send again")
+    forks = re.findall(r"^Session (\S+), forked from (\S+) before message 3\.$", out, re.MULTILINE)
+    assert [origin for _, origin in forks] == [session_id, forks[0][0]]
+    said = {}
+    for each in (session_id, *(fork for fork, _ in forks)):
+        _, shown, _ = await _chat([*command, each], chat_settings)
+        said[each] = re.findall(r"^> (.*)$", shown, re.MULTILINE)
+        assert len(re.findall(r"^\[image/png, 30 x 20, \d+ bytes\]$", shown, re.MULTILINE)) == 1
+    first, loop = "@sandbox plain text=first", "@sandbox tool-loop calls=2"
+    assert list(said.values()) == [[first, loop], [first, loop], [first, "other words"]]
+
+
 class _TypedChat:
     """A chat on a pseudo-terminal, with typed input."""
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import grpc.aio
+from google.protobuf import duration_pb2
 
 from godoty.channel import authorization, open_channel
 from godoty.errors import GodotyError
@@ -137,6 +138,25 @@ class GodotyClient:
             finally:
                 call.cancel()
 
+    async def start_turn(self, request: pb.ConverseRequest) -> pb.StartTurnResponse:
+        """Begin a turn that runs to its end without a reader; return its id and its session's."""
+        with _translate_errors():
+            response: pb.StartTurnResponse = await self._stub.StartTurn(
+                pb.StartTurnRequest(request=request), metadata=self._metadata, timeout=self._timeout
+            )
+        return response
+
+    async def wait_turn(self, turn_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> turn_pb.Turn:  # noqa: ASYNC109 - the server's
+        """Return a turn once it has ended, or as it is after `timeout` seconds (at most 300): `state` says which."""
+        longest = duration_pb2.Duration()
+        longest.FromMilliseconds(int(timeout * 1000))
+        request = pb.WaitTurnRequest(turn_id=turn_id, timeout=longest)
+        with _translate_errors():
+            response: pb.WaitTurnResponse = await self._stub.WaitTurn(
+                request, metadata=self._metadata, timeout=timeout + self._timeout
+            )
+        return response.turn
+
     async def upload_attachment(self, data: bytes) -> attachment_pb.Attachment:
         """Store an image or a PDF document, for `converse`; it is deleted after a day unless a session names it."""
 
@@ -237,6 +257,24 @@ class GodotyClient:
             if not page.next_page_token:
                 return
             request.page_token = page.next_page_token
+
+    async def fork_session(
+        self, session_id: str, *, number: int = 0, fork_session_id: str = ""
+    ) -> pb.ForkSessionResponse:
+        """Make a session with the messages of another one up to a point; it has the agent's state of that point.
+
+        Args:
+            session_id: The session, which does not change.
+            number: The number of an answer, after which the fork ends, or of a user message, before which it ends
+                (`next_message` is that message then). 0 for all messages.
+            fork_session_id: The id of the fork; empty for a generated one.
+        """
+        request = pb.ForkSessionRequest(session_id=session_id, number=number, fork_session_id=fork_session_id)
+        with _translate_errors():
+            response: pb.ForkSessionResponse = await self._stub.ForkSession(
+                request, metadata=self._metadata, timeout=self._timeout
+            )
+        return response
 
     async def delete_session(self, session_id: str) -> None:
         """Delete a session's conversation; its ledger entries remain."""

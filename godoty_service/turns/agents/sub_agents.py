@@ -33,6 +33,7 @@ from godoty_service.metering.meter import CallingAgent, TurnMeter
 from godoty_service.metering.sub_agent_meter import SubAgentMeter
 from godoty_service.openrouter.call_limits import CallLimits, ModelCallsSpent
 from godoty_service.openrouter.model import LISTENER
+from godoty_service.sessions.agent_states import METRICS_KEY
 from godoty_service.sessions.session import Session
 from godoty_service.tenancy.errors import AgentNotAllowed, ToolNotAllowed
 from godoty_service.turns.agents.agent import build_agent, release
@@ -43,7 +44,6 @@ from godoty_service.turns.agents.output_model import OutputInvalid
 from godoty_service.turns.agents.sub_agent_tool import TASK, SubAgentTool
 from godoty_service.turns.call_spans import CallSpans
 from godoty_service.turns.dependencies import TurnDependencies
-from godoty_service.turns.session_metrics import METRICS_KEY
 from godoty_service.turns.turn import Turn
 
 log = structlog.get_logger(__name__)

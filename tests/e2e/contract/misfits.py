@@ -61,7 +61,12 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "event_types": ("", "turn", "turn.*", "*", "Turn.finished", "turn.finished\0"),
     "excluded_domains": _DOMAINS,
     "fallback_models": ("", *_MODELS),
+    "fork_session_id": _IDS,
     "limit_usd": (*_AMOUNTS, "0", "-1"),
+    "lines": (
+        *("", " \n", "{", "[]", "nul", "[" * 4000, '{"end": {}}'),
+        *('{"begin": {}}', '{"begin": {"format": 1}}'),
+    ),
     "max_cost_usd": (*_AMOUNTS, "0", "-1"),
     "mcp_server": ("", "A", "a_b", "-a", "a-", "1a", "a b", "ü", "a\0"),
     "model": _MODELS,

@@ -36,7 +36,7 @@ REASONS = {
     "webhook_name": "WEBHOOK_NOT_FOUND",
 }
 # An id that a request may choose, or that only filters a list.
-CHOSEN = {"Converse.session_id", "CreateTenant.tenant_id"}
+CHOSEN = {"Converse.session_id", "CreateTenant.tenant_id", "ImportSession.session_id"}
 FILTERS = {f"ListLedgerEntries.{name}" for name in ("api_key_id", "session_id", "turn_id")} | {
     *("ListAdminChanges.tenant_id", "ListTurns.session_id"),
 }

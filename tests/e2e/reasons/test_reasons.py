@@ -6,6 +6,12 @@ import pytest
 
 from tests.conftest import Start
 from tests.e2e.reasons import raising_by_administrators, raising_by_agents, raising_by_attachments, raising_by_webhooks
+from tests.e2e.reasons import (
+    raising_by_administrators,
+    raising_by_agents,
+    raising_by_attachments,
+    raising_by_forks,
+)
 from tests.e2e.reasons.environment import Environment
 from tests.e2e.reasons.raising import RAISE
 from tests.e2e.reasons.reasons import documented
@@ -16,6 +22,7 @@ assert raising_by_administrators  # they have registered their reasons
 assert raising_by_agents
 assert raising_by_attachments
 assert raising_by_webhooks
+assert raising_by_forks
 REASONS = documented()
 
 

@@ -141,11 +141,11 @@ async def test_deletion_removes_messages_of_one_session(store: MessageStore) -> 
 
 async def test_manager_continues_numbers_and_survives_cancel(store: MessageStore) -> None:
     """Messages that complete a turn are inserted even if the waiting task is cancelled."""
-    session: Any = type("Session", (), {"uid": "ses", "tenant_id": "tenant"})()
+    session: Any = type("Session", (), {"uid": "ses", "tenant_id": "tenant", "state": {}, "state_number": None})()
     manager = MongoSessionManager(
         store, session, turn_id="turn", head=[], messages=conversation("a", "b"), last_number=2
     )
-    appending = asyncio.create_task(manager.append(conversation("c", "d")))
+    appending = asyncio.create_task(manager.append(conversation("c", "d"), state={}))
     await asyncio.sleep(0)
     appending.cancel()
     with pytest.raises(asyncio.CancelledError):

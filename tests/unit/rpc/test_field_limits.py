@@ -141,6 +141,12 @@ def test_inline_bytes_are_apart() -> None:
 
     assert decode(request.SerializeToString()) == request
     assert inline_bytes(request.SerializeToString()) == 1024 * 1024
+    nested = pb.StartTurnRequest(request=request)
+    start = limits.decoder("/godoty.v1.AgentService/StartTurn", pb.StartTurnRequest.FromString)
+    assert start(nested.SerializeToString()) == nested
+    for hostile in (b"\x0a" * 1_400_000, b"\x12\x00" * 700_000, nested.SerializeToString()[:-9] * 2):
+        with pytest.raises(RequestTooLarge):
+            start(hostile)
     for hostile in (b"\x72\x00" * 700_000, b"\x62\x02\x0a\x00" * 350_000, request.SerializeToString()[:-9] * 2):
         with pytest.raises(RequestTooLarge):
             decode(hostile)

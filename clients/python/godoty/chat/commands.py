@@ -15,6 +15,8 @@ HELP = (
     ("/metrics", "show the cost and latency of this session"),
     ("/model NAME", "use this model from now on; without NAME, show the current one"),
     ("/attach FILE", "upload an image or a PDF, which the next message carries"),
+    ("/retry", "answer the last message again, in a fork of the session"),
+    ("/edit TEXT", "send TEXT in place of the last message, in a fork of the session"),
     ("/help", "show the commands"),
     ("/quit", "exit; also Ctrl-D, or Ctrl-C at the prompt"),
     ("//text", "send a message that begins with a slash"),
@@ -35,16 +37,16 @@ async def execute(line: str, conversation: Conversation, screen: Screen) -> bool
     match command:
         case "/quit" | "/exit":
             return False
-        case "/sessions":
-            await conversation.show_sessions()
-        case "/metrics":
-            await conversation.show_metrics()
+        case "/sessions" | "/metrics":
+            await {"/sessions": conversation.show_sessions, "/metrics": conversation.show_metrics}[command]()
         case "/new":
             await conversation.open("")
         case "/open" if argument:
             await conversation.open(argument)
         case "/attach" if argument:
             await conversation.attach(argument)
+        case "/retry" | "/edit" if bool(argument) == (command == "/edit"):
+            await conversation.retry(argument)
         case "/model":
             conversation.model = argument or conversation.model
             screen.line(f"model: {conversation.model or 'the last model of the session, else the default'}")

@@ -103,6 +103,20 @@ class Conversation:
         finally:
             self._screen.end_line()
 
+    async def retry(self, text: str = "") -> None:
+        """Send the last message again, or a text in its place, in a fork of the session that ends before it."""
+        number = await self._last_message() if self.session_id else 0
+        if not number:
+            self._screen.error("there is no message to send again")
+            return
+        origin = self.session_id
+        fork = await self._client.fork_session(origin, number=number)
+        self.session_id = fork.session.session_id
+        self._begins = False
+        self._attachments = [*(each.attachment_id for each in fork.next_message.attachments), *self._attachments]
+        self._screen.line(f"Session {self.session_id}, forked from {origin} before message {number}.", style="bold")
+        await self.send(text or fork.next_message.text)
+
     async def attach(self, path: str) -> None:
         """Upload a file, which the next message carries."""
         try:
@@ -160,6 +174,19 @@ class Conversation:
                 for each in metrics.latency
             ),
         )
+
+    async def _last_message(self) -> int:
+        """Return the number of the user's last message; 0: there is none."""
+        number = 0
+        try:
+            async for message in self._client.list_messages(self.session_id, page_size=_PAGE):
+                kinds = {block.WhichOneof("block") for block in message.content}
+                if message.role == session_pb.ROLE_USER and "tool_result" not in kinds:
+                    number = message.number
+        except GodotyError as error:
+            if error.reason != "SESSION_NOT_FOUND":  # else it begins with its first message
+                raise
+        return number
 
     async def _show_history(self, count: int) -> None:
         latest: deque[session_pb.Message] = deque(maxlen=self._history)

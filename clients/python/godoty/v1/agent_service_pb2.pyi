@@ -78,6 +78,34 @@ class ResumeTurnResponse(_message.Message):
     event: _turn_pb2.TurnEvent
     def __init__(self, event: _Optional[_Union[_turn_pb2.TurnEvent, _Mapping]] = ...) -> None: ...
 
+class StartTurnRequest(_message.Message):
+    __slots__ = ("request",)
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    request: ConverseRequest
+    def __init__(self, request: _Optional[_Union[ConverseRequest, _Mapping]] = ...) -> None: ...
+
+class StartTurnResponse(_message.Message):
+    __slots__ = ("turn_id", "session_id")
+    TURN_ID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    turn_id: str
+    session_id: str
+    def __init__(self, turn_id: _Optional[str] = ..., session_id: _Optional[str] = ...) -> None: ...
+
+class WaitTurnRequest(_message.Message):
+    __slots__ = ("turn_id", "timeout")
+    TURN_ID_FIELD_NUMBER: _ClassVar[int]
+    TIMEOUT_FIELD_NUMBER: _ClassVar[int]
+    turn_id: str
+    timeout: _duration_pb2.Duration
+    def __init__(self, turn_id: _Optional[str] = ..., timeout: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+
+class WaitTurnResponse(_message.Message):
+    __slots__ = ("turn",)
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    turn: _turn_pb2.Turn
+    def __init__(self, turn: _Optional[_Union[_turn_pb2.Turn, _Mapping]] = ...) -> None: ...
+
 class CancelTurnRequest(_message.Message):
     __slots__ = ("turn_id",)
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
@@ -221,6 +249,54 @@ class DeleteSessionRequest(_message.Message):
 class DeleteSessionResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ForkSessionRequest(_message.Message):
+    __slots__ = ("session_id", "fork_session_id", "number")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    FORK_SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    fork_session_id: str
+    number: int
+    def __init__(self, session_id: _Optional[str] = ..., fork_session_id: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+
+class ForkSessionResponse(_message.Message):
+    __slots__ = ("session", "next_message")
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    NEXT_MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    session: _session_pb2.Session
+    next_message: _session_pb2.UserMessage
+    def __init__(self, session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ..., next_message: _Optional[_Union[_session_pb2.UserMessage, _Mapping]] = ...) -> None: ...
+
+class ExportSessionRequest(_message.Message):
+    __slots__ = ("session_id",)
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+
+class ExportSessionResponse(_message.Message):
+    __slots__ = ("line",)
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    line: str
+    def __init__(self, line: _Optional[str] = ...) -> None: ...
+
+class ImportSessionRequest(_message.Message):
+    __slots__ = ("lines", "session_id", "user", "agent")
+    LINES_FIELD_NUMBER: _ClassVar[int]
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    lines: str
+    session_id: str
+    user: str
+    agent: str
+    def __init__(self, lines: _Optional[str] = ..., session_id: _Optional[str] = ..., user: _Optional[str] = ..., agent: _Optional[str] = ...) -> None: ...
+
+class ImportSessionResponse(_message.Message):
+    __slots__ = ("session",)
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    session: _session_pb2.Session
+    def __init__(self, session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ...) -> None: ...
 
 class UploadAttachmentRequest(_message.Message):
     __slots__ = ("data",)

@@ -47,6 +47,16 @@ class AgentServiceStub:
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.ResumeTurnRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_agent__service__pb2.ResumeTurnResponse.FromString,
                 _registered_method=True)
+        self.StartTurn = channel.unary_unary(
+                '/godoty.v1.AgentService/StartTurn',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.StartTurnRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.StartTurnResponse.FromString,
+                _registered_method=True)
+        self.WaitTurn = channel.unary_unary(
+                '/godoty.v1.AgentService/WaitTurn',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.WaitTurnRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.WaitTurnResponse.FromString,
+                _registered_method=True)
         self.CancelTurn = channel.unary_unary(
                 '/godoty.v1.AgentService/CancelTurn',
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.CancelTurnRequest.SerializeToString,
@@ -92,6 +102,21 @@ class AgentServiceStub:
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionResponse.FromString,
                 _registered_method=True)
+        self.ForkSession = channel.unary_unary(
+                '/godoty.v1.AgentService/ForkSession',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.ForkSessionRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.ForkSessionResponse.FromString,
+                _registered_method=True)
+        self.ExportSession = channel.unary_stream(
+                '/godoty.v1.AgentService/ExportSession',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.ExportSessionRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.ExportSessionResponse.FromString,
+                _registered_method=True)
+        self.ImportSession = channel.stream_unary(
+                '/godoty.v1.AgentService/ImportSession',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.ImportSessionRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.ImportSessionResponse.FromString,
+                _registered_method=True)
         self.UploadAttachment = channel.stream_unary(
                 '/godoty.v1.AgentService/UploadAttachment',
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.UploadAttachmentRequest.SerializeToString,
@@ -130,6 +155,24 @@ class AgentServiceServicer:
     def ResumeTurn(self, request, context):
         """Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn and
         its log are retained for 24 hours after its end. The stream counts as a reader of the turn (`on_disconnect`).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartTurn(self, request, context):
+        """Begins a turn as Converse does, without a stream, and returns once it has begun: what would be `turn_started` is durable,
+        and the turn runs to its end (ON_DISCONNECT_CONTINUE). Its errors until then are those of Converse. WaitTurn returns
+        its end, ResumeTurn its events, from any server.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WaitTurn(self, request, context):
+        """Returns a turn once it has ended, or as it is when `timeout` has passed, from any server. The call is no reader of
+        the turn: one that ends with its last reader (ON_DISCONNECT_CANCEL) does so although a call waits for it. The open
+        calls of a tenant count together with its streams.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -203,6 +246,37 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForkSession(self, request, context):
+        """Makes a session with the messages of another one up to a point: to try another continuation, or to regenerate an answer.
+        The fork has the agent, its version, the end user and the model of its origin, the agent's state of that point, and
+        totals of "0". The origin and its totals do not change, and neither depends on the other afterwards: attachments that
+        both name are stored as long as one of them. It is complete, or it is not there. A turn may run in the origin
+        meanwhile; its messages are not copied. The same request again, with its `fork_session_id`, returns the same fork.
+        At most 100000 messages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportSession(self, request, context):
+        """Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over, to
+        keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had ended when
+        the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportSession(self, request_iterator, context):
+        """Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its history
+        is made one that every provider takes: what is missing, such as the result of a tool call, is completed. Attachments
+        that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves nothing. Its totals
+        are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive within 2 minutes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def UploadAttachment(self, request_iterator, context):
         """Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
         that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and
@@ -245,6 +319,16 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.ResumeTurn,
                     request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ResumeTurnRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_agent__service__pb2.ResumeTurnResponse.SerializeToString,
+            ),
+            'StartTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartTurn,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.StartTurnRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.StartTurnResponse.SerializeToString,
+            ),
+            'WaitTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.WaitTurn,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.WaitTurnRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.WaitTurnResponse.SerializeToString,
             ),
             'CancelTurn': grpc.unary_unary_rpc_method_handler(
                     servicer.CancelTurn,
@@ -290,6 +374,21 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     servicer.DeleteSession,
                     request_deserializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_agent__service__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'ForkSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkSession,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ForkSessionRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.ForkSessionResponse.SerializeToString,
+            ),
+            'ExportSession': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportSession,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ExportSessionRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.ExportSessionResponse.SerializeToString,
+            ),
+            'ImportSession': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportSession,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ImportSessionRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.ImportSessionResponse.SerializeToString,
             ),
             'UploadAttachment': grpc.stream_unary_rpc_method_handler(
                     servicer.UploadAttachment,
@@ -369,6 +468,60 @@ class AgentService:
             '/godoty.v1.AgentService/ResumeTurn',
             godoty_dot_v1_dot_agent__service__pb2.ResumeTurnRequest.SerializeToString,
             godoty_dot_v1_dot_agent__service__pb2.ResumeTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentService/StartTurn',
+            godoty_dot_v1_dot_agent__service__pb2.StartTurnRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.StartTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WaitTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentService/WaitTurn',
+            godoty_dot_v1_dot_agent__service__pb2.WaitTurnRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.WaitTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -612,6 +765,87 @@ class AgentService:
             '/godoty.v1.AgentService/DeleteSession',
             godoty_dot_v1_dot_agent__service__pb2.DeleteSessionRequest.SerializeToString,
             godoty_dot_v1_dot_agent__service__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentService/ForkSession',
+            godoty_dot_v1_dot_agent__service__pb2.ForkSessionRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.ForkSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/godoty.v1.AgentService/ExportSession',
+            godoty_dot_v1_dot_agent__service__pb2.ExportSessionRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.ExportSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportSession(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/godoty.v1.AgentService/ImportSession',
+            godoty_dot_v1_dot_agent__service__pb2.ImportSessionRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.ImportSessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -27,7 +27,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17godoty/v1/session.proto\x12\tgodoty.v1\x1a\x1agodoty/v1/attachment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xca\x02\n\x07Session\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x12\n\x04user\x18\x02 \x01(\tB\x04\xe2\x41\x01\x05\x12\x13\n\x05model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rmessage_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\x08\x63ost_usd\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61gent\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12 \n\ragent_version\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x42\x0b\n\t_cost_usdB\x10\n\x0e_agent_version\"\xf0\x01\n\x07Message\x12\x14\n\x06number\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x08\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x0f.godoty.v1.RoleB\x04\xe2\x41\x01\x03\x12.\n\x07\x63ontent\x18\x03 \x03(\x0b\x32\x17.godoty.v1.ContentBlockB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07turn_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12,\n\tcitations\x18\x08 \x03(\x0b\x32\x13.godoty.v1.CitationB\x04\xe2\x41\x01\x03\"\x87\x01\n\x08\x43itation\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12\x18\n\x0bstart_index\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tend_index\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x0e\n\x0c_start_indexB\x0c\n\n_end_index\"\xe0\x01\n\x0c\x43ontentBlock\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x13\n\treasoning\x18\x02 \x01(\tH\x00\x12&\n\x08tool_use\x18\x03 \x01(\x0b\x32\x12.godoty.v1.ToolUseH\x00\x12,\n\x0btool_result\x18\x04 \x01(\x0b\x32\x15.godoty.v1.ToolResultH\x00\x12+\n\nattachment\x18\x07 \x01(\x0b\x32\x15.godoty.v1.AttachmentH\x00\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x12\x0c\n\x04size\x18\x06 \x01(\x03\x42\x07\n\x05\x62lock\"A\n\x07ToolUse\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\ninput_json\x18\x03 \x01(\t\"\x89\x01\n\nToolResult\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12)\n\x06status\x18\x02 \x01(\x0e\x32\x19.godoty.v1.ToolCallStatus\x12\x0e\n\x06output\x18\x03 \x01(\t\x12*\n\x0b\x61ttachments\x18\x04 \x03(\x0b\x32\x15.godoty.v1.Attachment*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02*l\n\x0eToolCallStatus\x12 \n\x1cTOOL_CALL_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18TOOL_CALL_STATUS_SUCCESS\x10\x01\x12\x1a\n\x16TOOL_CALL_STATUS_ERROR\x10\x02\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17godoty/v1/session.proto\x12\tgodoty.v1\x1a\x1agodoty/v1/attachment.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfa\x02\n\x07Session\x12\x18\n\nsession_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x12\n\x04user\x18\x02 \x01(\tB\x04\xe2\x41\x01\x05\x12\x13\n\x05model\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1b\n\rmessage_count\x18\x04 \x01(\x03\x42\x04\xe2\x41\x01\x03\x12\x1b\n\x08\x63ost_usd\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x35\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61gent\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12 \n\ragent_version\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x12.\n\x06origin\x18\x32 \x01(\x0b\x32\x18.godoty.v1.SessionOriginB\x04\xe2\x41\x01\x03\x42\x0b\n\t_cost_usdB\x10\n\x0e_agent_version\"3\n\rSessionOrigin\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x03\"G\n\x0bUserMessage\x12\x0c\n\x04text\x18\x01 \x01(\t\x12*\n\x0b\x61ttachments\x18\x02 \x03(\x0b\x32\x15.godoty.v1.Attachment\"\xf0\x01\n\x07Message\x12\x14\n\x06number\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x08\x12#\n\x04role\x18\x02 \x01(\x0e\x32\x0f.godoty.v1.RoleB\x04\xe2\x41\x01\x03\x12.\n\x07\x63ontent\x18\x03 \x03(\x0b\x32\x17.godoty.v1.ContentBlockB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x15\n\x07turn_id\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12,\n\tcitations\x18\x08 \x03(\x0b\x32\x13.godoty.v1.CitationB\x04\xe2\x41\x01\x03\"\x87\x01\n\x08\x43itation\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\t\x12\x18\n\x0bstart_index\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tend_index\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\x0e\n\x0c_start_indexB\x0c\n\n_end_index\"\xe0\x01\n\x0c\x43ontentBlock\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x13\n\treasoning\x18\x02 \x01(\tH\x00\x12&\n\x08tool_use\x18\x03 \x01(\x0b\x32\x12.godoty.v1.ToolUseH\x00\x12,\n\x0btool_result\x18\x04 \x01(\x0b\x32\x15.godoty.v1.ToolResultH\x00\x12+\n\nattachment\x18\x07 \x01(\x0b\x32\x15.godoty.v1.AttachmentH\x00\x12\x11\n\ttruncated\x18\x05 \x01(\x08\x12\x0c\n\x04size\x18\x06 \x01(\x03\x42\x07\n\x05\x62lock\"A\n\x07ToolUse\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\ninput_json\x18\x03 \x01(\t\"\x89\x01\n\nToolResult\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12)\n\x06status\x18\x02 \x01(\x0e\x32\x19.godoty.v1.ToolCallStatus\x12\x0e\n\x06output\x18\x03 \x01(\t\x12*\n\x0b\x61ttachments\x18\x04 \x03(\x0b\x32\x15.godoty.v1.Attachment*?\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\r\n\tROLE_USER\x10\x01\x12\x12\n\x0eROLE_ASSISTANT\x10\x02*l\n\x0eToolCallStatus\x12 \n\x1cTOOL_CALL_STATUS_UNSPECIFIED\x10\x00\x12\x1c\n\x18TOOL_CALL_STATUS_SUCCESS\x10\x01\x12\x1a\n\x16TOOL_CALL_STATUS_ERROR\x10\x02\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,6 +53,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSION'].fields_by_name['agent']._serialized_options = b'\342A\001\003'
   _globals['_SESSION'].fields_by_name['agent_version']._loaded_options = None
   _globals['_SESSION'].fields_by_name['agent_version']._serialized_options = b'\342A\001\003'
+  _globals['_SESSION'].fields_by_name['origin']._loaded_options = None
+  _globals['_SESSION'].fields_by_name['origin']._serialized_options = b'\342A\001\003'
   _globals['_MESSAGE'].fields_by_name['number']._loaded_options = None
   _globals['_MESSAGE'].fields_by_name['number']._serialized_options = b'\342A\001\010'
   _globals['_MESSAGE'].fields_by_name['role']._loaded_options = None
@@ -65,20 +67,24 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MESSAGE'].fields_by_name['turn_id']._serialized_options = b'\342A\001\003'
   _globals['_MESSAGE'].fields_by_name['citations']._loaded_options = None
   _globals['_MESSAGE'].fields_by_name['citations']._serialized_options = b'\342A\001\003'
-  _globals['_ROLE']._serialized_start=1280
-  _globals['_ROLE']._serialized_end=1343
-  _globals['_TOOLCALLSTATUS']._serialized_start=1345
-  _globals['_TOOLCALLSTATUS']._serialized_end=1453
+  _globals['_ROLE']._serialized_start=1454
+  _globals['_ROLE']._serialized_end=1517
+  _globals['_TOOLCALLSTATUS']._serialized_start=1519
+  _globals['_TOOLCALLSTATUS']._serialized_end=1627
   _globals['_SESSION']._serialized_start=133
-  _globals['_SESSION']._serialized_end=463
-  _globals['_MESSAGE']._serialized_start=466
-  _globals['_MESSAGE']._serialized_end=706
-  _globals['_CITATION']._serialized_start=709
-  _globals['_CITATION']._serialized_end=844
-  _globals['_CONTENTBLOCK']._serialized_start=847
-  _globals['_CONTENTBLOCK']._serialized_end=1071
-  _globals['_TOOLUSE']._serialized_start=1073
-  _globals['_TOOLUSE']._serialized_end=1138
-  _globals['_TOOLRESULT']._serialized_start=1141
-  _globals['_TOOLRESULT']._serialized_end=1278
+  _globals['_SESSION']._serialized_end=511
+  _globals['_SESSIONORIGIN']._serialized_start=513
+  _globals['_SESSIONORIGIN']._serialized_end=564
+  _globals['_USERMESSAGE']._serialized_start=566
+  _globals['_USERMESSAGE']._serialized_end=637
+  _globals['_MESSAGE']._serialized_start=640
+  _globals['_MESSAGE']._serialized_end=880
+  _globals['_CITATION']._serialized_start=883
+  _globals['_CITATION']._serialized_end=1018
+  _globals['_CONTENTBLOCK']._serialized_start=1021
+  _globals['_CONTENTBLOCK']._serialized_end=1245
+  _globals['_TOOLUSE']._serialized_start=1247
+  _globals['_TOOLUSE']._serialized_end=1312
+  _globals['_TOOLRESULT']._serialized_start=1315
+  _globals['_TOOLRESULT']._serialized_end=1452
 # @@protoc_insertion_point(module_scope)

@@ -31,7 +31,7 @@ TOOL_CALL_STATUS_SUCCESS: ToolCallStatus
 TOOL_CALL_STATUS_ERROR: ToolCallStatus
 
 class Session(_message.Message):
-    __slots__ = ("session_id", "user", "model", "message_count", "cost_usd", "create_time", "update_time", "agent", "agent_version")
+    __slots__ = ("session_id", "user", "model", "message_count", "cost_usd", "create_time", "update_time", "agent", "agent_version", "origin")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     USER_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,7 @@ class Session(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
     AGENT_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     user: str
     model: str
@@ -50,7 +51,24 @@ class Session(_message.Message):
     update_time: _timestamp_pb2.Timestamp
     agent: str
     agent_version: int
-    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., model: _Optional[str] = ..., message_count: _Optional[int] = ..., cost_usd: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent: _Optional[str] = ..., agent_version: _Optional[int] = ...) -> None: ...
+    origin: SessionOrigin
+    def __init__(self, session_id: _Optional[str] = ..., user: _Optional[str] = ..., model: _Optional[str] = ..., message_count: _Optional[int] = ..., cost_usd: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., update_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent: _Optional[str] = ..., agent_version: _Optional[int] = ..., origin: _Optional[_Union[SessionOrigin, _Mapping]] = ...) -> None: ...
+
+class SessionOrigin(_message.Message):
+    __slots__ = ("session_id", "number")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    number: int
+    def __init__(self, session_id: _Optional[str] = ..., number: _Optional[int] = ...) -> None: ...
+
+class UserMessage(_message.Message):
+    __slots__ = ("text", "attachments")
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
+    text: str
+    attachments: _containers.RepeatedCompositeFieldContainer[_attachment_pb2.Attachment]
+    def __init__(self, text: _Optional[str] = ..., attachments: _Optional[_Iterable[_Union[_attachment_pb2.Attachment, _Mapping]]] = ...) -> None: ...
 
 class Message(_message.Message):
     __slots__ = ("number", "role", "content", "create_time", "turn_id", "citations")
