@@ -5,12 +5,12 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Start
-from tests.e2e.reasons import raising_by_administrators, raising_by_agents, raising_by_attachments, raising_by_webhooks
 from tests.e2e.reasons import (
     raising_by_administrators,
     raising_by_agents,
     raising_by_attachments,
     raising_by_forks,
+    raising_by_webhooks,
 )
 from tests.e2e.reasons.environment import Environment
 from tests.e2e.reasons.raising import RAISE

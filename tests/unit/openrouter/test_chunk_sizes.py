@@ -21,7 +21,7 @@ TEXT = 'one, two, "three", \\ ' * 100_000
     ids=["fractions", "lists", "texts", "escaped quotes"],
 )
 def test_too_many_values_are_malformed(data: bytes) -> None:
-    """Whatever they are."""
+    """Of any kind."""
     json.loads(data)
     with pytest.raises(ProviderUnavailable, match="cannot be decoded"):
         parse_chunk(data)
