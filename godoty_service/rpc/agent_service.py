@@ -27,12 +27,11 @@ from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.model_codec import allowed_models, catalogue_state, model_messages
 from godoty_service.rpc.pagination import PageRequest, decode_time
-from godoty_service.rpc.session_copy_codec import next_message, parse_fork
-from godoty_service.rpc.session_export import SessionExport
-from godoty_service.rpc.session_import import SessionImport
+from godoty_service.rpc.session_copies.exports import SessionExport
+from godoty_service.rpc.session_copies.forks import next_message, parse_fork
+from godoty_service.rpc.session_copies.imports import SessionImport
 from godoty_service.rpc.session_metrics_cache import SessionMetricsCache, metrics_message
-from godoty_service.rpc.start_codec import parse_start, parse_wait, within
-from godoty_service.rpc.turn_codec import fill_event, turn_message
+from godoty_service.rpc.turn_codec import fill_event, parse_start, parse_wait, turn_message, within
 from godoty_service.session_copies.forks import SessionForks
 from godoty_service.session_copies.imports import SessionImports
 from godoty_service.sessions.messages import MessageStore

@@ -1,19 +1,68 @@
-"""Converts turns and their events to messages of turn.proto."""
+"""Converts turns and their events to messages of turn.proto, and the requests of StartTurn and WaitTurn."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final
 
+from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import turn_pb2 as pb
 from godoty.v1.budget_pb2 import BudgetAlert
 
+from godoty_service.errors import InvalidRequest
 from godoty_service.pricing.money import format_usd
-from godoty_service.rpc.agent_codec import citation_message, tool_status
+from godoty_service.rpc.agent_codec import citation_message, parse_turn_id, tool_status
 from godoty_service.rpc.metering_codec import call_message, duration, timestamp, totals_message
+from godoty_service.rpc.validation import Violations
 from godoty_service.turns.event_log import events
 from godoty_service.turns.listing import TurnSummary
 
+_WAIT: Final = timedelta(seconds=30)  # of WaitTurn, unless the request says otherwise
+_LONGEST_WAIT: Final = timedelta(minutes=5)
 _NANOSECONDS = 1_000_000  # of a millisecond
 _STOP_REASONS = {each: pb.StopReason.Value(f"STOP_REASON_{each.name}") for each in events.StopReason}
+
+
+def parse_start(request: agent_pb.StartTurnRequest) -> agent_pb.ConverseRequest:
+    """Return the request of Converse that begins the same turn.
+
+    Raises:
+        InvalidRequest: There is none.
+    """
+    if not request.HasField("request"):
+        raise InvalidRequest.of("request", "must be set")
+    converse = agent_pb.ConverseRequest()
+    converse.CopyFrom(request.request)
+    if converse.on_disconnect == pb.ON_DISCONNECT_CANCEL:
+        raise InvalidRequest.of("request.on_disconnect", "must be ON_DISCONNECT_CONTINUE, or unset")
+    converse.on_disconnect = converse.on_disconnect or pb.ON_DISCONNECT_CONTINUE
+    return converse
+
+
+@contextmanager
+def within(path: str) -> Iterator[None]:
+    """Name the invalid fields of a message by their paths in the request that has it."""
+    try:
+        yield
+    except InvalidRequest as error:
+        error.violations = tuple(replace(each, field=f"{path}.{each.field}") for each in error.violations)
+        raise
+
+
+def parse_wait(request: agent_pb.WaitTurnRequest) -> tuple[str, timedelta]:
+    """Return the turn to wait for, and for how long.
+
+    Raises:
+        InvalidRequest: A field is invalid.
+    """
+    violations = Violations()
+    longest = _WAIT
+    if request.HasField("timeout"):
+        longest = violations.read_duration("timeout", request.timeout, most=_LONGEST_WAIT)
+    turn_id = parse_turn_id(request.turn_id)
+    violations.raise_if_any()
+    return turn_id, longest
 
 
 def fill_event(message: pb.TurnEvent, turn_id: str, read: events.ReadEvent) -> None:

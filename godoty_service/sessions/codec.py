@@ -58,9 +58,15 @@ def session_from_document(document: Document) -> Session:
         update_time=document["update_time"],
         agent=document.get("agent", FIRST_AGENT),  # an earlier build has no other
         agent_version=document.get("agent_version"),
-        state_number=document.get("state_number"),
+        state_number=_state_number(document),
         origin=_origin_from_document(document.get("origin")),
     )
+
+
+def _state_number(document: Document) -> int | None:
+    """Return the number of the message with the agent's state; None: an earlier build has written the state since."""
+    current = document.get("state_turn_id") == document.get("last_turn_id")
+    return document.get("state_number") if current else None
 
 
 def origin_to_document(origin: SessionOrigin) -> Document:

@@ -212,6 +212,7 @@ class SessionStore:
             "model": session.model,
             "user": session.user if self._with_names() else None,
             "last_turn_id": last_turn,
+            "state_turn_id": last_turn,
         }
         if session.user_reference is not None:
             end["user_reference"] = session.user_reference

@@ -208,6 +208,21 @@ async def test_state_of_an_earlier_builds_turns_is_that_of_the_end(definer: Defi
     assert json.loads((forker.service.session("again") or {})["state"]) == states[6]
 
 
+async def test_state_that_an_earlier_build_has_written_is_stored_again(definer: Definer, forker: Forker) -> None:
+    """In an upgrade a server of an earlier build runs a turn, whose state no message has: the next answer stores it."""
+    await definer.apply("support", tools=[{"builtin": "notebook"}])
+    value = json.dumps({"action": "write", "name": "plan", "text": "walk"})
+    await forker.converse(f"@sandbox tool-loop calls=2 tool=notebook input='{value}'", agent="support")
+    changes = {"state": json.dumps({"godoty_notebook": {"plan": "rest"}}), "last_turn_id": "turn_of_earlier_build"}
+    forker.service.database["sessions"].update_one({"_id": forker.uid("talk")}, {"$set": changes})
+    for _ in range(2):
+        await forker.converse("hello")
+    for number, text in ((4, "walk"), (6, "rest")):
+        await forker.fork(number=number, fork_session_id=f"at-{number}")
+        state = json.loads((forker.service.session(f"at-{number}") or {})["state"])
+        assert state == {"godoty_notebook": {"plan": text}}
+
+
 async def test_fork_keeps_the_summary_of_what_it_has(serve: Start, fork_at: Callable[[Service], Forker]) -> None:
     """What the model saw in place of the oldest messages, it sees in the fork."""
     forker = fork_at(await serve(history_messages=8, history_summary=True))

@@ -178,10 +178,14 @@ class Conversation:
     async def _last_message(self) -> int:
         """Return the number of the user's last message; 0: there is none."""
         number = 0
-        async for message in self._client.list_messages(self.session_id, page_size=_PAGE):
-            kinds = {block.WhichOneof("block") for block in message.content}
-            if message.role == session_pb.ROLE_USER and "tool_result" not in kinds:
-                number = message.number
+        try:
+            async for message in self._client.list_messages(self.session_id, page_size=_PAGE):
+                kinds = {block.WhichOneof("block") for block in message.content}
+                if message.role == session_pb.ROLE_USER and "tool_result" not in kinds:
+                    number = message.number
+        except GodotyError as error:
+            if error.reason != "SESSION_NOT_FOUND":  # else it begins with its first message
+                raise
         return number
 
     async def _show_history(self, count: int) -> None:

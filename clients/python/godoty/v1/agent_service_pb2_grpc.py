@@ -161,9 +161,9 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StartTurn(self, request, context):
-        """Begins a turn as Converse does, without a stream, and returns once it has begun: what would be `turn_started` is durable,
-        and the turn runs to its end (ON_DISCONNECT_CONTINUE). Its errors until then are those of Converse. WaitTurn returns
-        its end, ResumeTurn its events, from any server.
+        """Begins a turn as Converse does, without a stream, and returns once it has begun: what would be `turn_started` is
+        durable, and the turn runs to its end (ON_DISCONNECT_CONTINUE). Its errors until then are those of Converse.
+        WaitTurn returns its end, ResumeTurn its events, from any server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -247,31 +247,32 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ForkSession(self, request, context):
-        """Makes a session with the messages of another one up to a point: to try another continuation, or to regenerate an answer.
-        The fork has the agent, its version, the end user and the model of its origin, the agent's state of that point, and
-        totals of "0". The origin and its totals do not change, and neither depends on the other afterwards: attachments that
-        both name are stored as long as one of them. It is complete, or it is not there. A turn may run in the origin
-        meanwhile; its messages are not copied. The same request again, with its `fork_session_id`, returns the same fork.
-        At most 100000 messages.
+        """Makes a session with the messages of another one up to a point: to try another continuation, or to regenerate an
+        answer. The fork has the agent, its version, the end user and the model of its origin, the agent's state of that
+        point, and totals of "0". The origin and its totals do not change, and neither depends on the other afterwards:
+        attachments that both name are stored as long as one of them. It is complete, or it is not there. A turn may run in
+        the origin meanwhile; its messages are not copied. The same request again, with its `fork_session_id`, returns the
+        same fork. At most 100000 messages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExportSession(self, request, context):
-        """Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over, to
-        keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had ended when
-        the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
+        """Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over,
+        to keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had
+        ended when the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportSession(self, request_iterator, context):
-        """Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its history
-        is made one that every provider takes: what is missing, such as the result of a tool call, is completed. Attachments
-        that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves nothing. Its totals
-        are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive within 2 minutes.
+        """Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its
+        history is made one that every provider takes: what is missing, such as the result of a tool call, is completed.
+        Attachments that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves
+        nothing. Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive
+        within 2 minutes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -18,7 +18,7 @@ from godoty_service.citations import CitationCollector
 from godoty_service.errors import InvalidRequest
 from godoty_service.rpc import agent_codec
 from godoty_service.rpc.agents.fields import read_agent
-from godoty_service.rpc.session_export import FORMAT
+from godoty_service.rpc.session_copies.exports import FORMAT
 from godoty_service.rpc.validation import LENGTHS, MODEL_ID, Violations
 from godoty_service.session_copies.imports import NAMED, ImportedMessage
 

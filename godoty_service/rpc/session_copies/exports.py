@@ -22,7 +22,7 @@ FORMAT: Final = 1
 # Bytes of text in one line: JSON escapes a byte by six at most, so that a line has 256 KiB.
 _PIECE: Final = 32 * 1024
 _PAGE: Final = 100  # messages that are read together
-_PAGE_BYTES: Final = 1024 * 1024
+_PAGE_BYTES: Final = 128 * 1024  # of them, unless one is larger: a caller that reads slowly has them in memory
 
 
 class SessionExport:

@@ -1,0 +1,1 @@
+"""Converts what makes sessions from others: forks, exports and imports."""
