@@ -37,6 +37,7 @@ from godoty_service.rpc.listener import ConnectionLimits, bounded_connections, r
 from godoty_service.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import Tracing
+from godoty_service.turns.actions.service import ActionService
 from godoty_service.turns.service import TurnService
 
 _STALE_INTERVALS = 3  # of `catalogue_refresh`: a catalogue that was not confirmed since is stale
@@ -86,6 +87,7 @@ def build_server(
     oracle: PricingOracle,
     *,
     turns: TurnService,
+    actions: ActionService,
     tools: Collection[str],
     mcp: McpToolbox,
     schemas: OutputSchemas,
@@ -99,13 +101,14 @@ def build_server(
         components: The components.
         oracle: Prices calls, and has the provider's models.
         turns: The turn service.
+        actions: The service of actions.
         tools: The names of the server's tools.
         mcp: The tools of MCP servers.
         schemas: The output schemas of agents.
         interceptor: Wraps all calls.
         shared: Whether other processes share the listener's port.
     """
-    agent = _agent_service(settings, components, oracle, turns, schemas)
+    agent = _agent_service(settings, components, oracle, turns=turns, actions=actions, schemas=schemas)
     definitions = _agent_definition_service(settings, components, oracle, tools=tools, mcp=mcp, schemas=schemas)
     admin = _admin_service(settings, components, oracle)
     billing = _billing_service(settings, components, oracle)
@@ -124,11 +127,18 @@ def build_server(
 
 
 def _agent_service(
-    settings: Settings, components: Components, oracle: PricingOracle, turns: TurnService, schemas: OutputSchemas
+    settings: Settings,
+    components: Components,
+    oracle: PricingOracle,
+    *,
+    turns: TurnService,
+    actions: ActionService,
+    schemas: OutputSchemas,
 ) -> AgentService:
     conversations = components.conversations
     return AgentService(
         turns=turns,
+        actions=actions,
         agents=conversations.agents,
         schemas=schemas,
         sessions=conversations.sessions,

@@ -39,7 +39,7 @@ from godoty_service.start_checks import check_default_model
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.strands_tracing import install_tracer
 from godoty_service.telemetry.traces import Tracing, open_tracing
-from godoty_service.turn_bootstrap import start_turns
+from godoty_service.turn_bootstrap import build_actions, start_turns
 from godoty_service.turns.service import TurnService
 from godoty_service.turns.session_deletion import SessionDeletions
 
@@ -126,12 +126,15 @@ async def _start(
     turns = start_turns(
         stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp, schemas=schemas, fetch_file=files
     )
+    actions = build_actions(components, turns)
+    background(stack, actions.run(settings.action_interval))
     interceptor = build_interceptor(settings, components, storage=storage, metrics=metrics, tracing=tracing)
     server = build_server(
         settings,
         components,
         provider.oracle,
         turns=turns,
+        actions=actions,
         tools=tools.keys(),
         mcp=mcp,
         schemas=schemas,

@@ -18,6 +18,8 @@ _CONVERSE_REQUEST: Any = pb.ConverseRequest.DESCRIPTOR
 _CONVERSE: Final = "/godoty.v1.AgentService/Converse"
 _ATTACHMENTS: Final = pb.ConverseRequest.ATTACHMENTS_FIELD_NUMBER << 3 | 2  # the tag of one attachment
 _INLINE: Final = attachment_pb2.AttachmentSource.INLINE_FIELD_NUMBER << 3 | 2
+_LONG: Final = ("action_results", "client_tools")
+_LONG_FIELDS: Final = 256 * 1024  # bytes that these may have together
 _MAX_FIELDS: Final = 128  # of a request that is looked at before it is decoded
 _DELIMITED: Final = 2  # the wire type of texts, bytes and messages
 _MORE: Final = 0x80  # the bit of a varint's byte that says that another follows
@@ -41,7 +43,8 @@ class RequestLimits(FieldLimits):
         bounded = super().decoder(method, decode)
         if method != _CONVERSE:
             return bounded
-        most = self.largest(_CONVERSE_REQUEST) - COUNTS["attachments"] * BYTES["inline"]
+        most = self.largest(_CONVERSE_REQUEST) - COUNTS["attachments"] * BYTES["inline"] + _LONG_FIELDS
+        most -= sum(COUNTS[name] * self.largest(_field_type(name)) for name in _LONG)
 
         def checked(body: bytes) -> Any:
             if len(body) > most and len(body) - inline_bytes(body) > most:
@@ -50,6 +53,10 @@ class RequestLimits(FieldLimits):
             return bounded(body)
 
         return checked
+
+
+def _field_type(name: str) -> Any:
+    return _CONVERSE_REQUEST.fields_by_name[name].message_type
 
 
 def inline_bytes(body: bytes) -> int:

@@ -72,6 +72,11 @@ _CODES = {
     "ATTACHMENT_REJECTED": grpc.StatusCode.INVALID_ARGUMENT,
     "ATTACHMENT_LIMIT": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "INPUT_NOT_SUPPORTED": grpc.StatusCode.FAILED_PRECONDITION,
+    "ACTION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "ACTION_DECIDED": grpc.StatusCode.FAILED_PRECONDITION,
+    "ACTION_CLOSED": grpc.StatusCode.FAILED_PRECONDITION,
+    "ACTION_EXPIRED": grpc.StatusCode.FAILED_PRECONDITION,
+    "REVIEWER_ONLY": grpc.StatusCode.PERMISSION_DENIED,
 }
 # Default retry delays in seconds, for errors without one of their own.
 _RETRY_AFTER = {"PROVIDER_THROTTLED": 5.0, "STORAGE_UNAVAILABLE": 1.0, "PROVIDER_UNAVAILABLE": 1.0}

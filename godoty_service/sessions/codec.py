@@ -58,6 +58,7 @@ def session_from_document(document: Document) -> Session:
         update_time=document["update_time"],
         agent=document.get("agent", FIRST_AGENT),  # an earlier build has no other
         agent_version=document.get("agent_version"),
+        waiting_step=document.get("waiting_step") or "",
     )
 
 
@@ -83,6 +84,7 @@ def unowned_lease_document(lease: Lease) -> Document:
         "user": lease.user,
         "user_reference": lease.user_reference,
         **attachments_document(lease.attachments),
+        **answers_document(answers=lease.answers),
         "predecessors": [unowned_lease_document(each) for each in lease.predecessors],
     }
 
@@ -90,6 +92,11 @@ def unowned_lease_document(lease: Lease) -> Document:
 def attachments_document(blocks: Sequence[dict[str, Any]]) -> Document:
     """Return the field of a lease for what its text carries, if it carries anything."""
     return {"attachments": list(blocks)} if blocks else {}
+
+
+def answers_document(*, answers: bool) -> dict[str, Any]:
+    """Return the field of a lease whose turn goes on with answers to actions."""
+    return {"answers": True} if answers else {}
 
 
 def fenced(session: Session) -> Document:

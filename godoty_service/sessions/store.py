@@ -17,6 +17,7 @@ from godoty_service.errors import DuplicateKey, SessionBusy, SessionNotFound
 from godoty_service.mongo.collection import Collection, Document, Index, Snapshot
 from godoty_service.sessions.batched_reads import SessionReader, Version
 from godoty_service.sessions.codec import (
+    answers_document,
     attachments_document,
     fenced,
     new_session_document,
@@ -112,6 +113,7 @@ class SessionStore:
         agent: SessionAgent = _FIRST_AGENT,
         request_id: str | None = None,
         attachments: Sequence[Document] = (),
+        answers: bool = False,
         new: bool = False,
     ) -> Claim:
         """Acquire a session's lease for a turn, and create the session, with an agent, if it does not exist.
@@ -133,6 +135,7 @@ class SessionStore:
             "user": user.name if user is not None and self._with_names() else None,
             "user_reference": user.reference if user is not None else None,
             **attachments_document(attachments),
+            **answers_document(answers=answers),
         }
         ids: Document = {"tenant_id": tenant_id, "session_id": session_id}
         initial = new_session_document(
@@ -183,6 +186,7 @@ class SessionStore:
         totals: Document,
         totals_revision: int,
         totals_stale: bool = False,
+        waiting_step: str = "",
     ) -> bool:
         """Store a turn's end, and release the session, in one write.
 
@@ -194,6 +198,7 @@ class SessionStore:
             totals: The session's totals.
             totals_revision: The revision that these totals replace.
             totals_stale: The turn may have written a ledger entry that the totals do not include.
+            waiting_step: The step whose actions it leaves open; empty: it leaves none.
 
         Returns:
             Whether it was written: not if the lease was lost, or if other totals were written meanwhile.
@@ -204,6 +209,7 @@ class SessionStore:
             "context": summary_to_document(summary),
             "totals": totals,
             "totals_stale": totals_stale,
+            "waiting_step": waiting_step,
         }
         return await self._write_end(session, fields, totals_revision=totals_revision)
 

@@ -34,6 +34,7 @@ from godoty_service.turns.cancellation import KeyMonitor
 from godoty_service.turns.event_log.flusher import EventLogFlusher
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.session_deletion import SessionDeletions
+from godoty_service.actions.stores import ActionStores
 from godoty_service.turns.turn_store import TurnStore
 from godoty_service.users.references import UserReferences
 
@@ -112,6 +113,7 @@ class TurnDependencies:
         tools: The tools of the server, by name.
         mcp: The tools of the tenants' MCP servers.
         schemas: The output schemas of agents.
+        actions: Where actions are stored.
         attachments: The tenants' attachments.
         fetch_file: Fetches the file at a URL for a tenant.
         defaults: What applies if a request sets nothing.
@@ -141,6 +143,7 @@ class TurnDependencies:
     tools: Mapping[str, AgentTool]
     mcp: McpToolbox
     schemas: OutputSchemas
+    actions: ActionStores
     attachments: Attachments
     fetch_file: Fetch
     defaults: TurnDefaults

@@ -1,7 +1,7 @@
 """Runs a turn that has acquired its session: prepares it, runs the agent, and finalizes it on every way out."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,6 +30,7 @@ from godoty_service.openrouter.call_limits import ModelCallsSpent
 from godoty_service.pricing.money import format_usd
 from godoty_service.sessions import history_repair
 from godoty_service.sessions.session import Claim, HistorySummary
+from godoty_service.turns.actions.waiting import close_for_message
 from godoty_service.turns.agents.failures import wrapped_error
 from godoty_service.turns.agents.models import fallback_models
 from godoty_service.turns.agents.output_model import OutputInvalid
@@ -39,6 +40,7 @@ from godoty_service.turns.event_log.events import StopReason, TurnFinished, Turn
 from godoty_service.turns.factory import Prepared, TurnFactory, agent_limits
 from godoty_service.turns.finalizer import TurnFinalizer
 from godoty_service.turns.history import EMPTY_HISTORY, History, load_history, summary_after_turn
+from godoty_service.turns.recovery import LoggedTurn
 from godoty_service.turns.session_metrics import load_totals
 from godoty_service.turns.turn import Turn
 
@@ -50,6 +52,7 @@ _STOP_REASONS = {
     "limit_turns": StopReason.MAX_MODEL_CALLS,
     "content_filtered": StopReason.CONTENT_FILTERED,
     "guardrail_intervened": StopReason.CONTENT_FILTERED,
+    "interrupt": StopReason.ACTION_REQUIRED,
 }
 _NOTES = {
     StopReason.MAX_OUTPUT_TOKENS: "[The answer ended here: the bound on output tokens was reached.]",
@@ -176,10 +179,21 @@ class TurnExecution:
         if claim.created:  # nothing is stored yet
             await dependencies.oracle.prepare(models)
             return SessionTotals(), EMPTY_HISTORY
-        logged = await dependencies.recovery.interrupt_predecessors(claim)
+        logged: Mapping[str, LoggedTurn] = await dependencies.recovery.interrupt_predecessors(claim)
+        waited, last_number = self._turn.waited, None
+        if waited is not None:
+            last_number = waited.step.message
+        elif claim.session.waiting_step or claim.taken_from is not None:
+            logged, last_number = await close_for_message(dependencies, claim, logged)
         totals, history, _ = await asyncio.gather(
             load_totals(dependencies.ledger, claim.session, doubtful=claim.taken_from is not None),
-            load_history(dependencies.messages, claim, size=self._turn.agent.window_size, logged=logged),
+            load_history(
+                dependencies.messages,
+                claim,
+                size=self._turn.agent.window_size,
+                logged=logged,
+                last_number=last_number,
+            ),
             dependencies.oracle.prepare(models),
         )
         return totals, history
@@ -205,6 +219,8 @@ class TurnExecution:
         stop, error, summary = StopReason.END_TURN, None, self._claim.session.summary
         state = dict(self._claim.session.state)
         cycles: tuple[timedelta, ...] = ()
+        if self._turn.waited is not None:  # it may end without a request
+            self._publish_start(prepared.totals)
         try:
             try:
                 stop = await self._run_agent(prepared)
@@ -236,7 +252,11 @@ class TurnExecution:
             async with aclosing(
                 prepared.agent.stream_async(  # type: ignore[type-var] # it is an asynchronous generator
                     self._turn.prompt,
-                    limits=agent_limits(self._turn, default_calls=self._dependencies.defaults.max_model_calls),
+                    limits=agent_limits(
+                        self._turn,
+                        prepared.actions.used(),
+                        default_calls=self._dependencies.defaults.max_model_calls,
+                    ),
                     invocation_state=prepared.invocation,
                 )
             ) as events:
@@ -289,6 +309,8 @@ class TurnExecution:
             await self._dependencies.leases.release(self._claim.session)
         else:
             finished = _finished(prepared, outcome, turn_totals, session_totals) if error is None else None
+            if not outcome.refused:
+                await self._close_step(prepared)
         ended_as = outcome.stop_reason.value if error is None else error.reason.lower()
         _log_end(ended_as, totals=turn_totals, calls=prepared.meter.entries, cycles=outcome.cycle_durations)
         return TurnEnd(finished=finished, error=error)
@@ -312,12 +334,23 @@ class TurnExecution:
             partial_text=prepared.answer.partial,
             note=note,
             refused=outcome.refused,
+            waiting=prepared.actions.waits_at(prepared.manager.last_number),
         )
         leave_finishing = await self._queues.finishing.acquire()
         try:
             return (await finalizer.write()).current()
         finally:
             leave_finishing()
+
+    async def _close_step(self, prepared: Prepared) -> None:
+        """Record that the session has gone on from the step that waited; if that fails, who looks at it finds out."""
+        waited = self._turn.waited
+        if waited is None or prepared.actions.waits_at(prepared.manager.last_number) is waited.step:
+            return
+        try:
+            await self._dependencies.actions.steps.close(waited.step)
+        except StorageError as failure:
+            log.warning("step_not_closed", error=str(failure))
 
     async def _abort(self, error: GodotyError) -> TurnEnd:
         """Release the session of a turn that was not prepared."""
@@ -372,6 +405,7 @@ def _finished(prepared: Prepared, outcome: Outcome, turn_totals: Totals, session
         cycle_durations=outcome.cycle_durations,
         tools=prepared.tools.summaries(),
         output_json=prepared.model.output if outcome.stop_reason is StopReason.END_TURN else None,
+        actions=prepared.actions.left_open() if outcome.stop_reason is StopReason.ACTION_REQUIRED else (),
     )
 
 

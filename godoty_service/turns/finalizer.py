@@ -5,6 +5,7 @@ from typing import Any
 
 from strands.types.content import Message, Messages
 
+from godoty_service.actions.action import Step
 from godoty_service.attachments.blocks import user_content
 from godoty_service.errors import SessionLost
 from godoty_service.ledger.ledger import Ledger
@@ -41,6 +42,7 @@ class TurnFinalizer:
         partial_text: The text of an answer that was interrupted.
         note: The note that ends the history if the agent did not.
         refused: The turn was refused, or the database failed, before its first request: it changes nothing.
+        waiting: The step whose actions the turn leaves open: the history ends with its calls; None: it leaves none.
     """
 
     sessions: SessionStore
@@ -56,6 +58,7 @@ class TurnFinalizer:
     partial_text: str
     note: str
     refused: bool
+    waiting: Step | None = None
 
     async def write(self) -> SessionTotals:
         """Write the turn's end, once; return the session's totals.
@@ -102,6 +105,7 @@ class TurnFinalizer:
             totals=session_totals_to_document(totals),
             totals_revision=revision,
             totals_stale=self.meter.has_uncertain_insert,
+            waiting_step=self.waiting.step_id if self.waiting is not None else "",
         ):
             found = await self.sessions.read_totals(session.tenant_id, session.uid)
             if found is None or not await self.sessions.holds(session):
@@ -120,9 +124,11 @@ class TurnFinalizer:
 
     def _missing(self) -> Messages:
         """Return the messages that the history lacks: the user's text if the agent did not add it, and an end."""
+        if self.waiting is not None:
+            return []
         lease = self.claim.session.lease
         request: Messages = []
-        if not self.manager.added and lease is not None:
+        if not self.manager.added and lease is not None and not lease.answers:
             request = [Message(role="user", content=user_content(lease.text, lease.attachments))]
         return [
             *request,

@@ -9,21 +9,32 @@ from dataclasses import replace
 
 import structlog
 
+from godoty_service.agents.client_tools import folded
+from godoty_service.agents.definitions import AgentVersion
 from godoty_service.agents.profile import agent_profile
 from godoty_service.agents.selection import AgentSelection
-from godoty_service.errors import GodotyError, QuotaExceeded, SessionBusy, SessionLost, TurnCancelled, internal_error
+from godoty_service.errors import (
+    GodotyError,
+    InvalidRequest,
+    QuotaExceeded,
+    SessionBusy,
+    SessionLost,
+    TurnCancelled,
+    internal_error,
+)
 from godoty_service.sessions.end_users import acquire_for_user
 from godoty_service.sessions.queue import SessionQueue
 from godoty_service.sessions.session import Claim, SessionAgent
 from godoty_service.sessions.store import DeletionUnfinished, HeldBySameRequest
 from godoty_service.tenancy.errors import OutputNotAllowed
 from godoty_service.tenancy.policies import Policy
+from godoty_service.turns.actions.waiting import ANSWERS, take_answers
 from godoty_service.turns.agents.models import fallback_models
 from godoty_service.turns.attachments import look_up
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.execution import ExecutionQueues, TurnEnd, TurnExecution
 from godoty_service.turns.factory import TurnFactory
-from godoty_service.turns.turn import Turn
+from godoty_service.turns.turn import Turn, TurnRequest
 from godoty_service.turns.turn_store import TurnRecord
 from godoty_service.users.references import EndUser
 
@@ -164,6 +175,7 @@ class _TurnStart:
             AttachmentNotFound: The tenant does not have an attachment that the request names.
             AttachmentRejected: Bytes of the request are no attachment that is taken.
             InvalidRequest: The agent does not let the request override a field, or its prompt needs a value.
+            ActionNotFound, ActionClosed, ActionDecided, ActionExpired, ReviewerOnly: The answers to actions count no more.
             OutputNotAllowed: The tenant's policy allows no output tokens.
             ProviderKeysOff: The tenant's own provider key cannot be decrypted.
             InvalidApiKey: The API key was revoked or has expired while the turn waited.
@@ -231,6 +243,9 @@ class _TurnStart:
         try:
             _refuse_duplicate(await asyncio.shield(inserting))
             claim = await asyncio.shield(acquiring)
+            if self._request.continues:
+                await take_answers(dependencies, turn, claim)
+                self._request = turn.request
             if not dependencies.replicas.lease_valid(epoch):
                 await self._check_record()
             claim = await self._take_agent(claim)
@@ -255,9 +270,15 @@ class _TurnStart:
             InvalidRequest: The agent does not let the request override a field, or its prompt needs a value.
         """
         dependencies, request, session = self._dependencies, self._request, claim.session
-        version = await self._selection.version(
-            session.session_id, session.agent, pinned=session.agent_version, created=claim.created
-        )
+        waited = self._turn.waited
+        if waited is not None:
+            step = waited.step
+            version = await dependencies.agents.get_version(self._turn.tenant_id, step.agent, step.agent_version)
+        else:
+            version = await self._selection.version(
+                session.session_id, session.agent, pinned=session.agent_version, created=claim.created
+            )
+        _check_client_tools(request, version)
         self._turn.policy.check_agent(version.name, version.definition.policy_names)
         output = request.output or await dependencies.schemas.stored(version.definition.output_schema)
         self._turn.take_agent(
@@ -270,7 +291,7 @@ class _TurnStart:
                 output=output,
             )
         )
-        model = request.model or version.definition.model
+        model = waited.step.model if waited is not None else request.model or version.definition.model
         return replace(claim, session=replace(session, model=model)) if model else claim
 
     async def _check_record(self) -> None:
@@ -327,7 +348,8 @@ class _TurnStart:
                 request.session_id,
                 turn_id=turn.turn_id,
                 request_id=request.request_id,
-                text=request.text,
+                text=request.text or ANSWERS,
+                answers=request.continues,
                 model=request.model,
                 default_model=selection.model or default,
                 user=user,
@@ -380,6 +402,17 @@ class _TurnStart:
             await acquiring
         if not acquiring.cancelled() and acquiring.exception() is None:
             await self._dependencies.leases.release(acquiring.result().session)
+
+
+def _check_client_tools(request: TurnRequest, version: AgentVersion) -> None:
+    """Check that the tools of a request have names that no tool of the agent has.
+
+    Raises:
+        InvalidRequest: One has.
+    """
+    taken = {folded(each) for each in version.definition.tool_names}
+    if found := [each.name for each in request.client_tools if folded(each.name) in taken]:
+        raise InvalidRequest.of("client_tools", f"must not have the name of a tool of the agent: {found[0]}")
 
 
 def _publish_end(turn: Turn, end: TurnEnd) -> None:

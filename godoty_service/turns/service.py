@@ -131,6 +131,14 @@ class TurnService:
                 continue  # it was refused meanwhile, and its request id is free again
             return
 
+    def start(self, tenant_id: str, request: TurnRequest, *, key_id: str, key_limits: KeyLimits) -> str:
+        """Start a turn that no reader waits for; return its id.
+
+        Raises:
+            ShuttingDown: The server accepts no new turns.
+        """
+        return self._start(tenant_id, request, key_id, key_limits).turn_id
+
     async def resume(self, tenant_id: str, turn_id: str, *, after: int) -> AsyncGenerator[TurnEvent, None]:
         """Read the events after a sequence, whichever server runs the turn.
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from godoty_service.actions.stores import ActionStores
 from godoty_service.attachments.store import AttachmentStore
 from godoty_service.errors import GodotyError, SessionLost, SessionNotFound, ShuttingDown, StorageError, internal_error
 from godoty_service.ids import new_id
@@ -78,6 +79,7 @@ class SessionDeletions:
         turn_store: TurnStore,
         event_logs: EventLogStore,
         attachments: AttachmentStore,
+        actions: ActionStores,
     ) -> None:
         self._sessions = sessions
         self._leases = leases
@@ -85,6 +87,7 @@ class SessionDeletions:
         self._turn_store = turn_store
         self._event_logs = event_logs
         self._attachments = attachments
+        self._actions = actions
         self._running: dict[str, _Deletion] = {}
 
     async def delete(self, tenant_id: str, session_id: str) -> None:
@@ -183,6 +186,8 @@ class SessionDeletions:
         await self._turn_store.delete(tenant_id, turns)
         messages = await self._messages.delete(tenant_id, session.uid)
         await self._attachments.release_session(tenant_id, session.uid)
+        await self._actions.steps.delete_session(tenant_id, session.uid)
+        await self._actions.calls.delete_session(tenant_id, session.uid)
         await self._sessions.delete(session)
         return DeletedSession(sessions=1, messages=messages, turns=len(turns))
 

@@ -9,10 +9,12 @@ from strands.types.tools import AgentTool
 
 from godoty_service.agents.mcp.tools import OfferedTools, offer
 from godoty_service.agents.profile import AgentProfile
+from godoty_service.agents.tools.client import offer_client_tools
 from godoty_service.openrouter.model import OpenRouterModel
 from godoty_service.openrouter.tool_calls import UnparsedInputs
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
+from godoty_service.turns.agents.action_gate import ActionGate, ActionResults
 from godoty_service.turns.agents.listeners import ToolListener
 from godoty_service.turns.agents.models import context_length
 from godoty_service.turns.agents.tool_output import ToolOutputLimit
@@ -32,6 +34,7 @@ def build_agent(
     tools: Sequence[AgentTool],
     offered: OfferedTools,
     listener: ToolListener,
+    gate: ActionGate,
     state: dict[str, Any],
     manager: MongoSessionManager | None = None,
 ) -> tuple[Agent, OverflowTrimmer]:
@@ -46,11 +49,14 @@ def build_agent(
         tools: Its tools, without those of MCP servers.
         offered: Its tools of MCP servers.
         listener: Receives its tool calls.
+        gate: Stands before its tool calls.
         state: Its state.
         manager: Stores its messages; None: they are not stored, as it is a sub-agent.
     """
     name = str(model.get_config()["model_id"])
     fixed = sum(len(json.dumps(tool.tool_spec)) for tool in tools) + len(profile.system_prompt.encode())
+    client_tools = profile.definition.client_tools + (turn.request.client_tools if manager is not None else ())
+    fixed += sum(each.size for each in client_tools)
     fixed += profile.output.sent_bytes if profile.output is not None else 0
     trimmer = OverflowTrimmer(
         context_tokens=context_length(dependencies.oracle.current, name), fixed_bytes=fixed + offered.spec_bytes
@@ -63,13 +69,20 @@ def build_agent(
         agent_id=profile.name,
         name=profile.name,
         session_manager=manager,
-        hooks=[listener, UnparsedInputs(), ToolOutputLimit(dependencies.defaults.tool_output_bytes)],
+        hooks=[
+            gate,
+            listener,
+            ActionResults(gate),
+            UnparsedInputs(),
+            ToolOutputLimit(dependencies.defaults.tool_output_bytes),
+        ],
         callback_handler=None,
         retry_strategy=None,
         trace_attributes=turn_attributes(tenant_id=turn.tenant_id, session_id=session.session_id, turn_id=turn.turn_id),
         **history_management(profile, trimmer, sub_agent=manager is None),
     )
     offer(agent, offered)
+    offer_client_tools(agent, client_tools)
     return agent, trimmer
 
 
