@@ -120,6 +120,12 @@ class StepCalls:
         fields = {"state": ActionState.CLOSED.value, **({"next_turn_id": turn_id} if turn_id else {})}
         await self._calls.update_many(query, {"$set": fields})
 
+    async def close_others(self, tenant_id: str, session_uid: str, step_id: str) -> None:
+        """Close the open actions of a session that are of no step but one: their server died before they counted."""
+        query = {"tenant_id": tenant_id, "session_uid": session_uid, "step_id": {"$ne": step_id}}
+        change = {"$set": {"state": ActionState.CLOSED.value}}
+        await self._calls.update_many({**query, "state": ActionState.OPEN.value}, change)
+
     async def name_turn(self, tenant_id: str, step_id: str, turn_id: str) -> None:
         """Record which turn takes the answers of a step: those that no turn has taken."""
         query = {"step_id": step_id, "tenant_id": tenant_id, **_ASKS, "state": {"$ne": ActionState.OPEN.value}}

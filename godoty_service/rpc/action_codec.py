@@ -110,10 +110,9 @@ def _decision_message(decision: Decision) -> pb.ActionDecision:
 
 
 def _read_answer(path: str, message: pb.ActionResult, violations: Violations) -> Answer:
-    violations.check_id("action_id", message.action_id)
-    if violations.found and violations.found[-1].field == "action_id":
-        last = violations.found.pop()
-        violations.add(f"{path}action_id", last.description)
+    longest = LENGTHS["action_id"]
+    if not 0 < len(message.action_id) <= longest:
+        violations.add(f"{path}action_id", f"must have 1 to {longest} characters")
     match message.WhichOneof("result"):
         case "approve":
             text = message.approve.input_json

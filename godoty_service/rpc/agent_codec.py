@@ -75,9 +75,7 @@ def parse_turn_request(
     """
     violations = Violations()
     answers = read_answers("action_results", request.action_results, violations)
-    if request.action_results:
-        _check_answering(request, violations)
-    else:
+    if not request.action_results:
         _check_text(request.text, max_text_bytes, violations)
     client_tools = read_client_tools("client_tools", request.client_tools, violations)
     _check_models(request, violations)
@@ -95,6 +93,8 @@ def parse_turn_request(
     if output.fault is not None:
         violations.add("output_schema", output.fault)
     grace = violations.read_duration("disconnect_grace", request.disconnect_grace, most=_MAX_GRACE)
+    if answers and not violations.found:
+        _check_answering(request, violations)
     violations.raise_if_any()
     for model in filter(None, (request.model, *request.fallback_models)):
         if catalogue is not None and not catalogue.knows(model):

@@ -287,6 +287,7 @@ class TurnExecution:
         prepared.answer.close()
         prepared.connections.close()
         await self._attachments.wait_stored()
+        await prepared.actions.settled()
         error = outcome.error
         if isinstance(error, ProviderError):
             self._report_provider_error(error)

@@ -1,7 +1,9 @@
 """The actions of one turn: the step that waits, and its calls, for the gates of all agents of the turn."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -32,6 +34,15 @@ class Used:
     cost: Decimal = Decimal(0)
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """The present step of the turn's own agent."""
+
+    step_id: str
+    message: int
+    expire_time: datetime
+
+
 class TurnActions:
     """The waiting step of a turn.
 
@@ -56,54 +67,91 @@ class TurnActions:
         self._clock = clock
         self._waited: WaitedStep | None = turn.waited
         self.step: Step | None = turn.waited.step if turn.waited is not None else None
+        self._begun: _Begun | None = None
         self.open: dict[str, StepCall] = {}
+        self._writes: set[asyncio.Task[None]] = set()
 
     def calls_of(self, path: str, number: int) -> list[StepCall]:
         """Return the stored calls of an agent's step with tools, in their order; none: it is a new one."""
         known: Iterable[StepCall] = self._waited.calls if self._waited is not None else ()
         return [each for each in known if (each.path, each.number) == (path, number)]
 
-    async def open_step(self, message: int) -> Step:
-        """Return the step whose calls are in a message of the session; insert it if it is a new one."""
+    def begin_step(self, message: int) -> None:
+        """Begin a step of the turn's own agent: what is stored from now on belongs to it.
+
+        Args:
+            message: The number of the session's message that has its calls.
+        """
         if self.step is not None and self.step.message == message:
-            return self.step
-        turn, session, now = self._turn, self._session, self._clock()
+            self._begun = _Begun(self.step.step_id, message, self.step.expire_time)
+        else:
+            now = self._clock()
+            self._begun = _Begun(new_id("step", made=now), message, now + self.stores.retention)
+
+    async def open_step(self) -> None:
+        """Store the step, whose calls are stored: from now on the session waits."""
+        begun, turn, session = self._present, self._turn, self._session
+        if self.step is not None and self.step.step_id == begun.step_id:
+            return
         before = self.step.turn_ids if self.step is not None else ()
         step = Step(
-            step_id=new_id("step", made=now),
+            step_id=begun.step_id,
             tenant_id=turn.tenant_id,
             session_uid=session.uid,
             session_id=session.session_id,
-            message=message,
+            message=begun.message,
             turn_ids=tuple(dict.fromkeys((*before, turn.turn_id))),
             key_id=turn.key_id,
             agent=turn.agent.name,
             agent_version=turn.agent.version.version,
             model=session.model,
             request=request_to_text(turn.request),
-            create_time=now,
-            expire_time=now + self.stores.retention,
+            create_time=self._clock(),
+            expire_time=begun.expire_time,
         )
         await self.stores.steps.insert(step)
         self.step = step
-        return step
+
+    @property
+    def _present(self) -> "_Begun":
+        if self._begun is None:
+            raise RuntimeError("the turn's own step begins before those of its sub-agents")
+        return self._begun
 
     def common(self) -> dict[str, Any]:
         """Return the fields that all calls have that the turn stores now."""
-        now = self._clock()
+        begun = self._present
         return {
+            "step_id": begun.step_id,
             "tenant_id": self._turn.tenant_id,
             "session_uid": self._session.uid,
             "session_id": self._session.session_id,
             "turn_id": self._turn.turn_id,
-            "create_time": now,
-            "expire_time": self.step.expire_time if self.step is not None else now + self.stores.retention,
+            "create_time": self._clock(),
+            "expire_time": begun.expire_time,
         }
 
     def ask(self, action: StepCall) -> StepCall:
         """Note an action that is open; return it."""
         self.open[action.call_id] = action
         return action
+
+    async def complete(self, write: Coroutine[Any, Any, None]) -> None:
+        """Do a write to its end, also if the turn is cancelled meanwhile: `settled` waits for it."""
+        task = asyncio.create_task(write)
+        self._writes.add(task)
+        task.add_done_callback(self._on_written)
+        await asyncio.shield(task)
+
+    async def settled(self) -> None:
+        """Wait until no write is running. Never raises."""
+        if self._writes:
+            await asyncio.wait(self._writes)
+
+    def _on_written(self, task: "asyncio.Task[None]") -> None:
+        self._writes.discard(task)
+        if not task.cancelled():
+            task.exception()  # it is retrieved
 
     def left_open(self) -> tuple[StepCall, ...]:
         """Return the actions that are open at the turn's end, without their inputs."""

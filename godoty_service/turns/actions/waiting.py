@@ -38,6 +38,8 @@ async def waiting_step(stores: ActionStores, messages: MessageStore, claim: Clai
     if claim.taken_from is not None:  # the dead turn may have asked
         step = await stores.steps.newest(session.tenant_id, session.uid)
         last = await messages.highest(session.tenant_id, session.uid) if step is not None else 0
+        lost = step is None or step.message != last
+        await stores.calls.close_others(session.tenant_id, session.uid, "" if lost or step is None else step.step_id)
     else:
         step = await stores.steps.get(session.tenant_id, session.waiting_step) if session.waiting_step else None
         last = session.message_count
@@ -66,6 +68,8 @@ async def take_answers(dependencies: TurnDependencies, turn: Turn, claim: Claim)
         ReviewerOnly: The key lacks the scope approve, which an action needs.
         InvalidRequest: An answer does not fit its action, or the request sets something else than the asking one.
     """
+    if turn.request.step_id:
+        await dependencies.key_monitor.check(turn)  # no caller has been authenticated
     stores, request, session = dependencies.actions, turn.request, claim.session
     step = await waiting_step(stores, dependencies.messages, claim)
     calls = await stores.calls.of_step(turn.tenant_id, step.step_id) if step is not None else []

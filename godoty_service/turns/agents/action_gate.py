@@ -59,6 +59,7 @@ class _Call:
         result: Its result.
         refusal: Why it is not made; empty: it may be.
         changed: It is made with another input than the model's.
+        callee: The sub-agent that waits in it.
     """
 
     use: ToolUse
@@ -71,6 +72,7 @@ class _Call:
     result: dict[str, Any] | None = None
     refusal: str = ""
     changed: bool = False
+    callee: Callee | None = None
 
 
 class ActionGate(HookProvider):
@@ -112,7 +114,6 @@ class ActionGate(HookProvider):
         self._suspend = suspend
         self._number = steps_before
         self._lock = asyncio.Lock()
-        self._recorded = False
         self._agent: Agent | None = None
         self._calls: list[_Call] = []
 
@@ -127,11 +128,17 @@ class ActionGate(HookProvider):
         return next((each.callee for each in found if each is not None), None)
 
     async def suspend(self, tool_call_id: str, callee: Callee) -> None:
-        """Store that the sub-agent of a call waits, with all calls of the step."""
-        await self._record()
-        for each in self._calls:
-            if each.use["toolUseId"] == tool_call_id and each.stored is not None:
-                await self._actions.stores.calls.suspend(each.stored, callee)
+        """Store that the sub-agent of a call waits, with all calls of the step; no cancel interrupts it."""
+        await self._actions.complete(self._suspend_call(tool_call_id, callee))
+
+    async def _suspend_call(self, tool_call_id: str, callee: Callee) -> None:
+        async with self._lock:
+            call = next(each for each in self._calls if each.use["toolUseId"] == tool_call_id)
+            call.callee = callee
+            if call.stored is None:
+                await self._store()
+            else:
+                await self._actions.stores.calls.suspend(call.stored, callee)
 
     async def _on_step(self, event: BeforeToolsEvent) -> None:
         """Find what the calls of a step need, and store them if one of them asks."""
@@ -139,15 +146,16 @@ class ActionGate(HookProvider):
         registry = event.agent.tool_registry.registry
         self._agent = event.agent
         self._number = self._number + 1 if self._manager is None else self._manager.last_number
+        if self._manager is not None:
+            self._actions.begin_step(self._number)
         known = self._actions.calls_of(self._path, self._number)
-        self._recorded = len(known) == len(uses) > 0
-        if self._recorded:
+        if len(known) == len(uses):
             entries = [self._entry(registry.get(use["name"])) for use in uses]
             self._calls = [_known(*each) for each in zip(uses, known, entries, strict=True)]
         else:
             self._calls = [await self._classify(use, registry.get(use["name"])) for use in uses]
             if any(each.kind is not CallKind.TOOL for each in self._calls):
-                await self._record()
+                await self._actions.complete(self._record())
         for each in self._calls:
             if each.stored is not None and each.stored.is_open and not each.refusal:
                 self._log.append(ActionRequired(self._actions.ask(each.stored)))
@@ -189,9 +197,9 @@ class ActionGate(HookProvider):
             event.result = {**event.result, "content": [*event.result["content"], {"text": text}]}
         result = {"status": event.result["status"], "content": event.result["content"]}
         async with self._lock:
-            call.result = result
             if call.stored is not None:
                 await self._actions.stores.calls.finish(call.stored, result)
+            call.result = result
 
     def _call_of(self, use: ToolUse) -> _Call | None:
         """Return a call of the step. By identity: an id may be there twice."""
@@ -205,29 +213,27 @@ class ActionGate(HookProvider):
                     raise SessionLost("Another server goes on with the session.", retry_after=1.0)
 
     async def _record(self) -> None:
-        """Store the calls of the step, once."""
+        """Store the calls of the step."""
         async with self._lock:
-            if self._recorded:
-                return
-            if self._suspend is not None:
-                callee = await self._own_state()
-                if callee is None:
-                    for each in self._calls:
-                        each.refusal = _TOO_LONG if each.kind is not CallKind.TOOL else ""
-                    return
-                await self._suspend(callee)
-                step = self._actions.step
-            else:
-                if self._manager is not None:
-                    await self._manager.flush()
-                step = await self._actions.open_step(self._number)
-            if step is None:
-                raise RuntimeError("the turn's own step is stored before those of its sub-agents")
-            stored = [self._to_store(place, each, step.step_id) for place, each in enumerate(self._calls)]
-            await self._actions.stores.calls.insert(stored)
-            for call, each in zip(self._calls, stored, strict=True):
-                call.stored = each
-            self._recorded = True
+            await self._store()
+
+    async def _store(self) -> None:
+        """Store the calls of the step, then those of the agents above: what is stored last makes all of it count."""
+        callee = None
+        if self._manager is not None:
+            await self._manager.flush()
+        elif (callee := await self._own_state()) is None:
+            for each in self._calls:
+                each.refusal = _TOO_LONG if each.kind is not CallKind.TOOL else ""
+            return
+        stored = [self._to_store(place, each) for place, each in enumerate(self._calls)]
+        await self._actions.stores.calls.insert(stored)
+        if callee is not None and self._suspend is not None:
+            await self._suspend(callee)
+        else:
+            await self._actions.open_step()
+        for call, each in zip(self._calls, stored, strict=True):
+            call.stored = each
 
     async def _own_state(self) -> Callee | None:
         """Return a sub-agent's conversation; None: it is too long to be stored."""
@@ -238,12 +244,11 @@ class ActionGate(HookProvider):
         version = self._profile.version
         return Callee(path=self._path, name=version.name, version=version.version, steps=self._number, messages=text)
 
-    def _to_store(self, place: int, call: _Call, step_id: str) -> StepCall:
+    def _to_store(self, place: int, call: _Call) -> StepCall:
         common = self._actions.common()
         return StepCall(
             **common,
             call_id=new_id("act" if call.kind is not CallKind.TOOL else "call", made=common["create_time"]),
-            step_id=step_id,
             path=self._path,
             number=self._number,
             place=place,
@@ -255,6 +260,7 @@ class ActionGate(HookProvider):
             why=call.approval.why if call.approval is not None else "",
             started=call.started,
             result=call.result,
+            callee=call.callee,
         )
 
     async def _classify(self, use: ToolUse, tool: AgentTool | None) -> _Call:

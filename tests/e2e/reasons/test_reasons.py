@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.conftest import Start
-from tests.e2e.reasons import raising_by_administrators, raising_by_agents, raising_by_attachments
+from tests.e2e.reasons import raising_by_actions, raising_by_administrators, raising_by_agents, raising_by_attachments
 from tests.e2e.reasons.environment import Environment
 from tests.e2e.reasons.raising import RAISE
 from tests.e2e.reasons.reasons import documented
@@ -13,6 +13,7 @@ from tests.support.caller import Caller
 from tests.support.service import Service
 
 assert raising_by_administrators  # they have registered their reasons
+assert raising_by_actions
 assert raising_by_agents
 assert raising_by_attachments
 REASONS = documented()
