@@ -76,7 +76,7 @@ class StepCalls:
         Raises:
             ReviewerOnly: The key lacks the scope approve, which the action needs.
             ActionDecided: It has another answer, or one of another key or user.
-            ActionExpired: Nobody answered in time.
+            ActionExpired: No answer came in time.
             ActionClosed: The session has gone on without the action.
         """
         if action.reviewer and not decider.reviews:

@@ -4,7 +4,7 @@ GodotyError
 ├── ActionNotFound    the tenant has no such action, or the session has another
 ├── ActionDecided     the action has another answer
 ├── ActionClosed      no answer can reach the action any more
-├── ActionExpired     nobody answered in time
+├── ActionExpired     no answer came in time
 └── ReviewerOnly      the key lacks the scope approve
 """
 
@@ -23,7 +23,7 @@ class ActionNotFound(GodotyError):
 
 
 class ActionDecided(GodotyError):
-    """The action has another answer, or one of somebody else."""
+    """The action has another answer, or one of another key or user."""
 
     reason = "ACTION_DECIDED"
 
@@ -47,14 +47,14 @@ class ActionClosed(GodotyError):
 
 
 class ActionExpired(GodotyError):
-    """Nobody answered the action in time."""
+    """No answer to the action came in time."""
 
     reason = "ACTION_EXPIRED"
 
     @classmethod
     def of(cls, action_id: str) -> "ActionExpired":
         """Return the error for an action."""
-        text = f"The action {action_id} has expired: nobody answered it in time, so it counts as denied."
+        text = f"The action {action_id} has expired: no answer came in time, so it counts as denied."
         return cls(text, metadata={"action_id": action_id})
 
 

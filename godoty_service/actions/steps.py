@@ -12,7 +12,7 @@ from godoty_service.actions.codec import step_from_document, step_to_document
 from godoty_service.clock import Clock, utc_now
 from godoty_service.mongo.collection import Collection, Index
 
-_LOOK = timedelta(seconds=5)  # after an answer
+_CHECK_AFTER = timedelta(seconds=5)  # after an answer
 _LONGEST_PAUSE = timedelta(hours=1)  # between two attempts to go on
 _AT_ONCE = 20  # steps of one look
 
@@ -58,7 +58,7 @@ class Steps:
     async def look_soon(self, step_id: str, tenant_id: str) -> None:
         """Record that an answer is about to be stored: a server looks whether the session can go on."""
         query = {"_id": step_id, "tenant_id": tenant_id, "closed": False}
-        await self._steps.update_one(query, {"$min": {"check_time": self._clock() + _LOOK}})
+        await self._steps.update_one(query, {"$min": {"check_time": self._clock() + _CHECK_AFTER}})
 
     async def due(self) -> list[tuple[Step, datetime]]:
         """Return some steps that a server must look at, each with its check time."""
@@ -68,7 +68,7 @@ class Steps:
 
     async def claim(self, step: Step, check_time: datetime) -> bool:
         """Take a step that is due, and delay the next look; return False if another server has taken it."""
-        pause = min(_LONGEST_PAUSE, _LOOK * 2 ** min(step.attempts, 12))
+        pause = min(_LONGEST_PAUSE, _CHECK_AFTER * 2 ** min(step.attempts, 12))
         query = {"_id": step.step_id, "tenant_id": step.tenant_id, "check_time": check_time}
         change = {"$set": {"check_time": self._clock() + pause}, "$inc": {"attempts": 1}}
         return await self._steps.update_one(query, change)

@@ -42,7 +42,7 @@ from godoty_service.sessions.session import Session
 from godoty_service.turns.listing import TurnState
 from godoty_service.turns.turn import TurnRequest
 
-_NOBODY = Decider(key_id="")
+_NO_DECIDER = Decider(key_id="")
 PIECE = 256 * 1024  # bytes of text in one response of ReadMessage
 _BLOCK_OVERHEAD = 16  # bytes that an empty content block takes of the limit
 _MAX_GRACE = timedelta(minutes=10)
@@ -57,7 +57,7 @@ def parse_turn_request(
     catalogue: Catalogue | None,
     max_text_bytes: int,
     rules: AddressRules = PUBLIC,
-    decider: Decider = _NOBODY,
+    decider: Decider = _NO_DECIDER,
 ) -> TurnRequest:
     """Return the turn to run.
 

@@ -23,7 +23,7 @@ from godoty_service.openrouter.model import LISTENER, OpenRouterModel
 from godoty_service.pricing import money
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
-from godoty_service.turns.agents.action_gate import ActionGate
+from godoty_service.turns.agents.action_guard import ActionGuard
 from godoty_service.turns.agents.agent import build_agent, release
 from godoty_service.turns.agents.client_output import client_output
 from godoty_service.turns.agents.listeners import CallAnnouncer, CallListener, ToolListener
@@ -140,7 +140,7 @@ class TurnFactory:
                 output_of=output_of,
             ),
         )
-        gate = ActionGate(
+        guard = ActionGuard(
             actions,
             turn.agent,
             schemas=self._dependencies.schemas,
@@ -156,11 +156,11 @@ class TurnFactory:
             model=model,
             tools=[
                 *turn.agent.tools,
-                *sub_agents.tools(turn.agent, Caller.of_turn(turn.agent.name, calls.call_limits), gate),
+                *sub_agents.tools(turn.agent, Caller.of_turn(turn.agent.name, calls.call_limits), guard),
             ],
             offered=offered,
             listener=tools,
-            gate=gate,
+            guard=guard,
             state={**claim.session.state, METRICS_KEY: metrics},
             manager=manager,
         )

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import structlog
 
-from godoty_service.agents.client_tools import folded
+from godoty_service.agents.client_tools import same_name
 from godoty_service.agents.definitions import AgentVersion
 from godoty_service.agents.profile import agent_profile
 from godoty_service.agents.selection import AgentSelection
@@ -410,8 +410,8 @@ def _check_client_tools(request: TurnRequest, version: AgentVersion) -> None:
     Raises:
         InvalidRequest: One has.
     """
-    taken = {folded(each) for each in version.definition.tool_names}
-    if found := [each.name for each in request.client_tools if folded(each.name) in taken]:
+    taken = {same_name(each) for each in version.definition.tool_names}
+    if found := [each.name for each in request.client_tools if same_name(each.name) in taken]:
         raise InvalidRequest.of("client_tools", f"must not have the name of a tool of the agent: {found[0]}")
 
 

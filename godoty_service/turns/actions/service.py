@@ -81,7 +81,7 @@ class ActionService:
             ActionNotFound: The tenant has no such action.
             ActionClosed: The session has gone on, or the API key that asked was revoked.
             ActionDecided: The action has another answer.
-            ActionExpired: Nobody answered in time.
+            ActionExpired: No answer came in time.
             ReviewerOnly: The key lacks the scope approve, which the action needs.
             AttachmentNotFound: The tenant has no such attachment.
             InvalidRequest: The answer does not fit the action.
@@ -103,7 +103,7 @@ class ActionService:
         return action
 
     async def run(self, interval: float) -> None:
-        """Go on with sessions that nobody has gone on with, every `interval` seconds until cancelled."""
+        """Go on with sessions whose actions are decided, every `interval` seconds until cancelled."""
         await run_every(interval, self.look, failure="actions_not_read")
 
     async def look(self) -> None:

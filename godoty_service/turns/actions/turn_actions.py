@@ -1,4 +1,4 @@
-"""The actions of one turn: the step that waits, and its calls, for the gates of all agents of the turn."""
+"""The actions of one turn: the step that waits, and its calls, for the guards of all agents of the turn."""
 
 import asyncio
 from collections.abc import Coroutine, Iterable

@@ -14,7 +14,7 @@ from godoty_service.sessions import history_repair
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Claim
 from godoty_service.tenancy.api_keys import KeyState
-from godoty_service.turns.agents.action_gate import INTERRUPTED, refusal_of
+from godoty_service.turns.agents.action_guard import INTERRUPTED, refusal_of
 from godoty_service.turns.agents.client_output import client_output
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.actions.kept_request import continued, output_schema_of
@@ -64,7 +64,7 @@ async def take_answers(dependencies: TurnDependencies, turn: Turn, claim: Claim)
         ActionNotFound: The session has no such action.
         ActionClosed: The session has gone on, or the API key that asked was revoked.
         ActionDecided: An action has another answer.
-        ActionExpired: Nobody answered an action in time.
+        ActionExpired: No answer to an action came in time.
         ReviewerOnly: The key lacks the scope approve, which an action needs.
         InvalidRequest: An answer does not fit its action, or the request sets something else than the asking one.
     """

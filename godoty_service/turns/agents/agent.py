@@ -14,7 +14,7 @@ from godoty_service.openrouter.model import OpenRouterModel
 from godoty_service.openrouter.tool_calls import UnparsedInputs
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
-from godoty_service.turns.agents.action_gate import ActionGate, ActionResults
+from godoty_service.turns.agents.action_guard import ActionGuard, ActionResults
 from godoty_service.turns.agents.listeners import ToolListener
 from godoty_service.turns.agents.models import context_length
 from godoty_service.turns.agents.tool_output import ToolOutputLimit
@@ -34,7 +34,7 @@ def build_agent(
     tools: Sequence[AgentTool],
     offered: OfferedTools,
     listener: ToolListener,
-    gate: ActionGate,
+    guard: ActionGuard,
     state: dict[str, Any],
     manager: MongoSessionManager | None = None,
 ) -> tuple[Agent, OverflowTrimmer]:
@@ -49,7 +49,7 @@ def build_agent(
         tools: Its tools, without those of MCP servers.
         offered: Its tools of MCP servers.
         listener: Receives its tool calls.
-        gate: Stands before its tool calls.
+        guard: Stands before its tool calls.
         state: Its state.
         manager: Stores its messages; None: they are not stored, as it is a sub-agent.
     """
@@ -70,9 +70,9 @@ def build_agent(
         name=profile.name,
         session_manager=manager,
         hooks=[
-            gate,
+            guard,
             listener,
-            ActionResults(gate),
+            ActionResults(guard),
             UnparsedInputs(),
             ToolOutputLimit(dependencies.defaults.tool_output_bytes),
         ],

@@ -41,7 +41,7 @@ from godoty_service.openrouter.model import LISTENER
 from godoty_service.pricing import money
 from godoty_service.sessions.session import Session
 from godoty_service.tenancy.errors import AgentNotAllowed, ToolNotAllowed
-from godoty_service.turns.agents.action_gate import ActionGate, OutputOf, Suspend
+from godoty_service.turns.agents.action_guard import ActionGuard, OutputOf, Suspend
 from godoty_service.turns.agents.agent import build_agent, release
 from godoty_service.turns.agents.failures import release_frames, wrapped_error
 from godoty_service.turns.agents.listeners import CallAnnouncer, CallListener, SubAgentLog, ToolListener
@@ -168,16 +168,16 @@ class SubAgents:
         self._numbered = self._calls = parts.actions.numbered
         self._versions: dict[SubAgent, AgentVersion] = {}
 
-    def tools(self, profile: AgentProfile, caller: Caller, gate: ActionGate) -> list[SubAgentTool]:
-        """Return the tools by which an agent calls others; its gate stands before them."""
-        return [self._tool(each, caller, gate) for each in profile.definition.tools if isinstance(each, SubAgent)]
+    def tools(self, profile: AgentProfile, caller: Caller, guard: ActionGuard) -> list[SubAgentTool]:
+        """Return the tools by which an agent calls others; its guard stands before them."""
+        return [self._tool(each, caller, guard) for each in profile.definition.tools if isinstance(each, SubAgent)]
 
-    def _tool(self, entry: SubAgent, caller: Caller, gate: ActionGate) -> SubAgentTool:
+    def _tool(self, entry: SubAgent, caller: Caller, guard: ActionGuard) -> SubAgentTool:
         paths: dict[str, str] = {}
 
         def path_of(tool_call_id: str) -> str:
             """Return the path of the sub-agent that a tool call runs: the first question numbers the call."""
-            if (callee := gate.callee(tool_call_id)) is not None:
+            if (callee := guard.callee(tool_call_id)) is not None:
                 return callee.path
             if tool_call_id not in paths:
                 self._numbered += 1
@@ -189,7 +189,7 @@ class SubAgents:
             tool_call_id = tool_use["toolUseId"]
             path = path_of(tool_call_id)
             paths.pop(tool_call_id, None)  # a later answer may have the same id
-            place = _Place(path, gate.callee(tool_call_id), partial(gate.suspend, tool_call_id))
+            place = _Place(path, guard.callee(tool_call_id), partial(guard.suspend, tool_call_id))
             return await self._result(entry, caller, place, tool_use)
 
         return SubAgentTool(entry, path_of=path_of, call=call)
@@ -269,7 +269,7 @@ class SubAgents:
         )
         model = build_model(self._dependencies, parts.turn, parts.session, profile, calls)
         part_of_log = SubAgentLog(parts.turn.log, path)
-        gate = ActionGate(
+        guard = ActionGuard(
             parts.actions,
             profile,
             schemas=self._dependencies.schemas,
@@ -285,10 +285,10 @@ class SubAgents:
             parts.session,
             profile,
             model=model,
-            tools=[*profile.tools, *self.tools(profile, callee, gate)],
+            tools=[*profile.tools, *self.tools(profile, callee, guard)],
             offered=offered,
             listener=ToolListener(part_of_log, observe=self._dependencies.observer.tool_called, turn=parts.tools),
-            gate=gate,
+            guard=guard,
             state={METRICS_KEY: parts.metrics},
         )
         if waited is not None:

@@ -84,7 +84,7 @@ async def test_condition_over_the_input_decides(asker: Asker, expression: str, a
 
 
 async def test_new_message_closes_what_is_open(asker: Asker) -> None:
-    """The model sees that it was not carried out; a late answer is told so."""
+    """The model sees that it was not carried out; a late answer is refused."""
     await asker.agent({"builtin": "calculator", **ALWAYS})
     (action,) = asked(await asker.ask(calls("calculator", arguments=CALCULATE)))
     turn = await asker.ask("never mind")

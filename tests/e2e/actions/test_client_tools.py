@@ -15,7 +15,7 @@ from tests.support.media import png
 
 LOOK = {
     "tool_name": "look_up",
-    "description": "Looks up an order.",
+    "description": "Finds an order.",
     "input_schema": '{"type": "object", "properties": {"number": {"enum": [1, 2]}}, "required": ["number"]}',
 }
 

@@ -104,7 +104,7 @@ async def test_of_two_who_decide_at_once_one_wins(asker: Asker) -> None:
 
 
 async def test_actions_of_a_revoked_key_are_closed(asker: Asker) -> None:
-    """Nobody pays for what would go on."""
+    """No other key pays for what would go on."""
     await asker.agent({"builtin": "calculator", **ALWAYS})
     other = asker.issue(asker.service, scopes=frozenset({Scope.CONVERSE}))
     request = pb.ConverseRequest(text=calls("calculator", arguments=CALCULATE), agent="support", session_id="talk")
@@ -126,13 +126,13 @@ async def test_actions_of_a_revoked_key_are_closed(asker: Asker) -> None:
 async def test_expired_action_counts_as_denied(
     serve: Start, become: Callable[[Service], Asker]
 ) -> None:
-    """The session goes on by itself, and the model sees that nobody answered."""
+    """The session goes on by itself, and the model sees that no answer came."""
     asker = become(await serve(action_retention=1.0, action_interval=0.1))
     await asker.agent({"builtin": "calculator", **ALWAYS})
     (action,) = asked(await asker.ask(calls("calculator", arguments=CALCULATE)))
 
     await goes_on(asker, action.action_id)
-    assert "nobody approved it in time" in str(asker.requests()[-1]["messages"])
+    assert "no answer came in time" in str(asker.requests()[-1]["messages"])
     failure = await asker.refused(action, APPROVE)
     assert failure.reason in ("ACTION_EXPIRED", "ACTION_CLOSED")
     (listed,) = await asker.actions(state=action_pb2.ACTION_STATE_EXPIRED)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from godoty.v1 import action_pb2, turn_pb2
 
-from godoty_service.turns.agents.action_gate import INTERRUPTED
+from godoty_service.turns.agents.action_guard import INTERRUPTED
 from tests.conftest import Start, StartProcess
 from tests.e2e.actions.conftest import ACTION_REQUIRED, APPROVE, END_TURN, REFUND, Asker, Mcp, asked, outputs
 from tests.e2e.mcp.conftest import PREFIX, SETTINGS

@@ -94,7 +94,7 @@ ELEMENTS: dict[str, dict[str, Any]] = {
     "godoty.v1.AgentTool": {"builtin": "calculator"},
     "godoty.v1.AttachmentSource": {"inline": png()},
     "godoty.v1.Budget": {"window": 1, "limit_usd": "1"},
-    "godoty.v1.ClientTool": {"tool_name": "look", "description": "Looks."},
+    "godoty.v1.ClientTool": {"tool_name": "look", "description": "Finds."},
     "godoty.v1.ClientToolOutput": {"output_text": "done"},
     "godoty.v1.McpHeader": {"name": "X-Key", "secret": "hidden"},
     "godoty.v1.McpOAuthClient": {"token_url": _URL, "client_id": "me", "client_secret": "hidden"},

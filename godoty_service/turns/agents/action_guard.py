@@ -35,7 +35,7 @@ from godoty_service.turns.event_log.events import ActionRequired
 from godoty_service.turns.actions.turn_actions import TurnActions
 
 INTERRUPTED: Final = "The call was interrupted, and its outcome is unknown: it may have had its effect."
-_EXPIRED: Final = "The call was denied: nobody approved it in time."
+_EXPIRED: Final = "The call was denied: no answer came in time."
 _CLOSED: Final = "The call was not carried out."
 _TOO_LONG: Final = "The call was not made: the conversation is too long to wait for an approval."
 _MAX_CONVERSATION: Final = 8 * 1024 * 1024  # characters of a sub-agent's conversation as JSON
@@ -75,8 +75,8 @@ class _Call:
     callee: Callee | None = None
 
 
-class ActionGate(HookProvider):
-    """The gate of one agent."""
+class ActionGuard(HookProvider):
+    """The guard of one agent."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class ActionGate(HookProvider):
         suspend: Suspend | None = None,
         steps_before: int = 0,
     ) -> None:
-        """Create the gate.
+        """Create the guard.
 
         Args:
             actions: The actions of the turn.
@@ -289,17 +289,17 @@ class ActionGate(HookProvider):
 
 
 class ActionResults(HookProvider):
-    """Gives the results of calls to a gate, before readers see them."""
+    """Gives the results of calls to a guard, before readers see them."""
 
-    def __init__(self, gate: ActionGate) -> None:
-        self._gate = gate
+    def __init__(self, guard: ActionGuard) -> None:
+        self._guard = guard
 
     def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
         """Register the hook after each call. Strands calls the last hook provider of an agent first."""
         registry.add_callback(AfterToolCallEvent, self._finished)
 
     async def _finished(self, event: AfterToolCallEvent) -> None:
-        await self._gate.finished(event)
+        await self._guard.finished(event)
 
 
 def _known(use: ToolUse, stored: StepCall, entry: ToolEntry | None) -> _Call:
