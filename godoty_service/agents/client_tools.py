@@ -33,7 +33,7 @@ class ClientTool:
         return len(self.name) + len(self.description) + len(self.input_schema)
 
 
-def same_name(name: str) -> str:
+def name_key(name: str) -> str:
     """Return what must be unique of a tool's name: Strands takes two as one that differ in `-` and `_` alone."""
     return name.replace("-", "_")
 

@@ -34,6 +34,7 @@ from godoty_service.turns.actions.waiting import close_for_message
 from godoty_service.turns.agents.failures import wrapped_error
 from godoty_service.turns.agents.models import fallback_models
 from godoty_service.turns.agents.output_model import OutputInvalid
+from godoty_service.turns.agents.stop_reasons import NOTES, STOP_REASONS, stop_of
 from godoty_service.turns.attachments import TurnAttachments
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.event_log.events import StopReason, TurnFinished, TurnStarted
@@ -46,21 +47,6 @@ from godoty_service.turns.turn import Turn
 
 log = structlog.get_logger(__name__)
 
-_STOP_REASONS = {
-    "max_tokens": StopReason.MAX_OUTPUT_TOKENS,
-    "limit_output_tokens": StopReason.MAX_OUTPUT_TOKENS,
-    "limit_turns": StopReason.MAX_MODEL_CALLS,
-    "content_filtered": StopReason.CONTENT_FILTERED,
-    "guardrail_intervened": StopReason.CONTENT_FILTERED,
-    "interrupt": StopReason.ACTION_REQUIRED,
-}
-_NOTES = {
-    StopReason.MAX_OUTPUT_TOKENS: "[The answer ended here: the bound on output tokens was reached.]",
-    StopReason.MAX_MODEL_CALLS: "[The turn ended here: the bound on model calls was reached.]",
-    StopReason.BUDGET: "[The turn ended here: the budget or the turn's max_cost_usd does not cover more.]",
-    StopReason.CONTENT_FILTERED: "[The answer was stopped by the provider's filter.]",
-    StopReason.OUTPUT_INVALID: "[The turn ended here: no answer was valid by the output schema.]",
-}
 _STARTING, _FINISHING = 4, 64  # turns at once: few start, so that they answer soon; many end, with batched writes
 
 
@@ -262,11 +248,11 @@ class TurnExecution:
             ) as events:
                 async for event in events:
                     if (result := event.get("result")) is not None:
-                        stop = _STOP_REASONS.get(result.stop_reason, StopReason.END_TURN)
+                        stop = STOP_REASONS.get(result.stop_reason, StopReason.END_TURN)
                     else:
                         prepared.calls.on_event(event)
         except (MaxTokensReachedException, ModelCallsSpent, OutputInvalid, EventLoopException) as failure:
-            stop = _stop_of(failure)
+            stop = stop_of(failure)
         cut = stop is StopReason.MAX_OUTPUT_TOKENS and prepared.model.cut_by_budget
         return StopReason.BUDGET if cut else stop
 
@@ -320,7 +306,7 @@ class TurnExecution:
         """Write the turn's messages, state and totals; return the session's totals."""
         note = history_repair.INTERRUPTED
         if outcome.error is None:
-            note = _NOTES.get(outcome.stop_reason, note)
+            note = NOTES.get(outcome.stop_reason, note)
         finalizer = TurnFinalizer(
             sessions=self._dependencies.sessions,
             leases=self._dependencies.leases,
@@ -382,19 +368,6 @@ class TurnExecution:
             log.exception("turn_fault")  # noqa: LOG004 - called while the exception is handled
             error = internal_error(self._turn.turn_id)
         return error
-
-
-def _stop_of(failure: Exception) -> StopReason:
-    """Return the reason of a loop that a limit has ended, perhaps through what the turn's sub-agents have used."""
-    inner = failure.original_exception if isinstance(failure, EventLoopException) else failure
-    match inner:
-        case MaxTokensReachedException():
-            return StopReason.MAX_OUTPUT_TOKENS
-        case ModelCallsSpent():
-            return StopReason.MAX_MODEL_CALLS
-        case OutputInvalid():
-            return StopReason.OUTPUT_INVALID
-    raise failure
 
 
 def _finished(prepared: Prepared, outcome: Outcome, turn_totals: Totals, session_totals: Totals) -> TurnFinished:

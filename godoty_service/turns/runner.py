@@ -9,19 +9,9 @@ from dataclasses import replace
 
 import structlog
 
-from godoty_service.agents.client_tools import same_name
-from godoty_service.agents.definitions import AgentVersion
 from godoty_service.agents.profile import agent_profile
 from godoty_service.agents.selection import AgentSelection
-from godoty_service.errors import (
-    GodotyError,
-    InvalidRequest,
-    QuotaExceeded,
-    SessionBusy,
-    SessionLost,
-    TurnCancelled,
-    internal_error,
-)
+from godoty_service.errors import GodotyError, QuotaExceeded, SessionBusy, SessionLost, TurnCancelled, internal_error
 from godoty_service.sessions.end_users import acquire_for_user
 from godoty_service.sessions.queue import SessionQueue
 from godoty_service.sessions.session import Claim, SessionAgent
@@ -34,7 +24,7 @@ from godoty_service.turns.attachments import look_up
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.execution import ExecutionQueues, TurnEnd, TurnExecution
 from godoty_service.turns.factory import TurnFactory
-from godoty_service.turns.turn import Turn, TurnRequest
+from godoty_service.turns.turn import Turn
 from godoty_service.turns.turn_store import TurnRecord
 from godoty_service.users.references import EndUser
 
@@ -271,14 +261,13 @@ class _TurnStart:
         """
         dependencies, request, session = self._dependencies, self._request, claim.session
         waited = self._turn.waited
-        if waited is not None:
-            step = waited.step
-            version = await dependencies.agents.get_version(self._turn.tenant_id, step.agent, step.agent_version)
-        else:
-            version = await self._selection.version(
+        version = await (
+            self._selection.version(
                 session.session_id, session.agent, pinned=session.agent_version, created=claim.created
             )
-        _check_client_tools(request, version)
+            if waited is None
+            else dependencies.agents.get_version(self._turn.tenant_id, waited.step.agent, waited.step.agent_version)
+        )
         self._turn.policy.check_agent(version.name, version.definition.policy_names)
         output = request.output or await dependencies.schemas.stored(version.definition.output_schema)
         self._turn.take_agent(
@@ -402,17 +391,6 @@ class _TurnStart:
             await acquiring
         if not acquiring.cancelled() and acquiring.exception() is None:
             await self._dependencies.leases.release(acquiring.result().session)
-
-
-def _check_client_tools(request: TurnRequest, version: AgentVersion) -> None:
-    """Check that the tools of a request have names that no tool of the agent has.
-
-    Raises:
-        InvalidRequest: One has.
-    """
-    taken = {same_name(each) for each in version.definition.tool_names}
-    if found := [each.name for each in request.client_tools if same_name(each.name) in taken]:
-        raise InvalidRequest.of("client_tools", f"must not have the name of a tool of the agent: {found[0]}")
 
 
 def _publish_end(turn: Turn, end: TurnEnd) -> None:

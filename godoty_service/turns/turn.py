@@ -95,6 +95,7 @@ class TurnRequest:
             user=self.user,
             variables=self.variables,
             output=self.output,
+            client_tools=self.client_tools,
         )
 
 

@@ -7,7 +7,7 @@ from strands import Agent
 from strands.types._events import ToolResultEvent
 from strands.types.tools import AgentTool, ToolGenerator, ToolSpec, ToolUse
 
-from godoty_service.agents.client_tools import ClientTool, same_name
+from godoty_service.agents.client_tools import ClientTool, name_key
 from godoty_service.agents.mcp.tools import SharedSpecs
 
 _NO_MEMBERS: Final[dict[str, Any]] = {"type": "object", "properties": {}}
@@ -48,8 +48,8 @@ def offer_client_tools(agent: Agent, tools: tuple[ClientTool, ...]) -> None:
     Strands' registry would change their schemas.
     """
     registry = agent.tool_registry
-    taken = {same_name(name) for name in registry.registry}
-    added = [OfferedClientTool(each) for each in tools if same_name(each.name) not in taken]
+    taken = {name_key(name) for name in registry.registry}
+    added = [OfferedClientTool(each) for each in tools if name_key(each.name) not in taken]
     if not added:
         return
     own = registry.get_all_tool_specs()

@@ -8,7 +8,7 @@ from godoty.v1 import action_pb2
 from godoty.v1 import agent_pb2 as pb
 
 from godoty_service.agents.approval import Approval
-from godoty_service.agents.client_tools import ClientTool, same_name, read_input_schema
+from godoty_service.agents.client_tools import ClientTool, name_key, read_input_schema
 from godoty_service.agents.definitions import SUB_AGENT_PREFIX, BuiltInTool, McpTools, SubAgent, ToolEntry
 from godoty_service.agents.output.schemas import NO_SCHEMA, OutputSchemas, ReadSchema
 from godoty_service.agents.tools.registry import NEED_SETTINGS
@@ -74,7 +74,7 @@ def read_client_tools(
         violations.add(path, f"must be at most {most}")
         return ()
     found = [_read_client_tool(f"{path}[{index}].", each, violations) for index, each in enumerate(messages)]
-    if len({same_name(each.name) for each in found}) < len(found):
+    if len({name_key(each.name) for each in found}) < len(found):
         violations.add(path, "must have different names, also with `-` and `_` taken as one")
     return tuple(found)
 
@@ -160,13 +160,13 @@ def _identity(tool: ToolEntry) -> str:
     """Return what no other tool of a definition has."""
     match tool:
         case BuiltInTool():
-            return same_name(tool.name)
+            return name_key(tool.name)
         case McpTools():
             return f"mcp:{tool.server}:{'|'.join(tool.allow)}"
         case SubAgent():
-            return same_name(tool.tool_name)
+            return name_key(tool.tool_name)
         case ClientTool():
-            return same_name(tool.name)
+            return name_key(tool.name)
 
 
 def _unknown_tool(name: str, known: Collection[str]) -> str:

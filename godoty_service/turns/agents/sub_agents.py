@@ -8,18 +8,16 @@ calling model sees, except for a cancellation of the turn.
 import asyncio
 import json
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
 import structlog
-from strands import Agent
 from strands.interrupt import Interrupt
 from strands.types._events import ToolInterruptEvent, ToolResultEvent
 from strands.types.agent import Limits
-from strands.types.exceptions import EventLoopException, MaxTokensReachedException
+from strands.types.exceptions import MaxTokensReachedException
 from strands.types.tools import ToolUse
 
 from godoty_service.actions.action import Callee
@@ -47,6 +45,7 @@ from godoty_service.turns.agents.failures import release_frames, wrapped_error
 from godoty_service.turns.agents.listeners import CallAnnouncer, CallListener, SubAgentLog, ToolListener
 from godoty_service.turns.agents.models import AgentCalls, build_model, fallback_models
 from godoty_service.turns.agents.output_model import OutputInvalid
+from godoty_service.turns.agents.sub_agent_loop import cause_of, run_loop
 from godoty_service.turns.agents.sub_agent_tool import TASK, SubAgentTool
 from godoty_service.turns.call_spans import CallSpans
 from godoty_service.turns.dependencies import TurnDependencies
@@ -57,13 +56,6 @@ from godoty_service.turns.actions.turn_actions import TurnActions, Used, less
 log = structlog.get_logger(__name__)
 
 _NOT_CALLED = (CallNotPossible, AgentNotFound, AgentNotAllowed, ToolNotAllowed, ModelNotAllowed, InvalidRequest)
-_NOTES = {
-    "max_tokens": "[The answer ended here: the limit of output tokens was reached.]",
-    "limit_output_tokens": "[The answer ended here: the limit of output tokens was reached.]",
-    "limit_turns": "[The answer ended here: the limit of model calls was reached.]",
-    "content_filtered": "[The answer was stopped by the provider's filter.]",
-    "guardrail_intervened": "[The answer was stopped by the provider's filter.]",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -304,7 +296,7 @@ class SubAgents:
         parts.spans.add_sub_agent(path, invocation)
         try:
             limit = self._loop_limits(profile, used, again=waited is not None)
-            return await _run(agent, task if waited is None else None, invocation, listener, limits=limit)
+            return await run_loop(agent, task if waited is None else None, invocation, listener, limits=limit)
         finally:
             parts.spans.remove_sub_agent(path)
             try:
@@ -373,7 +365,7 @@ class SubAgents:
         """Return what the calling model sees of a failure; a fault is logged."""
         if isinstance(failure, CallNotPossible):
             return str(failure)
-        inner = _cause_of(failure)
+        inner = cause_of(failure)
         if isinstance(inner, ModelCallsSpent | MaxTokensReachedException | OutputInvalid):
             return f"The agent {entry.agent.name} gave no answer: {inner}"
         error = wrapped_error(failure)
@@ -384,39 +376,3 @@ class SubAgents:
             client = self._parts.turn.provider_client
             self._dependencies.observer.provider_failed(error, provider_key_id=client.key_id)
         return f"The agent {entry.agent.name} failed: {error.text}"
-
-
-async def _run(
-    agent: Agent, task: str | None, invocation: dict[str, Any], listener: CallListener, *, limits: Limits
-) -> str | None:
-    """Run an agent's loop; return its last text, with a note if a limit has cut it, or None: it waits."""
-    reason = ""
-    try:
-        async with aclosing(
-            agent.stream_async(task, limits=limits, invocation_state=invocation)  # type: ignore[type-var] # it is an asynchronous generator
-        ) as events:
-            async for event in events:
-                if (result := event.get("result")) is not None:
-                    reason = result.stop_reason
-                else:
-                    listener.on_event(event)
-    except (MaxTokensReachedException, EventLoopException) as failure:
-        if not isinstance(_cause_of(failure), MaxTokensReachedException) or not _last_text(agent):
-            raise
-        reason = "max_tokens"
-    if reason == "interrupt":
-        return None
-    return "\n".join(filter(None, (_last_text(agent), _NOTES.get(reason)))) or "[The agent gave no text.]"
-
-
-def _cause_of(failure: Exception) -> Exception:
-    """Return the error that Strands wrapped, or the error itself."""
-    return failure.original_exception if isinstance(failure, EventLoopException) else failure
-
-
-def _last_text(agent: Agent) -> str:
-    """Return the text of the last message, if it is the agent's own."""
-    last = agent.messages[-1] if agent.messages else None
-    if last is None or last["role"] != "assistant":
-        return ""
-    return "".join(block["text"] for block in last["content"] if "text" in block)
