@@ -18,9 +18,7 @@ _STATES = {pb.ActionState.Value(f"ACTION_STATE_{each.name}"): each for each in A
 _KINDS = {CallKind.APPROVAL: pb.ACTION_KIND_APPROVAL, CallKind.CLIENT: pb.ACTION_KIND_CLIENT_TOOL}
 
 
-def read_answers(
-    field: str, messages: Sequence[pb.ActionResult], violations: Violations
-) -> tuple[Answer, ...]:
+def read_answers(field: str, messages: Sequence[pb.ActionResult], violations: Violations) -> tuple[Answer, ...]:
     """Return the answers of a request; add each that is invalid, or there twice."""
     most = COUNTS["action_results"]
     if len(messages) > most:

@@ -288,7 +288,9 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
     async def DecideAction(self, request: pb.DecideActionRequest, call: CallContext) -> pb.DecideActionResponse:
         """Store the answer to an action."""
         answer, decider = parse_decision(request, call.principal)
-        return pb.DecideActionResponse(action=action_message(await self._actions.decide(call.tenant_id, answer, decider)))
+        return pb.DecideActionResponse(
+            action=action_message(await self._actions.decide(call.tenant_id, answer, decider))
+        )
 
     async def ListAgents(self, request: pb.ListAgentsRequest, call: CallContext) -> pb.ListAgentsResponse:
         """Return a page of the tenant's agents."""

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from strands.types.tools import AgentTool
 
+from godoty_service.actions.stores import ActionStores
 from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.profile import AgentDefaults
@@ -34,7 +35,6 @@ from godoty_service.turns.cancellation import KeyMonitor
 from godoty_service.turns.event_log.flusher import EventLogFlusher
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.session_deletion import SessionDeletions
-from godoty_service.actions.stores import ActionStores
 from godoty_service.turns.turn_store import TurnStore
 from godoty_service.users.references import UserReferences
 

@@ -23,6 +23,7 @@ from godoty_service.openrouter.model import LISTENER, OpenRouterModel
 from godoty_service.pricing import money
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
+from godoty_service.turns.actions.turn_actions import TurnActions, Used, less
 from godoty_service.turns.agents.action_guard import ActionGuard
 from godoty_service.turns.agents.agent import build_agent, release
 from godoty_service.turns.agents.client_output import client_output
@@ -35,7 +36,6 @@ from godoty_service.turns.event_log.answer_listener import AnswerListener
 from godoty_service.turns.history import History, OverflowTrimmer
 from godoty_service.turns.session_metrics import METRICS_KEY, state_metrics, totals_with
 from godoty_service.turns.turn import Turn
-from godoty_service.turns.actions.turn_actions import TurnActions, Used, less
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

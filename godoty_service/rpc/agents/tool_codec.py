@@ -127,7 +127,7 @@ def _with_rules(
     """Return a tool with the approval that its calls need."""
     if isinstance(tool, ClientTool):
         for name in ("approval", "idempotent"):
-            if (each.HasField("approval") if name == "approval" else each.idempotent):
+            if each.HasField("approval") if name == "approval" else each.idempotent:
                 violations.add(f"{place}.{name}", "must be unset: the caller runs the tool")
         return tool
     if not each.HasField("approval"):

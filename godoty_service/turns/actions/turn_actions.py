@@ -8,13 +8,13 @@ from decimal import Decimal
 from typing import Any
 
 from godoty_service.actions.action import Step, StepCall
+from godoty_service.actions.stores import ActionStores
 from godoty_service.budgets.charges import call_charge
 from godoty_service.clock import Clock
 from godoty_service.ids import new_id
 from godoty_service.ledger.entries import CallPurpose, ModelCall
 from godoty_service.pricing import money
 from godoty_service.sessions.session import Session
-from godoty_service.actions.stores import ActionStores
 from godoty_service.turns.actions.kept_request import request_to_text
 from godoty_service.turns.turn import Turn, WaitedStep
 
@@ -165,7 +165,9 @@ class TurnActions:
         """Return what the turns before this one have used: all of their agents, or one with those that it calls."""
         entries = self._waited.entries if self._waited is not None else ()
         below = [each for each in entries if not path or f"{each.agent_path or ''}/".startswith(f"{path}/")]
-        own = [each for each in below if each.purpose is not CallPurpose.SUMMARY and each.attempt <= 1 and each.counts.call]
+        own = [
+            each for each in below if each.purpose is not CallPurpose.SUMMARY and each.attempt <= 1 and each.counts.call
+        ]
         return Used(
             model_calls=len(own),
             output_tokens=sum(each.usage.output_tokens or 0 for each in own if each.usage is not None),

@@ -8,19 +8,19 @@ from strands.types.content import ContentBlock, Message
 
 from godoty_service.actions.action import ActionState, Answer, CallKind, Step, StepCall, Verdict
 from godoty_service.actions.errors import ActionClosed, ActionNotFound, ReviewerOnly
+from godoty_service.actions.stores import ActionStores
 from godoty_service.errors import InvalidRequest
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.sessions import history_repair
 from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Claim
 from godoty_service.tenancy.api_keys import KeyState
+from godoty_service.turns.actions.kept_request import continued, output_schema_of
 from godoty_service.turns.agents.action_guard import INTERRUPTED, refusal_of
 from godoty_service.turns.agents.client_output import client_output
 from godoty_service.turns.dependencies import TurnDependencies
-from godoty_service.turns.actions.kept_request import continued, output_schema_of
 from godoty_service.turns.recovery import LoggedTurn
 from godoty_service.turns.turn import Turn, TurnRequest, WaitedStep
-from godoty_service.actions.stores import ActionStores
 
 ANSWERS: Final = "[Answers to actions]"  # the text of a lease whose turn has none
 _WENT_ON: Final = "[What was open here was not carried out: the user sent another message.]"

@@ -8,7 +8,7 @@ of the agents above it are stored first.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,11 +28,11 @@ from godoty_service.errors import SessionLost
 from godoty_service.ids import new_id
 from godoty_service.openrouter.tool_calls import unparsed_input
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
+from godoty_service.turns.actions.turn_actions import TurnActions
 from godoty_service.turns.agents.kept_tools import KeptResult, Waiting
 from godoty_service.turns.agents.listeners import EventSink
 from godoty_service.turns.agents.sub_agent_tool import SubAgentTool
 from godoty_service.turns.event_log.events import ActionRequired
-from godoty_service.turns.actions.turn_actions import TurnActions
 
 INTERRUPTED: Final = "The call was interrupted, and its outcome is unknown: it may have had its effect."
 _EXPIRED: Final = "The call was denied: no answer came in time."
@@ -333,7 +333,11 @@ def _names(entry: ToolEntry, tool: AgentTool | None) -> bool:
     """Return whether an entry of a definition is that of a tool."""
     match entry:
         case McpTools():
-            return isinstance(tool, McpTool) and tool.server.name == entry.server and matches(entry.allow, tool.listed.name)
+            return (
+                isinstance(tool, McpTool)
+                and tool.server.name == entry.server
+                and matches(entry.allow, tool.listed.name)
+            )
         case SubAgent():
             return isinstance(tool, SubAgentTool) and tool.tool_name == entry.tool_name
         case BuiltInTool():
@@ -347,5 +351,3 @@ def _approval(entry: ToolEntry | None) -> Approval | None:
 
 def _is_idempotent(entry: ToolEntry | None) -> bool:
     return isinstance(entry, BuiltInTool | McpTools | SubAgent) and entry.idempotent
-
-

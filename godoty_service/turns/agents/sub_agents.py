@@ -39,6 +39,7 @@ from godoty_service.openrouter.model import LISTENER
 from godoty_service.pricing import money
 from godoty_service.sessions.session import Session
 from godoty_service.tenancy.errors import AgentNotAllowed, ToolNotAllowed
+from godoty_service.turns.actions.turn_actions import TurnActions, Used, less
 from godoty_service.turns.agents.action_guard import ActionGuard, OutputOf, Suspend
 from godoty_service.turns.agents.agent import build_agent, release
 from godoty_service.turns.agents.failures import release_frames, wrapped_error
@@ -51,7 +52,6 @@ from godoty_service.turns.call_spans import CallSpans
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.session_metrics import METRICS_KEY
 from godoty_service.turns.turn import Turn
-from godoty_service.turns.actions.turn_actions import TurnActions, Used, less
 
 log = structlog.get_logger(__name__)
 
@@ -240,7 +240,9 @@ class SubAgents:
         limits, used = definition.limits, parts.actions.used(path)
         own_limit = ()
         if limits.max_cost is not None:
-            own_limit = (SubAgentLimit(path=path, max_cost=max(Decimal(0), money.subtract(limits.max_cost, used.cost))),)
+            own_limit = (
+                SubAgentLimit(path=path, max_cost=max(Decimal(0), money.subtract(limits.max_cost, used.cost))),
+            )
         callee = Caller(
             names=(*caller.names, profile.name),
             path=path,

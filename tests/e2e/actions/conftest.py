@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from godoty.v1 import action_pb2
+from godoty.v1 import action_pb2, turn_pb2
 from godoty.v1 import agent_definition_service_pb2 as definitions_pb
 from godoty.v1 import agent_definition_service_pb2_grpc as definitions
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import mcp_server_pb2 as mcp_pb
-from godoty.v1 import turn_pb2
 
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import Start

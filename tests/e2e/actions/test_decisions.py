@@ -86,9 +86,7 @@ async def test_of_two_who_decide_at_once_one_wins(asker: Asker) -> None:
     await asker.agent({"builtin": "calculator", **ALWAYS})
     (action,) = asked(await asker.ask(calls("calculator", arguments=CALCULATE)))
     keys = [asker.issue(asker.service, scopes=frozenset({Scope.APPROVE})) for _ in range(2)]
-    attempts = await asyncio.gather(
-        *(asker.decide(action, APPROVE, key=key) for key in keys), return_exceptions=True
-    )
+    attempts = await asyncio.gather(*(asker.decide(action, APPROVE, key=key) for key in keys), return_exceptions=True)
 
     failed = [each for each in attempts if isinstance(each, BaseException)]
     (won,) = [each for each in attempts if isinstance(each, action_pb2.Action)]
@@ -112,9 +110,7 @@ async def test_actions_of_a_revoked_key_are_closed(asker: Asker) -> None:
     stream = asker.caller.stub.Converse(request, metadata=metadata)
     events = [each.event async for each in stream]
     (action,) = [each.action_required for each in events if each.HasField("action_required")]
-    asker.service.database["api_keys"].update_one(
-        {"_id": other.split("_")[1]}, [{"$set": {"revoke_time": "$$NOW"}}]
-    )
+    asker.service.database["api_keys"].update_one({"_id": other.split("_")[1]}, [{"$set": {"revoke_time": "$$NOW"}}])
 
     failure = await asker.refused(action, APPROVE)
     assert failure.reason == "ACTION_CLOSED"
@@ -123,9 +119,7 @@ async def test_actions_of_a_revoked_key_are_closed(asker: Asker) -> None:
     assert len(asker.service.entries("talk")) == 1
 
 
-async def test_expired_action_counts_as_denied(
-    serve: Start, become: Callable[[Service], Asker]
-) -> None:
+async def test_expired_action_counts_as_denied(serve: Start, become: Callable[[Service], Asker]) -> None:
     """The session goes on by itself, and the model sees that no answer came."""
     asker = become(await serve(action_retention=1.0, action_interval=0.1))
     await asker.agent({"builtin": "calculator", **ALWAYS})
@@ -171,8 +165,6 @@ async def test_lists_are_by_session_and_state(asker: Asker) -> None:
     assert [each.action_id for each in await asker.actions(session_id="one")] == ids[:1]
     assert await asker.actions(state=action_pb2.ACTION_STATE_DECIDED) == []
     page = await asker.caller.call("ListActions", pb.ListActionsRequest(page_size=1))
-    rest = await asker.caller.call(
-        "ListActions", pb.ListActionsRequest(page_size=1, page_token=page.next_page_token)
-    )
+    rest = await asker.caller.call("ListActions", pb.ListActionsRequest(page_size=1, page_token=page.next_page_token))
     assert [each.action_id for each in (*page.actions, *rest.actions)] == ids[::-1]
     assert rest.next_page_token == ""
