@@ -12,12 +12,12 @@ class ActionSettings(FetchSettings):
         30 * 86_400.0,
         ge=1,
         le=366 * 86_400,
-        description="Seconds for which a tool call waits for an approval, or for a result of the caller's; then it counts"
-        " as denied.",
+        description="Seconds for which a tool call waits for an approval, or for a result of the caller's; then it"
+        " counts as denied.",
     )
     action_interval: float = Field(
         5.0,
         ge=0.05,
         le=3600,
-        description="Seconds between two looks for sessions that can go on because their actions are decided or expired.",
+        description="Seconds between two searches for sessions that can go on: their actions are decided or expired.",
     )

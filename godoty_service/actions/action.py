@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 
 class CallKind(StrEnum):
@@ -69,6 +69,9 @@ class Decider:
     key_id: str
     reviews: bool = False
     user: str = ""
+
+
+NO_DECIDER: Final = Decider(key_id="")  # the request answers nothing
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -107,7 +107,7 @@ class StepCalls:
         await self._calls.update_many(query, {"$set": {"state": ActionState.EXPIRED.value}})
 
     async def close(self, tenant_id: str, step_id: str, *, turn_id: str = "") -> None:
-        """Close the actions of a step that were not carried out; those that were, denials, and outputs of client tools remain.
+        """Close the actions of a step that were not carried out; denials and outputs of client tools remain.
 
         Args:
             tenant_id: The tenant.

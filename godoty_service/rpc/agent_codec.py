@@ -11,7 +11,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import session_pb2 as session_pb
 from godoty.v1 import turn_pb2 as turn_pb
 
-from godoty_service.actions.action import Decider
+from godoty_service.actions.action import NO_DECIDER, Decider
 from godoty_service.agents.outbound.addresses import PUBLIC, AddressRules
 from godoty_service.agents.output.schemas import NO_SCHEMA, ReadSchema
 from godoty_service.agents.templates import VARIABLE_NAME
@@ -42,7 +42,6 @@ from godoty_service.sessions.session import Session
 from godoty_service.turns.listing import TurnState
 from godoty_service.turns.turn import TurnRequest
 
-_NO_DECIDER = Decider(key_id="")
 PIECE = 256 * 1024  # bytes of text in one response of ReadMessage
 _BLOCK_OVERHEAD = 16  # bytes that an empty content block takes of the limit
 _MAX_GRACE = timedelta(minutes=10)
@@ -57,7 +56,7 @@ def parse_turn_request(
     catalogue: Catalogue | None,
     max_text_bytes: int,
     rules: AddressRules = PUBLIC,
-    decider: Decider = _NO_DECIDER,
+    decider: Decider = NO_DECIDER,
 ) -> TurnRequest:
     """Return the turn to run.
 

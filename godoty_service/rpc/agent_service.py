@@ -43,7 +43,9 @@ from godoty_service.users.references import UserReferences
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AgentService"]
 SERVICE_NAME: str = _SERVICE.full_name
-SCOPES = {f"/{SERVICE_NAME}/{method.name}": (Scope.CONVERSE,) for method in _SERVICE.methods}
+SCOPES: dict[str, tuple[Scope, ...]] = {
+    f"/{SERVICE_NAME}/{method.name}": (Scope.CONVERSE,) for method in _SERVICE.methods
+}
 SCOPES |= {f"/{SERVICE_NAME}/{name}": (Scope.CONVERSE, Scope.APPROVE) for name in ("ListActions", "DecideAction")}
 TURN_METHODS = frozenset(f"/{SERVICE_NAME}/{name}" for name in ("Converse", "ResumeTurn"))
 

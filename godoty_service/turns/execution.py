@@ -1,7 +1,7 @@
 """Runs a turn that has acquired its session: prepares it, runs the agent, and finalizes it on every way out."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,7 +41,6 @@ from godoty_service.turns.event_log.events import StopReason, TurnFinished, Turn
 from godoty_service.turns.factory import Prepared, TurnFactory, agent_limits
 from godoty_service.turns.finalizer import TurnFinalizer
 from godoty_service.turns.history import EMPTY_HISTORY, History, load_history, summary_after_turn
-from godoty_service.turns.recovery import LoggedTurn
 from godoty_service.turns.session_metrics import load_totals
 from godoty_service.turns.turn import Turn
 
@@ -165,12 +164,14 @@ class TurnExecution:
         if claim.created:  # nothing is stored yet
             await dependencies.oracle.prepare(models)
             return SessionTotals(), EMPTY_HISTORY
-        logged: Mapping[str, LoggedTurn] = await dependencies.recovery.interrupt_predecessors(claim)
+        logged = await dependencies.recovery.interrupt_predecessors(claim)
         waited, last_number = self._turn.waited, None
         if waited is not None:
             last_number = waited.step.message
         elif claim.session.waiting_step or claim.taken_from is not None:
-            logged, last_number = await close_for_message(dependencies, claim, logged)
+            last_number = await close_for_message(dependencies, claim)
+            if claim.taken_from is not None:
+                last_number = None  # the messages of dead turns may follow
         totals, history, _ = await asyncio.gather(
             load_totals(dependencies.ledger, claim.session, doubtful=claim.taken_from is not None),
             load_history(

@@ -165,7 +165,7 @@ class _TurnStart:
             AttachmentNotFound: The tenant does not have an attachment that the request names.
             AttachmentRejected: Bytes of the request are no attachment that is taken.
             InvalidRequest: The agent does not let the request override a field, or its prompt needs a value.
-            ActionNotFound, ActionClosed, ActionDecided, ActionExpired, ReviewerOnly: The answers to actions count no more.
+            ActionNotFound, ActionClosed, ActionDecided, ActionExpired, ReviewerOnly: An answer cannot be taken.
             OutputNotAllowed: The tenant's policy allows no output tokens.
             ProviderKeysOff: The tenant's own provider key cannot be decrypted.
             InvalidApiKey: The API key was revoked or has expired while the turn waited.

@@ -8,7 +8,7 @@ from decimal import Decimal
 from time import monotonic
 from typing import Any
 
-from godoty_service.actions.action import Answer, Decider, Step, StepCall
+from godoty_service.actions.action import NO_DECIDER, Answer, Decider, Step, StepCall
 from godoty_service.agents.client_tools import ClientTool
 from godoty_service.agents.definitions import AgentReference, ModelParameters
 from godoty_service.agents.output.schema import OutputSchema
@@ -78,7 +78,7 @@ class TurnRequest:
     client_tools: tuple[ClientTool, ...] = ()
     answers: tuple[Answer, ...] = ()
     step_id: str = ""
-    decider: Decider = Decider(key_id="")
+    decider: Decider = NO_DECIDER
 
     @property
     def continues(self) -> bool:

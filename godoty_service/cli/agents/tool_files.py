@@ -1,6 +1,6 @@
 """The tools of agent definitions in YAML files: shorter than the messages.
 
-A tool of the server is its name, `approval: always` has no condition, conditions and schemas are mappings, and enum values
+A tool of the server is its name, `approval: always` has no condition, conditions and schemas are mappings, enum values
 have no prefix.
 """
 

@@ -16,10 +16,9 @@ from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Claim
 from godoty_service.tenancy.api_keys import KeyState
 from godoty_service.turns.actions.kept_request import continued, output_schema_of
-from godoty_service.turns.agents.action_guard import INTERRUPTED, refusal_of
+from godoty_service.turns.agents.action_guard import INTERRUPTED, refusal_of, verdict_of
 from godoty_service.turns.agents.client_output import client_output
 from godoty_service.turns.dependencies import TurnDependencies
-from godoty_service.turns.recovery import LoggedTurn
 from godoty_service.turns.turn import Turn, TurnRequest, WaitedStep
 
 ANSWERS: Final = "[Answers to actions]"  # the text of a lease whose turn has none
@@ -133,31 +132,22 @@ async def close(stores: ActionStores, step: Step, *, turn_id: str) -> None:
     await stores.steps.close(step)
 
 
-async def close_for_message(
-    dependencies: TurnDependencies, claim: Claim, logged: Mapping[str, LoggedTurn]
-) -> tuple[Mapping[str, LoggedTurn], int | None]:
+async def close_for_message(dependencies: TurnDependencies, claim: Claim) -> int | None:
     """Close the step in which a session waits, as a new message came, and complete the session's messages.
 
-    Args:
-        dependencies: The collaborators of turns.
-        claim: The session.
-        logged: What the event logs of dead turns show, by turn id; they are completed later.
-
     Returns:
-        The same with the results of the step; and the number of the session's last message, if it was completed here.
+        The number of the session's last message; None: it did not wait.
+
+    Raises:
+        SessionLost: A turn that was considered dead is still writing.
     """
     stores, messages, session = dependencies.actions, dependencies.messages, claim.session
     step = await waiting_step(stores, messages, claim)
     if step is None:
-        return logged, None
+        return None
     await close(stores, step, turn_id=claim.turn_id)
     calls = [each for each in await stores.calls.of_step(step.tenant_id, step.step_id) if not each.path]
     results = {each.tool_call_id: await _result(dependencies, each) for each in calls if each.number == step.message}
-    if claim.taken_from is not None:
-        dead = (*claim.taken_from.predecessors, claim.taken_from)
-        known = {each.turn_id: logged.get(each.turn_id, LoggedTurn()) for each in dead}
-        merged = {name: replace(each, results={**each.results, **results}) for name, each in known.items()}
-        return {**logged, **merged}, None
     stored = await messages.newest(session.tenant_id, session.uid, after=step.message - 1, limit=10)
     history = [Message(role=each.role, content=each.content) for each in stored]  # type: ignore[typeddict-item] # as written
     missing = history_repair.missing_messages(history, note=_WENT_ON, results=results)
@@ -166,15 +156,14 @@ async def close_for_message(
         await messages.append(
             session.tenant_id, session.uid, number=last + 1, turn_id=step.turn_ids[-1], messages=missing
         )
-    return logged, last + len(missing)
+    return last + len(missing)
 
 
 async def _result(dependencies: TurnDependencies, call: StepCall) -> ContentBlock:
     """Return the result of a call of a step that is closed, as a message has it."""
     result: dict[str, Any] | None = call.result
-    if result is None and call.state is ActionState.DECIDED and call.decision is not None:
-        if call.decision.answer.verdict is Verdict.OUTPUT:
-            result = await client_output(dependencies.attachments.store, call)
+    if result is None and call.state is ActionState.DECIDED and verdict_of(call) is Verdict.OUTPUT:
+        result = await client_output(dependencies.attachments.store, call)
     if result is None:
         begun = call.started and call.callee is None
         text = INTERRUPTED if begun else refusal_of(call) or "The call was not carried out."

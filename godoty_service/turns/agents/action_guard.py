@@ -173,7 +173,7 @@ class ActionGuard(HookProvider):
                 event.selected_tool = Waiting()
                 event.interrupt("action")
             call.refusal = refusal_of(action)
-            if action.decision is not None and action.decision.answer.verdict is Verdict.OUTPUT:
+            if verdict_of(action) is Verdict.OUTPUT:
                 event.selected_tool = KeptResult(await self._output_of(action), shown=False)
                 return
         if call.begun_before and not call.idempotent and not call.refusal:
@@ -208,9 +208,9 @@ class ActionGuard(HookProvider):
     async def _start(self, call: _Call) -> None:
         async with self._lock:
             call.started = True
-            if call.stored is not None and not call.stored.started:
-                if not await self._actions.stores.calls.start(call.stored):
-                    raise SessionLost("Another server goes on with the session.", retry_after=1.0)
+            new = call.stored is not None and not call.stored.started
+            if new and call.stored is not None and not await self._actions.stores.calls.start(call.stored):
+                raise SessionLost("Another server goes on with the session.", retry_after=1.0)
 
     async def _record(self) -> None:
         """Store the calls of the step."""
@@ -232,8 +232,8 @@ class ActionGuard(HookProvider):
             await self._suspend(callee)
         else:
             await self._actions.open_step()
-        for call, each in zip(self._calls, stored, strict=True):
-            call.stored = each
+        for call, kept in zip(self._calls, stored, strict=True):
+            call.stored = kept
 
     async def _own_state(self) -> Callee | None:
         """Return a sub-agent's conversation; None: it is too long to be stored."""
@@ -316,6 +316,11 @@ def _known(use: ToolUse, stored: StepCall, entry: ToolEntry | None) -> _Call:
     )
 
 
+def verdict_of(action: StepCall) -> Verdict | None:
+    """Return what was answered to an action; None: nothing."""
+    return action.decision.answer.verdict if action.decision is not None else None
+
+
 def refusal_of(action: StepCall) -> str:
     """Return why a decided call is not made; empty: it is."""
     match action.state:
@@ -323,9 +328,9 @@ def refusal_of(action: StepCall) -> str:
             return _EXPIRED
         case ActionState.CLOSED:
             return _CLOSED
-    answer = action.decision.answer if action.decision is not None else None
-    if answer is not None and answer.verdict is Verdict.DENY:
-        return f"The call was denied: {answer.why}" if answer.why else "The call was denied."
+    if action.decision is not None and verdict_of(action) is Verdict.DENY:
+        why = action.decision.answer.why
+        return f"The call was denied: {why}" if why else "The call was denied."
     return ""
 
 

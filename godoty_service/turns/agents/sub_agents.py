@@ -238,7 +238,7 @@ class SubAgents:
         mcp_tools = [each for each in definition.tools if isinstance(each, McpTools)]
         offered = await self._dependencies.mcp.offered(parts.turn.tenant_id, mcp_tools)
         limits, used = definition.limits, parts.actions.used(path)
-        own_limit = ()
+        own_limit: tuple[SubAgentLimit, ...] = ()
         if limits.max_cost is not None:
             own_limit = (
                 SubAgentLimit(path=path, max_cost=max(Decimal(0), money.subtract(limits.max_cost, used.cost))),

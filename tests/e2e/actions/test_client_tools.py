@@ -35,7 +35,7 @@ async def test_caller_runs_the_tool_and_the_turn_goes_on(asker: Asker, declared:
     """The model is offered the tool with its own schema, and gets what the caller answers."""
     own = [{"client": LOOK}] if declared == "definition" else []
     await asker.agent("calculator", *own)
-    given = {"client_tools": [LOOK]} if declared == "request" else {}
+    given: dict[str, Any] = {"client_tools": [LOOK]} if declared == "request" else {}
     first = await asker.ask(calls("look_up", arguments='{"number": 2}'), **given)
 
     (action,) = asked(first)

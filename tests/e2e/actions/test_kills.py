@@ -1,4 +1,4 @@
-"""A server dies at a point of a step with five tools: nothing runs twice, nothing is lost, and the answers still act."""
+"""A server dies within a step with five tools: nothing runs twice, nothing is lost, and the answers still act."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ async def answered(asker: Asker, actions: list[action_pb2.Action]) -> Turn:
     """Answer all actions, once the lease of a dead server has expired."""
     results = [(each, DONE if each.name == CLIENT else APPROVE) for each in actions]
 
-    async def attempt() -> Turn | None:
+    async def attempt() -> Any:
         turn = await asker.answer(*results)
         return None if turn.failure is not None and turn.failure.reason == "SESSION_BUSY" else turn
 
-    return await eventually(attempt)
+    turn: Turn = await eventually(attempt)
+    return turn
 
 
 async def assert_sound(asker: Asker, mcp: Mcp, *, model_calls: int) -> None:
@@ -140,14 +141,14 @@ async def test_new_message_after_a_kill_keeps_what_has_finished(servers: Any, mc
     other = await survivor()
     mcp.release("step")
 
-    async def attempt() -> Turn | None:
+    async def attempt() -> Any:
         turn = await other.ask("never mind")
         return None if turn.failure is not None and turn.failure.reason == "SESSION_BUSY" else turn
 
-    turn = await eventually(attempt)
+    turn: Turn = await eventually(attempt)
     assert turn.finished.stop_reason == END_TURN
     sent = str(other.requests()[-1]["messages"])
-    assert INTERRUPTED in sent
+    assert INTERRUPTED in sent, sent
     assert "not carried out" in sent
     assert "42" in sent
     await assert_sound(other, mcp, model_calls=2)
@@ -157,7 +158,7 @@ async def test_kill_while_the_model_answers(servers: Any, mcp: Mcp) -> None:
     """The results are in the history; the answers have acted, and cannot act again."""
     asker, survivor = servers
     mcp.release("step")
-    actions = asked(await asker.ask(f"{STEP} hold_after=1 hold=mid tokens=20"))
+    actions = asked(await asker.ask(f"{STEP} hold_after=150 hold=mid tokens=200"))
     results = [(each, DONE if each.name == CLIENT else APPROVE) for each in actions]
     stream = asker.answering(*results, on_disconnect=turn_pb2.ON_DISCONNECT_CONTINUE)
     async for event in stream:
