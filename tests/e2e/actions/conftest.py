@@ -86,6 +86,11 @@ class Asker:
         """Apply an MCP server."""
         server = {"name": PREFIX, "url": mcp.url()}
         await self.define("ApplyMcpServer", mcp_pb.ApplyMcpServerRequest(server=server))
+        await self.check()
+
+    async def check(self) -> None:
+        """List the tools of the MCP server, for which a turn does not wait long on a busy machine."""
+        await self.define("CheckMcpServer", mcp_pb.CheckMcpServerRequest(mcp_server=PREFIX))
 
     async def ask(self, text: str, *, agent: str = "support", **fields: Any) -> Turn:
         """Run a turn of an agent."""

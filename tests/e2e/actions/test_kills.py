@@ -66,7 +66,9 @@ async def servers(serve_process: StartProcess, serve: Start, become: Become, mcp
     async def survivor() -> Asker:
         await process.kill()
         other = await serve(database=service.database.name, **SHORT_LEASE, **SETTINGS)
-        return become(service.at(other.target))
+        restarted = become(service.at(other.target))
+        await restarted.check()
+        return restarted
 
     await prepare(asker, mcp)
     return asker, survivor
