@@ -36,9 +36,9 @@ def parse_decision(request: service_pb.DecideActionRequest, principal: Principal
     Raises:
         InvalidRequest: A field is invalid.
     """
-    violations = Violations()
     if not request.HasField("action_result"):
-        violations.add("action_result", "must be set")
+        raise InvalidRequest.of("action_result", "must be set")
+    violations = Violations()
     answer = _read_answer("action_result.", request.action_result, violations)
     violations.check_length("user", request.user)
     violations.raise_if_any()
