@@ -83,20 +83,14 @@ def unowned_lease_document(lease: Lease) -> Document:
         "model": lease.model,
         "user": lease.user,
         "user_reference": lease.user_reference,
-        **attachments_document(lease.attachments),
-        **answers_document(answers=lease.answers),
+        **lease_fields(lease.attachments, answers=lease.answers),
         "predecessors": [unowned_lease_document(each) for each in lease.predecessors],
     }
 
 
-def attachments_document(blocks: Sequence[dict[str, Any]]) -> Document:
-    """Return the field of a lease for what its text carries, if it carries anything."""
-    return {"attachments": list(blocks)} if blocks else {}
-
-
-def answers_document(*, answers: bool) -> dict[str, Any]:
-    """Return the field of a lease whose turn goes on with answers to actions."""
-    return {"answers": True} if answers else {}
+def lease_fields(attachments: Sequence[dict[str, Any]], *, answers: bool) -> dict[str, Any]:
+    """Return the fields of a lease that most have not: what its text carries, and that it has answers in place of one."""
+    return {**({"attachments": list(attachments)} if attachments else {}), **({"answers": True} if answers else {})}
 
 
 def fenced(session: Session) -> Document:

@@ -17,9 +17,8 @@ from godoty_service.errors import DuplicateKey, SessionBusy, SessionNotFound
 from godoty_service.mongo.collection import Collection, Document, Index, Snapshot
 from godoty_service.sessions.batched_reads import SessionReader, Version
 from godoty_service.sessions.codec import (
-    answers_document,
-    attachments_document,
     fenced,
+    lease_fields,
     new_session_document,
     predecessor_documents,
     session_from_document,
@@ -134,8 +133,7 @@ class SessionStore:
             "model": model,
             "user": user.name if user is not None and self._with_names() else None,
             "user_reference": user.reference if user is not None else None,
-            **attachments_document(attachments),
-            **answers_document(answers=answers),
+            **lease_fields(attachments, answers=answers),
         }
         ids: Document = {"tenant_id": tenant_id, "session_id": session_id}
         initial = new_session_document(

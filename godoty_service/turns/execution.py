@@ -3,10 +3,8 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 import structlog
 from strands.types.exceptions import EventLoopException, MaxTokensReachedException
@@ -29,7 +27,7 @@ from godoty_service.ledger.totals import SessionTotals, Totals
 from godoty_service.openrouter.call_limits import ModelCallsSpent
 from godoty_service.pricing.money import format_usd
 from godoty_service.sessions import history_repair
-from godoty_service.sessions.session import Claim, HistorySummary
+from godoty_service.sessions.session import Claim
 from godoty_service.turns.actions.waiting import close_for_message
 from godoty_service.turns.agents.failures import wrapped_error
 from godoty_service.turns.agents.models import fallback_models
@@ -39,7 +37,7 @@ from godoty_service.turns.attachments import TurnAttachments
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.event_log.events import StopReason, TurnFinished, TurnStarted
 from godoty_service.turns.factory import Prepared, TurnFactory, agent_limits
-from godoty_service.turns.finalizer import TurnFinalizer
+from godoty_service.turns.finalizer import Outcome, TurnEnd, TurnFinalizer
 from godoty_service.turns.history import EMPTY_HISTORY, History, load_history, summary_after_turn
 from godoty_service.turns.session_metrics import load_totals
 from godoty_service.turns.turn import Turn
@@ -60,40 +58,6 @@ class ExecutionQueues:
     def __init__(self) -> None:
         self.starting = AdmissionQueue(_STARTING)
         self.finishing = AdmissionQueue(_FINISHING, behind=self.starting)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How the agent's loop ended.
-
-    Attributes:
-        stop_reason: Why it ended, if without an error.
-        error: The error that it ended with.
-        refused: A limit or the database refused the turn before its first request: it changes nothing.
-        state: The agent's state.
-        summary: The replacement of the session's oldest messages.
-        cycle_durations: The durations of the finished cycles.
-    """
-
-    stop_reason: StopReason
-    error: GodotyError | None
-    refused: bool
-    state: dict[str, Any]
-    summary: HistorySummary | None
-    cycle_durations: tuple[timedelta, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnEnd:
-    """The end of a turn, which its log does not have yet.
-
-    Attributes:
-        finished: The turn's last event; None: it failed.
-        error: The error that it failed with.
-    """
-
-    finished: TurnFinished | None
-    error: GodotyError | None
 
 
 class TurnExecution:

@@ -1,13 +1,14 @@
 """Writes a turn's end: a complete history, the agent's state and the session's totals, and releases the session."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from strands.types.content import Message, Messages
 
 from godoty_service.actions.action import Step
 from godoty_service.attachments.blocks import user_content
-from godoty_service.errors import SessionLost
+from godoty_service.errors import GodotyError, SessionLost
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import (
     SessionTotalsUpdater,
@@ -21,7 +22,42 @@ from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.session import Claim, HistorySummary
 from godoty_service.sessions.store import SessionStore
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
+from godoty_service.turns.event_log.events import StopReason, TurnFinished
 from godoty_service.turns.session_metrics import METRICS_KEY, state_metrics, totals_with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the agent's loop ended.
+
+    Attributes:
+        stop_reason: Why it ended, if without an error.
+        error: The error that it ended with.
+        refused: A limit or the database refused the turn before its first request: it changes nothing.
+        state: The agent's state.
+        summary: The replacement of the session's oldest messages.
+        cycle_durations: The durations of the finished cycles.
+    """
+
+    stop_reason: StopReason
+    error: GodotyError | None
+    refused: bool
+    state: dict[str, Any]
+    summary: HistorySummary | None
+    cycle_durations: tuple[timedelta, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnEnd:
+    """The end of a turn, which its log does not have yet.
+
+    Attributes:
+        finished: The turn's last event; None: it failed.
+        error: The error that it failed with.
+    """
+
+    finished: TurnFinished | None
+    error: GodotyError | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,8 +22,9 @@ from godoty_service.turns.actions.waiting import ANSWERS, take_answers
 from godoty_service.turns.agents.models import fallback_models
 from godoty_service.turns.attachments import look_up
 from godoty_service.turns.dependencies import TurnDependencies
-from godoty_service.turns.execution import ExecutionQueues, TurnEnd, TurnExecution
+from godoty_service.turns.execution import ExecutionQueues, TurnExecution
 from godoty_service.turns.factory import TurnFactory
+from godoty_service.turns.finalizer import TurnEnd
 from godoty_service.turns.turn import Turn
 from godoty_service.turns.turn_store import TurnRecord
 from godoty_service.users.references import EndUser
@@ -261,12 +262,12 @@ class _TurnStart:
         """
         dependencies, request, session = self._dependencies, self._request, claim.session
         waited = self._turn.waited
-        version = await (
-            self._selection.version(
+        version = (
+            waited.version
+            if waited is not None
+            else await self._selection.version(
                 session.session_id, session.agent, pinned=session.agent_version, created=claim.created
             )
-            if waited is None
-            else dependencies.agents.get_version(self._turn.tenant_id, waited.step.agent, waited.step.agent_version)
         )
         self._turn.policy.check_agent(version.name, version.definition.policy_names)
         output = request.output or await dependencies.schemas.stored(version.definition.output_schema)

@@ -10,7 +10,7 @@ from typing import Any
 
 from godoty_service.actions.action import NO_DECIDER, Answer, Decider, Step, StepCall
 from godoty_service.agents.client_tools import ClientTool
-from godoty_service.agents.definitions import AgentReference, ModelParameters
+from godoty_service.agents.definitions import AgentReference, AgentVersion, ModelParameters
 from godoty_service.agents.output.schema import OutputSchema
 from godoty_service.agents.profile import AgentInput, AgentProfile
 from godoty_service.attachments.attachment import Attachment, AttachmentSource
@@ -106,11 +106,13 @@ class WaitedStep:
     Attributes:
         step: The step.
         calls: Its calls, with the answers.
+        version: The version of the agent that asked.
         entries: The ledger's entries of the turns before this one: their limits count for both.
     """
 
     step: Step
     calls: tuple[StepCall, ...]
+    version: AgentVersion
     entries: tuple[ModelCall, ...]
 
 

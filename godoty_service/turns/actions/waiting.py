@@ -97,6 +97,7 @@ async def take_answers(dependencies: TurnDependencies, turn: Turn, claim: Claim)
         WaitedStep(
             step=replace(step, turn_ids=tuple(dict.fromkeys((*step.turn_ids, turn.turn_id)))),
             calls=tuple(await stores.calls.of_step(turn.tenant_id, step.step_id)),
+            version=await dependencies.agents.get_version(turn.tenant_id, step.agent, step.agent_version),
             entries=tuple(each for each in entries if isinstance(each, ModelCall)),
         ),
     )
