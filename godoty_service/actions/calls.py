@@ -79,11 +79,8 @@ class StepCalls:
             ActionExpired: No answer came in time.
             ActionClosed: The session has gone on without the action.
         """
-        if action.reviewer and not decider.reviews:
-            raise ReviewerOnly.of(action.call_id)
+        self.check(action, answer, decider)
         now = self._clock()
-        if action.is_open and action.expire_time <= now:
-            raise ActionExpired.of(action.call_id)
         decision = Decision(answer=answer, key_id=decider.key_id, user=decider.user, time=now)
         query = {"_id": action.call_id, "tenant_id": action.tenant_id, "state": ActionState.OPEN.value}
         change = {"$set": {"state": ActionState.DECIDED.value, "decision": decision_to_document(decision)}}
@@ -91,15 +88,28 @@ class StepCalls:
         if found is not None:
             return call_from_document(found)
         current = await self.get(action.tenant_id, action.call_id)
-        match current.state:
-            case ActionState.DECIDED if current.decision is not None:
-                known = current.decision
+        self.check(current, answer, decider)
+        return current
+
+    def check(self, action: StepCall, answer: Answer, decider: Decider) -> None:
+        """Check that an action is open, or has this very answer.
+
+        Raises:
+            ReviewerOnly, ActionDecided, ActionExpired, ActionClosed: As `decide` does.
+        """
+        if action.reviewer and not decider.reviews:
+            raise ReviewerOnly.of(action.call_id)
+        known = action.decision
+        match action.state:
+            case ActionState.OPEN if action.expire_time <= self._clock():
+                raise ActionExpired.of(action.call_id)
+            case ActionState.EXPIRED:
+                raise ActionExpired.of(action.call_id)
+            case ActionState.CLOSED:
+                raise ActionClosed.of(action.call_id, turn_id=action.next_turn_id)
+            case ActionState.DECIDED if known is not None:
                 if (known.answer, known.key_id, known.user) != (answer, decider.key_id, decider.user):
                     raise ActionDecided.of(action.call_id, key_id=known.key_id)
-                return current
-            case ActionState.CLOSED:
-                raise ActionClosed.of(action.call_id, turn_id=current.next_turn_id)
-        raise ActionExpired.of(action.call_id)
 
     async def expire(self, tenant_id: str, step_id: str) -> None:
         """Let the open actions of a step expire."""

@@ -89,7 +89,7 @@ def unowned_lease_document(lease: Lease) -> Document:
 
 
 def lease_fields(attachments: Sequence[dict[str, Any]], *, answers: bool) -> dict[str, Any]:
-    """Return the fields of a lease that most have not: what its text carries, and that it has answers in place of one."""
+    """Return the fields that few leases have: what the text carries, and whether answers are in place of it."""
     return {**({"attachments": list(attachments)} if attachments else {}), **({"answers": True} if answers else {})}
 
 

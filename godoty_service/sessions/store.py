@@ -313,9 +313,8 @@ class SessionStore:
 
     async def read_shown_totals(self, tenant_id: str, session_uid: str) -> tuple[Document | None, bool] | None:
         """Return a session's totals, and whether they are current for readers; None: the session is deleted."""
-        found = await self._sessions.find_one(
-            {"_id": session_uid, "tenant_id": tenant_id}, fields={"totals": 1, "lease": 1, "totals_stale": 1}
-        )
+        query = {"_id": session_uid, "tenant_id": tenant_id}
+        found = await self._sessions.find_one(query, fields={"totals": 1, "lease": 1, "totals_stale": 1})
         return (found["totals"], found["lease"] is None and not found["totals_stale"]) if found else None
 
     async def sessions_with_totals(self, tenant_id: str | None) -> AsyncIterator[tuple[str, str, str]]:

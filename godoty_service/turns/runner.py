@@ -159,19 +159,13 @@ class _TurnStart:
             DuplicateRequest: The request id was used before.
             SessionBusy: Another turn holds the session, and the caller does not wait.
             SessionLost: The server lost touch with the database, and the turn may run elsewhere.
-            QuotaExceeded: A limit of the tenant is reached.
-            ModelNotAllowed: The tenant's policy, or the API key, does not allow a model.
-            AgentNotFound: There is no such agent, or it is deleted and the session is new.
-            AgentMismatch: The session has another agent.
-            AttachmentNotFound: The tenant does not have an attachment that the request names.
-            AttachmentRejected: Bytes of the request are no attachment that is taken.
+            QuotaExceeded, ModelNotAllowed: A limit is reached, or the policy or the key does not allow a model.
+            AgentNotFound, AgentMismatch: There is no such agent, or the session has another one.
+            AttachmentNotFound, AttachmentRejected: An attachment is not there, or none that is taken.
             InvalidRequest: The agent does not let the request override a field, or its prompt needs a value.
             ActionNotFound, ActionClosed, ActionDecided, ActionExpired, ReviewerOnly: An answer cannot be taken.
-            OutputNotAllowed: The tenant's policy allows no output tokens.
-            ProviderKeysOff: The tenant's own provider key cannot be decrypted.
-            InvalidApiKey: The API key was revoked or has expired while the turn waited.
-            TenantSuspended: The tenant was suspended while the turn waited.
-            TenantDeleted: The tenant was deleted while the turn waited.
+            OutputNotAllowed, ProviderKeysOff: The policy allows no output, or the own provider key cannot be decrypted.
+            InvalidApiKey, TenantSuspended, TenantDeleted: The key or the tenant has ended while the turn waited.
         """
         position = await self._check_request()
         await look_up(self._dependencies, self._turn, self._stack)

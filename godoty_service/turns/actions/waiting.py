@@ -117,6 +117,7 @@ async def _answered(
         if answer.action_id not in known:
             raise ActionClosed.of(answer.action_id, turn_id=action.next_turn_id)
         check_fits(action, answer, f"action_results[{index}]")
+        stores.calls.check(action, answer, turn.request.decider)
         found.append((action, answer))
     return found
 

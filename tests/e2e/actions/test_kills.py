@@ -133,6 +133,24 @@ async def test_kill_while_an_approved_tool_runs(servers: Any, mcp: Mcp) -> None:
     await assert_sound(other, mcp, model_calls=2)
 
 
+async def test_idempotent_tool_is_called_again(servers: Any, mcp: Mcp) -> None:
+    """With the same id, as its definition permits it: an unknown outcome does no harm."""
+    asker, survivor = servers
+    await prepare(asker, mcp, idempotent=True)
+    actions = asked(await asker.ask(STEP))
+    results = [(each, DONE if each.name == CLIENT else APPROVE) for each in actions]
+    stream = asker.answering(*results, on_disconnect=turn_pb2.ON_DISCONNECT_CONTINUE)
+    await soon(lambda: mcp.calls("hang"))
+    other = await survivor()
+    assert stream
+    mcp.release("step")
+    turn = await answered(other, actions)
+
+    assert turn.finished.stop_reason == END_TURN
+    assert outputs(turn)[f"{PREFIX}_hang"] == "released"
+    assert (mcp.calls("hang"), mcp.calls("echo")) == (2, 1)
+
+
 async def test_new_message_after_a_kill_keeps_what_has_finished(servers: Any, mcp: Mcp) -> None:
     """What was open was not carried out, and what had begun has an unknown outcome."""
     asker, survivor = servers
@@ -166,6 +184,8 @@ async def test_kill_while_the_model_answers(servers: Any, mcp: Mcp) -> None:
     async for event in stream:
         if event.HasField("text_delta"):
             break
+    stored = {"tenant_id": asker.service.tenant_id}
+    await soon(lambda: asker.service.database["messages"].count_documents(stored) == len(("text", "calls", "results")))
     other = await survivor()
     asker.service.backends.allow("mid")
     turn = await answered(other, actions)
