@@ -1,11 +1,11 @@
 """Converts between action.proto and domain values, and checks the answers to actions."""
 
-import json
 from collections.abc import Sequence
 
 from godoty.v1 import action_pb2 as pb
 from godoty.v1 import agent_service_pb2 as service_pb
 
+from godoty_service import exact_json
 from godoty_service.actions.action import ActionState, Answer, CallKind, Decider, Decision, StepCall, Verdict
 from godoty_service.errors import InvalidRequest
 from godoty_service.openrouter.tool_calls import input_fault
@@ -157,7 +157,7 @@ def _check_json(field: str, text: str, name: str, violations: Violations, *, is_
         violations.add(field, f"must have at most {LENGTHS[name]} characters")
         return
     try:
-        value = json.loads(text)
+        value = exact_json.loads(text)
     except (ValueError, RecursionError):
         violations.add(field, "must be JSON")
         return

@@ -6,6 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
+from godoty_service import exact_json
 from godoty_service.agents.client_tools import ClientTool
 from godoty_service.agents.codec import parameters_from_fields, parameters_to_fields
 from godoty_service.agents.output.schema import OutputSchema
@@ -42,7 +43,7 @@ def request_to_text(request: TurnRequest) -> str:
 
 def output_schema_of(text: str) -> str:
     """Return the output schema of a request that was encoded; empty: it had none."""
-    schema: str = json.loads(text).get("output_schema", "")
+    schema: str = exact_json.loads(text).get("output_schema", "")
     return schema
 
 
@@ -58,7 +59,7 @@ def continued(request: TurnRequest, text: str, *, output: OutputSchema | None, u
     Raises:
         InvalidRequest: The request with answers sets something else.
     """
-    content = json.loads(text)
+    content = exact_json.loads(text)
     parameters = content.get("parameters")
     kept = replace(
         request,

@@ -16,6 +16,7 @@ from strands.agent import Agent
 from strands.hooks import AfterToolCallEvent, BeforeToolCallEvent, BeforeToolsEvent, HookProvider, HookRegistry
 from strands.types.tools import AgentTool, ToolUse
 
+from godoty_service import exact_json
 from godoty_service.actions.action import ActionState, Callee, CallKind, StepCall, Verdict
 from godoty_service.agents.approval import Approval
 from godoty_service.agents.definitions import BuiltInTool, McpTools, SubAgent, ToolEntry
@@ -183,7 +184,7 @@ class ActionGuard(HookProvider):
             return
         await self._start(call)
         if action is not None and action.decision is not None and action.decision.answer.input_json:
-            changed: ToolUse = {**event.tool_use, "input": json.loads(action.decision.answer.input_json)}
+            changed: ToolUse = {**event.tool_use, "input": exact_json.loads(action.decision.answer.input_json)}
             call.use, call.changed = changed, True
             event.tool_use = changed
 

@@ -1,8 +1,8 @@
 """The result of a client tool that its caller has answered, as models see it."""
 
-import json
 from typing import Any
 
+from godoty_service import exact_json
 from godoty_service.actions.action import StepCall
 from godoty_service.attachments.blocks import result_block_of
 from godoty_service.attachments.errors import AttachmentNotFound
@@ -26,5 +26,5 @@ async def client_output(attachments: AttachmentStore, action: StepCall) -> dict[
             return {"status": "error", "content": [{"text": "The image that was the result is deleted."}]}
         return {"status": "success", "content": [result_block_of(stored.attachment)]}
     if answer.output_json is not None:
-        return {"status": "success", "content": [{"json": json.loads(answer.output_json)}]}
+        return {"status": "success", "content": [{"json": exact_json.loads(answer.output_json)}]}
     return {"status": "success", "content": [{"text": answer.output_text or ""}]}

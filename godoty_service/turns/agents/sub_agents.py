@@ -6,7 +6,6 @@ calling model sees, except for a cancellation of the turn.
 """
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -20,6 +19,7 @@ from strands.types.agent import Limits
 from strands.types.exceptions import MaxTokensReachedException
 from strands.types.tools import ToolUse
 
+from godoty_service import exact_json
 from godoty_service.actions.action import Callee
 from godoty_service.agents.call_graph import MAX_CALLS, MAX_SECONDS, CallNotPossible, called_version, check_call
 from godoty_service.agents.definitions import AgentVersion, McpTools, SubAgent
@@ -286,7 +286,7 @@ class SubAgents:
             state={METRICS_KEY: parts.metrics},
         )
         if waited is not None:
-            agent.messages = json.loads(waited.messages)
+            agent.messages = exact_json.loads(waited.messages)
         unheard = _Unheard()
         invocation: dict[str, Any] = {
             LISTENER: unheard,
