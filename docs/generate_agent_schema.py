@@ -15,13 +15,14 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 from godoty_service.agents.tools.registry import NEED_SETTINGS, built_in_tools
 from godoty_service.clock import utc_now
-from godoty_service.rpc.agents import server_tools
+from godoty_service.rpc.agents import server_tools, tool_codec
 from godoty_service.rpc.validation import AGENT_NAME, COUNTS, LENGTHS, MODEL_ID
 
 TARGET = Path(__file__).with_name("agent.schema.json")
 PROTOS = Path(__file__).parents[1] / "protos" / "godoty" / "v1"
 PATTERNS = {
     "name": AGENT_NAME.pattern,
+    "tool_name": tool_codec.TOOL_NAME.pattern,
     "model": MODEL_ID.pattern,
     "fallback_models": MODEL_ID.pattern,
     "allowed_domains": server_tools.DOMAIN.pattern,
@@ -45,7 +46,7 @@ TYPES = {
 def comments() -> dict[str, str]:
     """Return the comments of the protos by "Message" and "Message.field", in one line each."""
     found: dict[str, str] = {}
-    for name in ("agent.proto", "turn.proto"):
+    for name in ("agent.proto", "action.proto", "turn.proto"):
         message, comment = "", list[str]()
         for line in (PROTOS / name).read_text().splitlines():
             text = line.strip()
@@ -79,15 +80,17 @@ def property_of(descriptor: Descriptor, field: FieldDescriptor) -> tuple[str, di
     described = {"description": comment}
     if field.name == "provider_json":
         return "provider", {**described, "type": "object"}
-    if field.name == "output_schema":
+    if field.name in ("condition", "input_schema", "output_schema"):
         return field.name, {**described, "type": ["object", "boolean"]}
+    if field.name == "approval":
+        return field.name, {**described, "anyOf": [{"const": "always"}, value_of(field)]}
     if field.name == "overridable":
         return field.name, {**described, "type": "array", "items": values_of(pb.AgentOverride.DESCRIPTOR)}
     if field.name == "tools":
         names = {"enum": sorted([*built_in_tools(clock=utc_now), *NEED_SETTINGS])}
         tool = schema_of_message(pb.AgentTool.DESCRIPTOR)
         tool["properties"]["builtin"] |= names
-        items: dict[str, Any] = {"anyOf": [names, {**tool, "minProperties": 1, "maxProperties": 1}]}
+        items: dict[str, Any] = {"anyOf": [names, {**tool, "minProperties": 1, "maxProperties": 3}]}
     else:
         items = value_of(field)
     if not field.is_repeated:

@@ -4,13 +4,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from godoty_service.action_settings import ActionSettings
 from godoty_service.attachments.content import ContentLimits
 from godoty_service.attachments.store import TenantLimits
-from godoty_service.fetch_settings import FetchSettings
 from godoty_service.setting_types import Network, Networks, read_networks
 
 
-class AttachmentSettings(FetchSettings):
+class AttachmentSettings(ActionSettings):
     """The settings of attachments."""
 
     attachment_bytes: int = Field(

@@ -6,6 +6,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
+from godoty_service.actions.calls import StepCalls
+from godoty_service.actions.steps import Steps
+from godoty_service.actions.stores import ActionStores
 from godoty_service.agents.mcp.changes import McpComponents
 from godoty_service.agents.mcp.store import McpServers
 from godoty_service.agents.store import Agents
@@ -87,6 +90,8 @@ _INDEXED_STORES = (
     ProviderKeys,
     AdminChanges,
     UserReferences,
+    StepCalls,
+    Steps,
 )
 
 
@@ -113,6 +118,7 @@ class ConversationComponents:
     event_logs: EventLogStore
     deletions: SessionDeletions
     attachments: Attachments
+    actions: ActionStores
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,8 +318,14 @@ def _conversations(
     event_logs = EventLogStore(database.collection(EventLogStore.COLLECTION))
     versions = AgentVersions(database.collection(AgentVersions.COLLECTION))
     attachments = build_attachments(settings, database, clock)
+    actions = ActionStores(
+        calls=StepCalls(database.collection(StepCalls.COLLECTION), clock=clock),
+        steps=Steps(database.collection(Steps.COLLECTION), clock=clock),
+        retention=timedelta(seconds=settings.action_retention),
+    )
     return ConversationComponents(
         attachments=attachments,
+        actions=actions,
         agents=Agents(database.collection(Agents.COLLECTION), versions, clock=clock),
         sessions=sessions,
         leases=leases,
@@ -329,6 +341,7 @@ def _conversations(
             attachments=attachments.store,
             wants=wants,
             clock=clock,
+            actions=actions,
         ),
     )
 

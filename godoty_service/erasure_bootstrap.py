@@ -40,6 +40,7 @@ def _steps(components: Components, patience: timedelta) -> tuple[ErasureStep, ..
         ErasureStep(name="key_revocation", erase=eraser.key_revocation),
         ErasureStep(name="sessions", erase=eraser.sessions),
         ErasureStep(name="messages", erase=eraser.messages),
+        ErasureStep(name="actions", erase=eraser.actions),
         ErasureStep(name="attachments", erase=eraser.attachments),
         ErasureStep(name="turns", erase=eraser.turns),
         ErasureStep(name="webhooks", erase=eraser.webhooks),
@@ -91,6 +92,12 @@ class _Eraser:
     async def messages(self, tenant_id: str) -> bool:
         """Delete the messages that no session has."""
         await self._conversations.messages.erase(tenant_id)
+        return True
+
+    async def actions(self, tenant_id: str) -> bool:
+        """Delete the waiting steps and their calls, also those that a dead server left."""
+        await self._conversations.actions.steps.erase(tenant_id)
+        await self._conversations.actions.calls.erase(tenant_id)
         return True
 
     async def attachments(self, tenant_id: str) -> bool:

@@ -38,6 +38,7 @@ from godoty_service.session_copies_bootstrap import SessionCopyComponents
 from godoty_service.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import Tracing
+from godoty_service.turns.actions.service import ActionService
 from godoty_service.turns.service import TurnService
 
 _STALE_INTERVALS = 3  # of `catalogue_refresh`: a catalogue that was not confirmed since is stale
@@ -88,6 +89,7 @@ def build_server(
     *,
     turns: TurnService,
     copies: SessionCopyComponents,
+    actions: ActionService,
     tools: Collection[str],
     mcp: McpToolbox,
     schemas: OutputSchemas,
@@ -102,13 +104,14 @@ def build_server(
         oracle: Prices calls, and has the provider's models.
         turns: The turn service.
         copies: Make sessions from others.
+        actions: The service of actions.
         tools: The names of the server's tools.
         mcp: The tools of MCP servers.
         schemas: The output schemas of agents.
         interceptor: Wraps all calls.
         shared: Whether other processes share the listener's port.
     """
-    agent = _agent_service(settings, components, oracle, turns=turns, copies=copies, schemas=schemas)
+    agent = _agent_service(settings, components, oracle, turns=turns, actions=actions, copies=copies, schemas=schemas)
     definitions = _agent_definition_service(settings, components, oracle, tools=tools, mcp=mcp, schemas=schemas)
     admin = _admin_service(settings, components, oracle)
     billing = _billing_service(settings, components, oracle)
@@ -133,6 +136,7 @@ def _agent_service(
     *,
     turns: TurnService,
     copies: SessionCopyComponents,
+    actions: ActionService,
     schemas: OutputSchemas,
 ) -> AgentService:
     conversations = components.conversations
@@ -140,6 +144,7 @@ def _agent_service(
         turns=turns,
         forks=copies.forks,
         imports=copies.imports,
+        actions=actions,
         agents=conversations.agents,
         schemas=schemas,
         sessions=conversations.sessions,

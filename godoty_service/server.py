@@ -40,7 +40,7 @@ from godoty_service.start_checks import check_default_model
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.strands_tracing import install_tracer
 from godoty_service.telemetry.traces import Tracing, open_tracing
-from godoty_service.turn_bootstrap import build_recovery, start_turns
+from godoty_service.turn_bootstrap import build_actions, build_recovery, start_turns
 from godoty_service.turns.service import TurnService
 from godoty_service.turns.session_deletion import SessionDeletions
 from godoty_service.webhook_bootstrap import build_loops
@@ -137,6 +137,8 @@ async def _start(
     await _start_webhooks(stack, settings, components, on_event)
     copies = build_session_copies(settings, components)
     background(stack, copies.copies.run(settings.heartbeat))
+    actions = build_actions(components, turns)
+    background(stack, actions.run(settings.action_interval))
     interceptor = build_interceptor(settings, components, storage=storage, metrics=metrics, tracing=tracing)
     server = build_server(
         settings,
@@ -144,6 +146,7 @@ async def _start(
         provider.oracle,
         turns=turns,
         copies=copies,
+        actions=actions,
         tools=tools.keys(),
         mcp=mcp,
         schemas=schemas,

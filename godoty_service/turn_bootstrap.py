@@ -16,6 +16,7 @@ from godoty_service.openrouter.chunk import AnswerLimits
 from godoty_service.provider_bootstrap import ProviderComponents
 from godoty_service.reporting import background
 from godoty_service.settings import Settings
+from godoty_service.turns.actions.service import ActionService
 from godoty_service.turns.cancellation import KeyMonitor, TurnMonitor
 from godoty_service.turns.dependencies import TurnDefaults, TurnDependencies
 from godoty_service.turns.event_log.flusher import EventLogFlusher
@@ -87,6 +88,24 @@ def start_turns(
     return turns
 
 
+def build_actions(components: Components, turns: TurnService) -> ActionService:
+    """Build the service of actions; sessions that go on by themselves do so by the turn service.
+
+    Args:
+        components: The components.
+        turns: Starts turns.
+    """
+    conversations = components.conversations
+    return ActionService(
+        conversations.actions,
+        sessions=conversations.sessions,
+        keys=components.tenancy.api_keys,
+        attachments=conversations.attachments.store,
+        start=turns.start_detached,
+        clock=components.clock,
+    )
+
+
 def build_recovery(components: Components) -> Recovery:
     """Build what ends the turns of dead servers."""
     conversations = components.conversations
@@ -140,6 +159,7 @@ def _dependencies(
         tools=tools,
         mcp=mcp,
         schemas=schemas,
+        actions=conversations.actions,
         attachments=conversations.attachments,
         fetch_file=fetch_file,
         defaults=_defaults(settings),

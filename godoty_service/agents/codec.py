@@ -10,6 +10,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, TypeVar
 
+from godoty_service.agents.approval import Approval
+from godoty_service.agents.client_tools import ClientTool
 from godoty_service.agents.definitions import (
     AgentDefinition,
     AgentLimits,
@@ -45,7 +47,7 @@ def definition_to_text(definition: AgentDefinition) -> str:
         "system_prompt": definition.system_prompt,
         "model": definition.model,
         "fallback_models": list(definition.fallback_models),
-        "parameters": _parameters_to_fields(definition.parameters),
+        "parameters": parameters_to_fields(definition.parameters),
         "tools": [_tool_to_fields(each) for each in definition.tools],
         "limits": _set_fields(
             max_model_calls=limits.max_model_calls,
@@ -74,7 +76,7 @@ def definition_from_text(name: str, text: str) -> AgentDefinition:
         system_prompt=content["system_prompt"],
         model=content["model"],
         fallback_models=tuple(content["fallback_models"]),
-        parameters=_parameters_from_fields(content["parameters"]),
+        parameters=parameters_from_fields(content["parameters"]),
         tools=tuple(tool for each in content["tools"] if (tool := _tool_from_fields(each)) is not None),
         limits=AgentLimits(
             max_model_calls=limits.get("max_model_calls"),
@@ -105,7 +107,8 @@ def _overrides_from(content: Fields) -> frozenset[Override]:
     return first | {Override.OUTPUT_SCHEMA} if has else first - {Override.OUTPUT_SCHEMA}
 
 
-def _parameters_to_fields(parameters: ModelParameters) -> Fields:
+def parameters_to_fields(parameters: ModelParameters) -> Fields:
+    """Encode parameters of model calls."""
     reasoning = parameters.reasoning
     return _set_fields(
         temperature=parameters.temperature,
@@ -118,7 +121,8 @@ def _parameters_to_fields(parameters: ModelParameters) -> Fields:
     )
 
 
-def _parameters_from_fields(content: Fields) -> ModelParameters:
+def parameters_from_fields(content: Fields) -> ModelParameters:
+    """Decode parameters of model calls."""
     reasoning = content.get("reasoning", {})
     effort, max_tokens = _member(ReasoningEffort, reasoning.get("effort")), reasoning.get("max_tokens")
     return ModelParameters(
@@ -134,25 +138,63 @@ def _parameters_from_fields(content: Fields) -> ModelParameters:
 
 
 def _tool_to_fields(tool: ToolEntry) -> Fields:
+    """Encode a tool. Builds that know no approval know no tool that needs one: they must not run it without."""
     match tool:
         case BuiltInTool():
-            return {"builtin": tool.name}
+            fields: Fields = {"builtin": tool.name, **_rules_to_fields(tool)}
         case McpTools():
-            return {"mcp": tool.server, "allow": list(tool.allow)}
+            fields = {"mcp": tool.server, "allow": list(tool.allow), **_rules_to_fields(tool)}
         case SubAgent():
-            return {"agent": tool.agent.label, "description": tool.description}
+            fields = {"agent": tool.agent.label, "description": tool.description, **_rules_to_fields(tool)}
+        case ClientTool():
+            fields = {"client": tool.name, "description": tool.description, "input_schema": tool.input_schema}
+    return {"asks": fields} if "approval" in fields else fields
+
+
+def _rules_to_fields(tool: BuiltInTool | McpTools | SubAgent) -> Fields:
+    """Return when calls need approval, and whether they may be made again; nothing: neither."""
+    fields: Fields = {"idempotent": True} if tool.idempotent else {}
+    if (approval := tool.approval) is not None:
+        fields["approval"] = _set_fields(
+            condition=approval.condition or None, reviewer=approval.reviewer or None, why=approval.why or None
+        )
+    return fields
+
+
+def _rules_from_fields(content: Fields) -> Fields:
+    approval = content.get("approval")
+    return {
+        "idempotent": content.get("idempotent", False),
+        "approval": None
+        if approval is None
+        else Approval(
+            condition=approval.get("condition", ""),
+            reviewer=approval.get("reviewer", False),
+            why=approval.get("why", ""),
+        ),
+    }
 
 
 _TOOLS: dict[str, Callable[[Fields], ToolEntry]] = {
-    "builtin": lambda content: BuiltInTool(name=content["builtin"]),
-    "mcp": lambda content: McpTools(server=content["mcp"], allow=tuple(content["allow"])),
-    "agent": lambda content: SubAgent(agent=AgentReference.parse(content["agent"]), description=content["description"]),
+    "builtin": lambda content: BuiltInTool(name=content["builtin"], **_rules_from_fields(content)),
+    "mcp": lambda content: McpTools(
+        server=content["mcp"], allow=tuple(content["allow"]), **_rules_from_fields(content)
+    ),
+    "agent": lambda content: SubAgent(
+        agent=AgentReference.parse(content["agent"]),
+        description=content["description"],
+        **_rules_from_fields(content),
+    ),
+    "client": lambda content: ClientTool(
+        name=content["client"], description=content["description"], input_schema=content["input_schema"]
+    ),
 }
 
 
 def _tool_from_fields(content: Fields) -> ToolEntry | None:
     """Decode a tool; None: only a later build knows its kind."""
-    return next((decode(content) for kind, decode in _TOOLS.items() if kind in content), None)
+    known = content.get("asks", content)
+    return next((decode(known) for kind, decode in _TOOLS.items() if kind in known), None)
 
 
 def _set_fields(**values: Any) -> Fields:

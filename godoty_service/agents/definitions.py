@@ -6,6 +6,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
+from godoty_service.agents.approval import Approval
+from godoty_service.agents.client_tools import ClientTool
 from godoty_service.agents.server_tools import ServerTool, WebFetch, WebSearch
 from godoty_service.ledger.entries import FIRST_AGENT
 
@@ -86,9 +88,17 @@ class ModelParameters:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BuiltInTool:
-    """A tool of the server, by its name in `agents/tools/registry.py`."""
+    """A tool of the server.
+
+    Attributes:
+        name: Its name in `agents/tools/registry.py`.
+        approval: The approval that its calls need; None: none.
+        idempotent: A call may be made again if its outcome is unknown.
+    """
 
     name: str
+    approval: Approval | None = None
+    idempotent: bool = False
 
     @property
     def policy_name(self) -> str:
@@ -108,10 +118,14 @@ class McpTools:
     Attributes:
         server: The name of the server.
         allow: The names of the tools, as the server lists them; empty: all that the server's own lists allow.
+        approval: The approval that calls of them need; None: none.
+        idempotent: A call may be made again if its outcome is unknown.
     """
 
     server: str
     allow: tuple[str, ...] = ()
+    approval: Approval | None = None
+    idempotent: bool = False
 
     @property
     def policy_name(self) -> str:
@@ -165,10 +179,14 @@ class SubAgent:
     Attributes:
         agent: The agent, and perhaps the version.
         description: What it can do, for the model that calls it.
+        approval: The approval that calls of it need; None: none.
+        idempotent: A call may be made again if its outcome is unknown.
     """
 
     agent: AgentReference
     description: str
+    approval: Approval | None = None
+    idempotent: bool = False
 
     @property
     def policy_name(self) -> str:
@@ -186,7 +204,7 @@ class SubAgent:
         return len(self.agent.name) + len(self.description)
 
 
-ToolEntry = BuiltInTool | McpTools | SubAgent
+ToolEntry = BuiltInTool | McpTools | SubAgent | ClientTool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,6 +272,23 @@ class AgentDefinition:
     web_fetch: WebFetch | None = None
 
     @property
+    def approvals(self) -> tuple[Approval, ...]:
+        """The approvals that calls of its tools need."""
+        found = (each.approval for each in self.tools if not isinstance(each, ClientTool))
+        return tuple(each for each in found if each is not None)
+
+    @property
+    def tool_names(self) -> tuple[str, ...]:
+        """The names that models see of its tools, without those of MCP servers."""
+        named = (each for each in self.tools if not isinstance(each, McpTools))
+        return tuple(each.tool_name if isinstance(each, SubAgent) else each.name for each in named)
+
+    @property
+    def client_tools(self) -> tuple[ClientTool, ...]:
+        """The tools that its callers run."""
+        return tuple(each for each in self.tools if isinstance(each, ClientTool))
+
+    @property
     def server_tools(self) -> tuple[ServerTool, ...]:
         """The tools that the provider runs."""
         return tuple(each for each in (self.web_search, self.web_fetch) if each is not None)
@@ -290,7 +325,7 @@ class AgentVersion:
         """The number of characters of its long texts: at most the bytes of its message."""
         own = self.definition
         texts = len(own.system_prompt) + len(own.description) + len(own.output_schema)
-        return texts + sum(each.size for each in own.tools)
+        return texts + sum(each.size for each in own.tools) + sum(each.size for each in own.approvals)
 
     @property
     def label(self) -> str:

@@ -6,6 +6,7 @@ from datetime import date
 
 from strands.types.tools import AgentTool
 
+from godoty_service.agents.client_tools import ClientTool, name_key
 from godoty_service.agents.definitions import (
     AgentDefinition,
     AgentVersion,
@@ -43,6 +44,7 @@ class AgentInput:
         user: The tenant's end user.
         variables: Values for the prompt.
         output: The schema of the answer, in place of the definition's.
+        client_tools: Tools that the caller runs.
     """
 
     model: str | None = None
@@ -51,6 +53,7 @@ class AgentInput:
     user: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     output: OutputSchema | None = None
+    client_tools: tuple[ClientTool, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,6 +112,7 @@ def agent_profile(
         InvalidRequest: The request overrides what it may not, or lacks a value that the prompt needs.
     """
     _check_overrides(version, given)
+    _check_client_tools(version, given)
     definition = version.definition
     history, parameters = definition.history, definition.parameters
     return AgentProfile(
@@ -142,6 +146,17 @@ def _check_overrides(version: AgentVersion, given: AgentInput) -> None:
     ]
     if violations:
         raise InvalidRequest("; ".join(f"{each.field}: {description}" for each in violations), violations=violations)
+
+
+def _check_client_tools(version: AgentVersion, given: AgentInput) -> None:
+    """Check that the tools of a request have names that no tool of the agent has.
+
+    Raises:
+        InvalidRequest: One has.
+    """
+    taken = {name_key(each) for each in version.definition.tool_names}
+    if found := [each.name for each in given.client_tools if name_key(each.name) in taken]:
+        raise InvalidRequest.of("client_tools", f"must not have the name of a tool of the agent: {found[0]}")
 
 
 def _system_prompt(version: AgentVersion, values: TemplateValues) -> str:

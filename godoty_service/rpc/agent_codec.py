@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +11,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import session_pb2 as session_pb
 from godoty.v1 import turn_pb2 as turn_pb
 
+from godoty_service.actions.action import NO_DECIDER, Decider
 from godoty_service.agents.outbound.addresses import PUBLIC, AddressRules
 from godoty_service.agents.output.schemas import NO_SCHEMA, ReadSchema
 from godoty_service.agents.templates import VARIABLE_NAME
@@ -20,7 +22,9 @@ from godoty_service.ids import new_id
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.money import format_usd
+from godoty_service.rpc.action_codec import read_answers
 from godoty_service.rpc.agents.fields import read_agent, read_limits, read_parameters
+from godoty_service.rpc.agents.tool_codec import read_client_tools
 from godoty_service.rpc.attachment_codec import attachment_message, read_sources
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import (
@@ -52,6 +56,7 @@ def parse_turn_request(
     catalogue: Catalogue | None,
     max_text_bytes: int,
     rules: AddressRules = PUBLIC,
+    decider: Decider = NO_DECIDER,
 ) -> TurnRequest:
     """Return the turn to run.
 
@@ -61,13 +66,17 @@ def parse_turn_request(
         catalogue: The provider's models; None: unknown, so any model is accepted.
         max_text_bytes: Maximum bytes of the text.
         rules: The addresses from which attachments may be fetched.
+        decider: Who answers actions.
 
     Raises:
         InvalidRequest: One or more fields are invalid.
         UnknownModel: A model does not exist.
     """
     violations = Violations()
-    _check_text(request.text, max_text_bytes, violations)
+    answers = read_answers("action_results", request.action_results, violations)
+    if not request.action_results:
+        _check_text(request.text, max_text_bytes, violations)
+    client_tools = read_client_tools("client_tools", request.client_tools, violations)
     _check_models(request, violations)
     limits = read_limits("limits.", request.limits, violations)
     _check_ids(request, violations)
@@ -83,6 +92,8 @@ def parse_turn_request(
     if output.fault is not None:
         violations.add("output_schema", output.fault)
     grace = violations.read_duration("disconnect_grace", request.disconnect_grace, most=_MAX_GRACE)
+    if answers and not violations.found:
+        _check_answering(request, violations)
     violations.raise_if_any()
     for model in filter(None, (request.model, *request.fallback_models)):
         if catalogue is not None and not catalogue.knows(model):
@@ -107,7 +118,19 @@ def parse_turn_request(
         parameters=parameters,
         output=output.schema,
         attachments=attachments,
+        client_tools=client_tools,
+        answers=answers,
+        decider=replace(decider, user=request.user),
     )
+
+
+def _check_answering(request: pb.ConverseRequest, violations: Violations) -> None:
+    """Add what a request with answers must not have, and the session that it needs."""
+    for name in ("text", "attachments"):
+        if getattr(request, name):
+            violations.add(name, "must be empty: the request has action_results")
+    if not request.session_id:
+        violations.add("session_id", "must be set: the request has action_results")
 
 
 def parse_session_id(text: str) -> str:

@@ -20,6 +20,7 @@ from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.totals import SessionTotals
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.rpc import agent_codec
+from godoty_service.rpc.action_codec import action_message, decider_of, parse_decision, parse_state
 from godoty_service.rpc.agent_codec import message_pieces, session_message, to_proto
 from godoty_service.rpc.agents.codec import summary_message
 from godoty_service.rpc.attachment_codec import parse_attachment_id, piece_messages, upload_message, upload_pieces
@@ -39,6 +40,7 @@ from godoty_service.sessions.session import Session
 from godoty_service.sessions.store import SessionStore
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import Policies
+from godoty_service.turns.actions.service import ActionService
 from godoty_service.turns.service import TurnService
 from godoty_service.turns.session_deletion import SessionDeletions
 from godoty_service.turns.session_metrics import load_totals
@@ -47,7 +49,10 @@ from godoty_service.users.references import UserReferences
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["AgentService"]
 SERVICE_NAME: str = _SERVICE.full_name
-SCOPES = {f"/{SERVICE_NAME}/{method.name}": (Scope.CONVERSE,) for method in _SERVICE.methods}
+SCOPES: dict[str, tuple[Scope, ...]] = {
+    f"/{SERVICE_NAME}/{method.name}": (Scope.CONVERSE,) for method in _SERVICE.methods
+}
+SCOPES |= {f"/{SERVICE_NAME}/{name}": (Scope.CONVERSE, Scope.APPROVE) for name in ("ListActions", "DecideAction")}
 # Their calls are long.
 TURN_METHODS = frozenset(f"/{SERVICE_NAME}/{name}" for name in ("Converse", "ResumeTurn", "StartTurn", "WaitTurn"))
 
@@ -61,6 +66,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         turns: TurnService,
         forks: SessionForks,
         imports: SessionImports,
+        actions: ActionService,
         agents: Agents,
         schemas: OutputSchemas,
         sessions: SessionStore,
@@ -84,6 +90,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             turns: Runs and resumes turns.
             forks: Forks sessions.
             imports: Makes sessions of exported ones.
+            actions: Lists actions, and stores answers to them.
             agents: The tenants' agents.
             schemas: Reads output schemas.
             sessions: The sessions.
@@ -104,6 +111,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._turns = turns
         self._forks = forks
         self._imports = imports
+        self._actions = actions
         self._agents = agents
         self._schemas = schemas
         self._sessions = sessions
@@ -125,7 +133,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def Converse(self, request: pb.ConverseRequest, call: CallContext) -> AsyncIterator[pb.ConverseResponse]:
         """Start a turn and stream its events."""
-        turn_request = await self._turn_request(request)
+        turn_request = await self._turn_request(request, call)
         key = call.principal
         turn = self._turns.converse(call.tenant_id, turn_request, key_id=key.key_id, key_limits=key.limits)
         async with aclosing(turn) as events:
@@ -138,7 +146,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         """Start a turn that needs no reader."""
         converse, key = parse_start(request), call.principal
         with within("request"):
-            turn_request = await self._turn_request(converse)
+            turn_request = await self._turn_request(converse, call)
             turn_id, session_id = await self._turns.start(
                 call.tenant_id, turn_request, key_id=key.key_id, key_limits=key.limits
             )
@@ -317,6 +325,27 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
                 yield piece
             shown = None
 
+    async def ListActions(self, request: pb.ListActionsRequest, call: CallContext) -> pb.ListActionsResponse:
+        """Return a page of actions."""
+        session_id = agent_codec.parse_session_id(request.session_id) if request.session_id else None
+        state = parse_state(request.state)
+        query = ("actions", call.tenant_id, request.session_id, str(request.state))
+        page = PageRequest(request, query, str, default_size=50)
+        before = page.position[0] if page.position else None
+        found = await self._actions.page(
+            call.tenant_id, session_id=session_id, state=state, before=before, limit=page.limit
+        )
+        messages = [action_message(each) for each in found[: page.size]]
+        shown, token = page.cut(found, messages, position=lambda each: [each.call_id], max_bytes=self._page_bytes)
+        return pb.ListActionsResponse(actions=shown, next_page_token=token)
+
+    async def DecideAction(self, request: pb.DecideActionRequest, call: CallContext) -> pb.DecideActionResponse:
+        """Store the answer to an action."""
+        answer, decider = parse_decision(request, call.principal)
+        return pb.DecideActionResponse(
+            action=action_message(await self._actions.decide(call.tenant_id, answer, decider))
+        )
+
     async def ListAgents(self, request: pb.ListAgentsRequest, call: CallContext) -> pb.ListAgentsResponse:
         """Return a page of the tenant's agents."""
         page = PageRequest(request, ("agents", call.tenant_id), str)
@@ -347,7 +376,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             response.next_page_token = token
         return response
 
-    async def _turn_request(self, request: pb.ConverseRequest) -> TurnRequest:
+    async def _turn_request(self, request: pb.ConverseRequest, call: CallContext) -> TurnRequest:
         """Check the request of a turn."""
         return agent_codec.parse_turn_request(
             request,
@@ -355,6 +384,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
             catalogue=self._oracle.current,
             max_text_bytes=self._max_text_bytes,
             rules=self._rules,
+            decider=decider_of(call.principal),
         )
 
     async def _session(self, call: CallContext, session_id: str) -> Session:

@@ -20,6 +20,8 @@ _REQUESTS: dict[str, Any] = {_CONVERSE: pb.ConverseRequest.DESCRIPTOR, _START: p
 _REQUEST: Final = pb.StartTurnRequest.REQUEST_FIELD_NUMBER << 3 | 2  # the tag of the turn to start
 _ATTACHMENTS: Final = pb.ConverseRequest.ATTACHMENTS_FIELD_NUMBER << 3 | 2  # the tag of one attachment
 _INLINE: Final = attachment_pb2.AttachmentSource.INLINE_FIELD_NUMBER << 3 | 2
+_LONG: Final = ("action_results", "client_tools")
+_LONG_FIELDS: Final = 128 * 1024  # bytes that these may have together
 _MAX_FIELDS: Final = 128  # of a request that is looked at before it is decoded
 _DELIMITED: Final = 2  # the wire type of texts, bytes and messages
 _MORE: Final = 0x80  # the bit of a varint's byte that says that another follows
@@ -43,7 +45,8 @@ class RequestLimits(FieldLimits):
         bounded = super().decoder(method, decode)
         if method not in _REQUESTS:
             return bounded
-        most = self.largest(_REQUESTS[method]) - COUNTS["attachments"] * BYTES["inline"]
+        most = self.largest(_REQUESTS[method]) - COUNTS["attachments"] * BYTES["inline"] + _LONG_FIELDS
+        most -= sum(COUNTS[name] * self.largest(_field_type(name)) for name in _LONG)
 
         def checked(body: bytes) -> Any:
             if len(body) > most and len(body) - inline_bytes(_turn(body) if method == _START else body) > most:
@@ -62,6 +65,10 @@ def _turn(body: bytes) -> bytes:
     except IndexError:
         return b""
     return body[offset : offset + size] if tag == _REQUEST else b""
+
+
+def _field_type(name: str) -> Any:
+    return _REQUESTS[_CONVERSE].fields_by_name[name].message_type
 
 
 def inline_bytes(body: bytes) -> int:

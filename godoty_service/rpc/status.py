@@ -79,6 +79,11 @@ _CODES = {
     "WEBHOOK_LIMIT": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "DELIVERY_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
     "WEBHOOK_OFF": grpc.StatusCode.FAILED_PRECONDITION,
+    "ACTION_NOT_FOUND": grpc.StatusCode.NOT_FOUND,
+    "ACTION_DECIDED": grpc.StatusCode.FAILED_PRECONDITION,
+    "ACTION_CLOSED": grpc.StatusCode.FAILED_PRECONDITION,
+    "ACTION_EXPIRED": grpc.StatusCode.FAILED_PRECONDITION,
+    "REVIEWER_ONLY": grpc.StatusCode.PERMISSION_DENIED,
 }
 # Default retry delays in seconds, for errors without one of their own.
 _RETRY_AFTER = {"PROVIDER_THROTTLED": 5.0, "STORAGE_UNAVAILABLE": 1.0, "PROVIDER_UNAVAILABLE": 1.0}

@@ -12,6 +12,7 @@ from godoty.v1.budget_pb2 import BudgetAlert
 
 from godoty_service.errors import InvalidRequest
 from godoty_service.pricing.money import format_usd
+from godoty_service.rpc.action_codec import action_message
 from godoty_service.rpc.agent_codec import citation_message, parse_turn_id, tool_status
 from godoty_service.rpc.metering_codec import call_message, duration, timestamp, totals_message
 from godoty_service.rpc.validation import Violations
@@ -154,6 +155,7 @@ def _turn_finished(message: pb.TurnEvent, event: events.TurnFinished) -> None:
         finished.tools.add(name=tool.name, calls=tool.calls, errors=tool.errors, duration=duration(tool.duration))
     if event.output_json is not None:
         finished.output_json = event.output_json
+    finished.actions.extend(map(action_message, event.actions))
 
 
 def _budget_reached(message: pb.TurnEvent, event: events.BudgetReached) -> None:
@@ -166,6 +168,10 @@ def _budget_reached(message: pb.TurnEvent, event: events.BudgetReached) -> None:
             limit_usd=format_usd(alert.limit),
         )
     )
+
+
+def _action_required(message: pb.TurnEvent, event: events.ActionRequired) -> None:
+    message.action_required.CopyFrom(action_message(event.action))
 
 
 def _sub_agent(message: pb.TurnEvent, event: events.SubAgentEvent) -> None:
@@ -188,6 +194,7 @@ _FILL: dict[type, Callable[[pb.TurnEvent, Any], None]] = {
     events.ModelCallFinished: _call_finished,
     events.TurnFinished: _turn_finished,
     events.BudgetReached: _budget_reached,
+    events.ActionRequired: _action_required,
     events.SubAgentEvent: _sub_agent,
     events.Heartbeat: _heartbeat,
 }

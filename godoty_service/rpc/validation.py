@@ -17,6 +17,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescr
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
+from godoty_service.agents.client_tools import MAX_SCHEMA_CHARACTERS as MAX_INPUT_SCHEMA
 from godoty_service.agents.output.limits import MAX_SCHEMA_CHARACTERS
 from godoty_service.errors import FieldViolation, GodotyError, InvalidRequest, UnknownModel
 from godoty_service.rpc.pagination import MAX_TOKEN_LENGTH
@@ -37,6 +38,7 @@ MAX_FALLBACK_MODELS = 8
 
 # Maximum characters of a text field, by its name; a field of another name in any request is a bug.
 LENGTHS = {
+    **dict.fromkeys(("action_id", "api_key_id", "attachment_id", "call_id", "user", "user_reference"), 128),
     **dict.fromkeys(("add_usd", "cost_usd", "limit_usd", "max_cost_usd"), 64),
     **dict.fromkeys(("allowed_domains", "excluded_domains"), 253),
     **dict.fromkeys(("description", "disabled_reason", "why"), 1000),
@@ -45,30 +47,32 @@ LENGTHS = {
     "allowed_agents": 64,
     "allowed_models": 128,
     "allowed_tools": 128,
-    "api_key_id": 128,
-    "attachment_id": 128,
     "builtin": 64,
-    "call_id": 128,
     "client_id": 256,
-    "client_secret": 1024,
+    "condition": 4096,
     "cursor": MAX_TOKEN_LENGTH,
     "default_fallback_models": 128,
     "default_model": 128,
     "deny": 128,
     "display_name": 200,
+    "error": 1000,
     "etag": 64,
     "event_id": 64,
     "event_types": 64,
     "fallback_models": 128,
     "fork_session_id": 128,
+    "input_json": 16_384,
+    "input_schema": MAX_INPUT_SCHEMA,
     "key": 64,  # of a map
     "lines": 262_144,  # bytes
     "mcp_server": 32,
     "model": 128,
     "models": 128,
     "name": 64,
-    "oauth_scope": 1024,
+    **dict.fromkeys(("client_secret", "oauth_scope"), 1024),
+    "output_json": 32_768,
     "output_schema": MAX_SCHEMA_CHARACTERS,
+    "output_text": 65_536,
     "paths": 128,
     "page_token": MAX_TOKEN_LENGTH,
     "prefix": 32,
@@ -82,10 +86,9 @@ LENGTHS = {
     "tenant_id": 128,
     "time_zone": 64,
     "token_url": 2048,
+    "tool_name": 64,
     "turn_id": 128,
     "url": 2048,
-    "user": 128,
-    "user_reference": 128,
     "value": 1024,  # of a map
     "webhook_name": 32,
 }
@@ -94,9 +97,11 @@ COUNTS = {
     **dict.fromkeys(("allow", "allowed_agents", "allowed_models", "allowed_tools", "deny", "models"), 100),
     **dict.fromkeys(("allowed_domains", "excluded_domains"), 20),
     **dict.fromkeys(("default_fallback_models", "fallback_models"), 8),
+    "action_results": 16,
     "attachments": 10,
     "budgets": 16,
     "event_types": 16,
+    "client_tools": 16,
     "fields": 8,
     "group_by": 16,
     "headers": 8,

@@ -60,6 +60,7 @@ def session_from_document(document: Document) -> Session:
         agent_version=document.get("agent_version"),
         state_number=_state_number(document),
         origin=_origin_from_document(document.get("origin")),
+        waiting_step=document.get("waiting_step") or "",
     )
 
 
@@ -101,14 +102,14 @@ def unowned_lease_document(lease: Lease) -> Document:
         "model": lease.model,
         "user": lease.user,
         "user_reference": lease.user_reference,
-        **attachments_document(lease.attachments),
+        **lease_fields(lease.attachments, answers=lease.answers),
         "predecessors": [unowned_lease_document(each) for each in lease.predecessors],
     }
 
 
-def attachments_document(blocks: Sequence[dict[str, Any]]) -> Document:
-    """Return the field of a lease for what its text carries, if it carries anything."""
-    return {"attachments": list(blocks)} if blocks else {}
+def lease_fields(attachments: Sequence[dict[str, Any]], *, answers: bool) -> dict[str, Any]:
+    """Return the fields that few leases have: what the text carries, and whether answers are in place of it."""
+    return {**({"attachments": list(attachments)} if attachments else {}), **({"answers": True} if answers else {})}
 
 
 def fenced(session: Session) -> Document:

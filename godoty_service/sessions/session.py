@@ -31,6 +31,7 @@ class Lease:
         user: The name of the end user that the request names; likewise. Builds of schema 1 store and read it.
         user_reference: The reference of that end user.
         attachments: The content blocks of what the text carries.
+        answers: The turn goes on with answers to actions: the text is none of the user's.
         predecessors: The dead turns from which the session was taken over, the oldest first; their messages may not be
             complete yet.
     """
@@ -43,6 +44,7 @@ class Lease:
     user: str | None = None
     user_reference: str | None = None
     attachments: tuple[dict[str, Any], ...] = ()
+    answers: bool = False
     predecessors: "tuple[Lease, ...]" = ()
 
     @property
@@ -110,6 +112,7 @@ class Session:
         agent_version: The version of the agent with which it began; None: with the newest, which its turns take.
         state_number: The number of the message that stores the agent's state; 0: it is empty; None: no message does.
         origin: What it was forked from; None: nothing.
+        waiting_step: The step whose actions its last turn has left open; empty: it has left none.
     """
 
     uid: str
@@ -132,6 +135,7 @@ class Session:
     agent_version: int | None = None
     state_number: int | None = None
     origin: SessionOrigin | None = None
+    waiting_step: str = ""
 
     def as_requested(self) -> "Session":
         """Return the session with the model and the end user that its leases name, the newest lease first.

@@ -17,8 +17,8 @@ from godoty_service.errors import DuplicateKey, SessionBusy, SessionNotFound
 from godoty_service.mongo.collection import Collection, Document, Index, Snapshot
 from godoty_service.sessions.batched_reads import SessionReader, Version
 from godoty_service.sessions.codec import (
-    attachments_document,
     fenced,
+    lease_fields,
     new_session_document,
     predecessor_documents,
     session_from_document,
@@ -106,6 +106,7 @@ class SessionStore:
         agent: SessionAgent = _FIRST_AGENT,
         request_id: str | None = None,
         attachments: Sequence[Document] = (),
+        answers: bool = False,
         new: bool = False,
     ) -> Claim:
         """Acquire a session's lease for a turn, and create the session, with an agent, if it does not exist.
@@ -126,7 +127,7 @@ class SessionStore:
             "model": model,
             "user": user.name if user is not None and self._with_names() else None,
             "user_reference": user.reference if user is not None else None,
-            **attachments_document(attachments),
+            **lease_fields(attachments, answers=answers),
         }
         ids: Document = {"tenant_id": tenant_id, "session_id": session_id}
         initial = new_session_document(
@@ -178,6 +179,7 @@ class SessionStore:
         totals: Document,
         totals_revision: int,
         totals_stale: bool = False,
+        waiting_step: str = "",
     ) -> bool:
         """Store a turn's end, and release the session, in one write.
 
@@ -190,6 +192,7 @@ class SessionStore:
             totals: The session's totals.
             totals_revision: The revision that these totals replace.
             totals_stale: The turn may have written a ledger entry that the totals do not include.
+            waiting_step: The step whose actions it leaves open; empty: it leaves none.
 
         Returns:
             Whether it was written: not if the lease was lost, or if other totals were written meanwhile.
@@ -201,6 +204,7 @@ class SessionStore:
             "context": summary_to_document(summary),
             "totals": totals,
             "totals_stale": totals_stale,
+            "waiting_step": waiting_step,
         }
         return await self._write_end(session, fields, totals_revision=totals_revision)
 
@@ -307,9 +311,8 @@ class SessionStore:
 
     async def read_shown_totals(self, tenant_id: str, session_uid: str) -> tuple[Document | None, bool] | None:
         """Return a session's totals, and whether they are current for readers; None: the session is deleted."""
-        found = await self._sessions.find_one(
-            {"_id": session_uid, "tenant_id": tenant_id}, fields={"totals": 1, "lease": 1, "totals_stale": 1}
-        )
+        query = {"_id": session_uid, "tenant_id": tenant_id}
+        found = await self._sessions.find_one(query, fields={"totals": 1, "lease": 1, "totals_stale": 1})
         return (found["totals"], found["lease"] is None and not found["totals_stale"]) if found else None
 
     async def sessions_with_totals(self, tenant_id: str | None) -> AsyncIterator[tuple[str, str, str]]:

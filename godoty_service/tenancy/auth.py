@@ -12,6 +12,7 @@ class Scope(StrEnum):
     CONVERSE = "converse"
     BILLING = "billing"
     AGENTS = "agents"  # unknown to earlier builds, so they refuse it
+    APPROVE = "approve"  # likewise
     ADMIN = "admin"  # the operator's: all tenants
     TENANT_ADMIN = "tenant_admin"  # the API keys of the key's own tenant; unknown to earlier builds, so they refuse it
 

@@ -107,6 +107,10 @@ class KeyMonitor:
             if turn.key_state is KeyState.TENANT_DELETED:
                 turn.cancel(TenantDeleted.of(turn.tenant_id))
 
+    async def state(self, key_id: str) -> KeyState:
+        """Return the state of a key and its tenant."""
+        return (await self._keys.states([key_id]))[key_id]
+
     async def check(self, turn: Turn) -> None:
         """Read the state of a turn's key and check it.
 

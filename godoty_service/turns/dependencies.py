@@ -8,6 +8,7 @@ from typing import Protocol
 
 from strands.types.tools import AgentTool
 
+from godoty_service.actions.stores import ActionStores
 from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.profile import AgentDefaults
@@ -112,6 +113,7 @@ class TurnDependencies:
         tools: The tools of the server, by name.
         mcp: The tools of the tenants' MCP servers.
         schemas: The output schemas of agents.
+        actions: Where actions are stored.
         attachments: The tenants' attachments.
         fetch_file: Fetches the file at a URL for a tenant.
         defaults: What applies if a request sets nothing.
@@ -141,6 +143,7 @@ class TurnDependencies:
     tools: Mapping[str, AgentTool]
     mcp: McpToolbox
     schemas: OutputSchemas
+    actions: ActionStores
     attachments: Attachments
     fetch_file: Fetch
     defaults: TurnDefaults

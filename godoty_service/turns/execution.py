@@ -3,10 +3,8 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 import structlog
 from strands.types.exceptions import EventLoopException, MaxTokensReachedException
@@ -29,35 +27,23 @@ from godoty_service.ledger.totals import SessionTotals, Totals
 from godoty_service.openrouter.call_limits import ModelCallsSpent
 from godoty_service.pricing.money import format_usd
 from godoty_service.sessions import history_repair
-from godoty_service.sessions.session import Claim, HistorySummary
+from godoty_service.sessions.session import Claim
+from godoty_service.turns.actions.waiting import close_for_message
 from godoty_service.turns.agents.failures import wrapped_error
 from godoty_service.turns.agents.models import fallback_models
 from godoty_service.turns.agents.output_model import OutputInvalid
+from godoty_service.turns.agents.stop_reasons import NOTES, STOP_REASONS, stop_of
 from godoty_service.turns.attachments import TurnAttachments
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.event_log.events import StopReason, TurnFinished, TurnStarted
 from godoty_service.turns.factory import Prepared, TurnFactory, agent_limits
-from godoty_service.turns.finalizer import TurnFinalizer
+from godoty_service.turns.finalizer import Outcome, TurnEnd, TurnFinalizer
 from godoty_service.turns.history import EMPTY_HISTORY, History, load_history, summary_after_turn
 from godoty_service.turns.session_metrics import load_totals
 from godoty_service.turns.turn import Turn
 
 log = structlog.get_logger(__name__)
 
-_STOP_REASONS = {
-    "max_tokens": StopReason.MAX_OUTPUT_TOKENS,
-    "limit_output_tokens": StopReason.MAX_OUTPUT_TOKENS,
-    "limit_turns": StopReason.MAX_MODEL_CALLS,
-    "content_filtered": StopReason.CONTENT_FILTERED,
-    "guardrail_intervened": StopReason.CONTENT_FILTERED,
-}
-_NOTES = {
-    StopReason.MAX_OUTPUT_TOKENS: "[The answer ended here: the bound on output tokens was reached.]",
-    StopReason.MAX_MODEL_CALLS: "[The turn ended here: the bound on model calls was reached.]",
-    StopReason.BUDGET: "[The turn ended here: the budget or the turn's max_cost_usd does not cover more.]",
-    StopReason.CONTENT_FILTERED: "[The answer was stopped by the provider's filter.]",
-    StopReason.OUTPUT_INVALID: "[The turn ended here: no answer was valid by the output schema.]",
-}
 _STARTING, _FINISHING = 4, 64  # turns at once: few start, so that they answer soon; many end, with batched writes
 
 
@@ -72,40 +58,6 @@ class ExecutionQueues:
     def __init__(self) -> None:
         self.starting = AdmissionQueue(_STARTING)
         self.finishing = AdmissionQueue(_FINISHING, behind=self.starting)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How the agent's loop ended.
-
-    Attributes:
-        stop_reason: Why it ended, if without an error.
-        error: The error that it ended with.
-        refused: A limit or the database refused the turn before its first request: it changes nothing.
-        state: The agent's state.
-        summary: The replacement of the session's oldest messages.
-        cycle_durations: The durations of the finished cycles.
-    """
-
-    stop_reason: StopReason
-    error: GodotyError | None
-    refused: bool
-    state: dict[str, Any]
-    summary: HistorySummary | None
-    cycle_durations: tuple[timedelta, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnEnd:
-    """The end of a turn, which its log does not have yet.
-
-    Attributes:
-        finished: The turn's last event; None: it failed.
-        error: The error that it failed with.
-    """
-
-    finished: TurnFinished | None
-    error: GodotyError | None
 
 
 class TurnExecution:
@@ -177,9 +129,22 @@ class TurnExecution:
             await dependencies.oracle.prepare(models)
             return SessionTotals(), EMPTY_HISTORY
         logged = await dependencies.recovery.interrupt_predecessors(claim)
+        waited, last_number = self._turn.waited, None
+        if waited is not None:
+            last_number = waited.step.message
+        elif claim.session.waiting_step or claim.taken_from is not None:
+            last_number = await close_for_message(dependencies, claim)
+            if claim.taken_from is not None:
+                last_number = None  # the messages of dead turns may follow
         totals, history, _ = await asyncio.gather(
             load_totals(dependencies.ledger, claim.session, doubtful=claim.taken_from is not None),
-            load_history(dependencies.messages, claim, size=self._turn.agent.window_size, logged=logged),
+            load_history(
+                dependencies.messages,
+                claim,
+                size=self._turn.agent.window_size,
+                logged=logged,
+                last_number=last_number,
+            ),
             dependencies.oracle.prepare(models),
         )
         return totals, history
@@ -205,6 +170,8 @@ class TurnExecution:
         stop, error, summary = StopReason.END_TURN, None, self._claim.session.summary
         state = dict(self._claim.session.state)
         cycles: tuple[timedelta, ...] = ()
+        if self._turn.waited is not None:  # it may end without a request
+            self._publish_start(prepared.totals)
         try:
             try:
                 stop = await self._run_agent(prepared)
@@ -236,17 +203,21 @@ class TurnExecution:
             async with aclosing(
                 prepared.agent.stream_async(  # type: ignore[type-var] # it is an asynchronous generator
                     self._turn.prompt,
-                    limits=agent_limits(self._turn, default_calls=self._dependencies.defaults.max_model_calls),
+                    limits=agent_limits(
+                        self._turn,
+                        prepared.actions.used(),
+                        default_calls=self._dependencies.defaults.max_model_calls,
+                    ),
                     invocation_state=prepared.invocation,
                 )
             ) as events:
                 async for event in events:
                     if (result := event.get("result")) is not None:
-                        stop = _STOP_REASONS.get(result.stop_reason, StopReason.END_TURN)
+                        stop = STOP_REASONS.get(result.stop_reason, StopReason.END_TURN)
                     else:
                         prepared.calls.on_event(event)
         except (MaxTokensReachedException, ModelCallsSpent, OutputInvalid, EventLoopException) as failure:
-            stop = _stop_of(failure)
+            stop = stop_of(failure)
         cut = stop is StopReason.MAX_OUTPUT_TOKENS and prepared.model.cut_by_budget
         return StopReason.BUDGET if cut else stop
 
@@ -267,6 +238,7 @@ class TurnExecution:
         prepared.answer.close()
         prepared.connections.close()
         await self._attachments.wait_stored()
+        await prepared.actions.settled()
         error = outcome.error
         if isinstance(error, ProviderError):
             self._report_provider_error(error)
@@ -289,6 +261,8 @@ class TurnExecution:
             await self._dependencies.leases.release(self._claim.session)
         else:
             finished = _finished(prepared, outcome, turn_totals, session_totals) if error is None else None
+            if not outcome.refused:
+                await self._close_step(prepared)
         ended_as = outcome.stop_reason.value if error is None else error.reason.lower()
         _log_end(ended_as, totals=turn_totals, calls=prepared.meter.entries, cycles=outcome.cycle_durations)
         return TurnEnd(finished=finished, error=error)
@@ -297,7 +271,7 @@ class TurnExecution:
         """Write the turn's messages, state and totals; return the session's totals."""
         note = history_repair.INTERRUPTED
         if outcome.error is None:
-            note = _NOTES.get(outcome.stop_reason, note)
+            note = NOTES.get(outcome.stop_reason, note)
         finalizer = TurnFinalizer(
             sessions=self._dependencies.sessions,
             leases=self._dependencies.leases,
@@ -312,12 +286,23 @@ class TurnExecution:
             partial_text=prepared.answer.partial,
             note=note,
             refused=outcome.refused,
+            waiting=prepared.actions.waits_at(prepared.manager.last_number),
         )
         leave_finishing = await self._queues.finishing.acquire()
         try:
             return (await finalizer.write()).current()
         finally:
             leave_finishing()
+
+    async def _close_step(self, prepared: Prepared) -> None:
+        """Record that the session has gone on from the step that waited; if that fails, who looks at it finds out."""
+        waited = self._turn.waited
+        if waited is None or prepared.actions.waits_at(prepared.manager.last_number) is waited.step:
+            return
+        try:
+            await self._dependencies.actions.steps.close(waited.step)
+        except StorageError as failure:
+            log.warning("step_not_closed", error=str(failure))
 
     async def _abort(self, error: GodotyError) -> TurnEnd:
         """Release the session of a turn that was not prepared."""
@@ -350,19 +335,6 @@ class TurnExecution:
         return error
 
 
-def _stop_of(failure: Exception) -> StopReason:
-    """Return the reason of a loop that a limit has ended, perhaps through what the turn's sub-agents have used."""
-    inner = failure.original_exception if isinstance(failure, EventLoopException) else failure
-    match inner:
-        case MaxTokensReachedException():
-            return StopReason.MAX_OUTPUT_TOKENS
-        case ModelCallsSpent():
-            return StopReason.MAX_MODEL_CALLS
-        case OutputInvalid():
-            return StopReason.OUTPUT_INVALID
-    raise failure
-
-
 def _finished(prepared: Prepared, outcome: Outcome, turn_totals: Totals, session_totals: Totals) -> TurnFinished:
     """Return the last event of a turn that ended without an error."""
     return TurnFinished(
@@ -372,6 +344,7 @@ def _finished(prepared: Prepared, outcome: Outcome, turn_totals: Totals, session
         cycle_durations=outcome.cycle_durations,
         tools=prepared.tools.summaries(),
         output_json=prepared.model.output if outcome.stop_reason is StopReason.END_TURN else None,
+        actions=prepared.actions.left_open() if outcome.stop_reason is StopReason.ACTION_REQUIRED else (),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from strands import Agent
@@ -19,10 +20,14 @@ from godoty_service.ledger.totals import SessionTotals
 from godoty_service.metering.meter import TurnMeter, TurnScope
 from godoty_service.openrouter.call_limits import CallLimits
 from godoty_service.openrouter.model import LISTENER, OpenRouterModel
+from godoty_service.pricing import money
 from godoty_service.sessions.agent_states import METRICS_KEY
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
+from godoty_service.turns.actions.turn_actions import TurnActions, Used, less
+from godoty_service.turns.agents.action_guard import ActionGuard
 from godoty_service.turns.agents.agent import build_agent, release
+from godoty_service.turns.agents.client_output import client_output
 from godoty_service.turns.agents.listeners import CallAnnouncer, CallListener, ToolListener
 from godoty_service.turns.agents.models import AgentCalls, build_model, fallback_models
 from godoty_service.turns.agents.sub_agents import Caller, SubAgents, TurnParts
@@ -51,6 +56,7 @@ class Prepared:
         tools: Receives the tool calls.
         connections: The turn's connections to MCP servers.
         invocation: Strands' invocation state.
+        actions: The actions of the turn.
     """
 
     totals: SessionTotals
@@ -65,6 +71,7 @@ class Prepared:
     tools: ToolListener
     connections: TurnConnections
     invocation: dict[str, Any]
+    actions: TurnActions
 
     def release(self) -> None:
         """Take the agent apart when its turn has ended."""
@@ -109,13 +116,15 @@ class TurnFactory:
         connections = self._dependencies.mcp.connections(store_image)
         invocation: dict[str, Any] = {LISTENER: answer, MCP: connections, TENANT: turn.tenant_id}
         spans = CallSpans(invocation)
-        meter = self._meter(turn, claim, spans, last_number=totals.last_number)
+        actions = self.actions(turn, claim)
+        meter = self._meter(turn, claim, spans, last_number=totals.last_number, used=actions.used())
         session_totals = invocation[SESSION_TOTALS] = self._totals_reader(claim, totals, meter)
-        calls = self._calls(turn, claim, meter)
+        calls = self._calls(turn, claim, meter, actions)
         model = build_model(self._dependencies, turn, claim.session, turn.agent, calls)
         tools = ToolListener(turn.log, observe=self._dependencies.observer.tool_called)
         listener = CallListener(turn.log, meter=meter, answer=answer, announcer=CallAnnouncer(turn.log, meter))
         metrics = state_metrics(totals)
+        output_of = partial(client_output, self._dependencies.attachments.store)
         sub_agents = SubAgents(
             self._dependencies,
             TurnParts(
@@ -128,7 +137,17 @@ class TurnFactory:
                 announcer=listener.announcer,
                 metrics=metrics,
                 session_totals=session_totals,
+                actions=actions,
+                output_of=output_of,
             ),
+        )
+        guard = ActionGuard(
+            actions,
+            turn.agent,
+            schemas=self._dependencies.schemas,
+            log=turn.log,
+            output_of=output_of,
+            manager=manager,
         )
         agent, trimmer = build_agent(
             self._dependencies,
@@ -138,10 +157,11 @@ class TurnFactory:
             model=model,
             tools=[
                 *turn.agent.tools,
-                *sub_agents.tools(turn.agent, Caller.of_turn(turn.agent.name, calls.call_limits)),
+                *sub_agents.tools(turn.agent, Caller.of_turn(turn.agent.name, calls.call_limits), guard),
             ],
             offered=offered,
             listener=tools,
+            guard=guard,
             state={**claim.session.state, METRICS_KEY: metrics},
             manager=manager,
         )
@@ -158,7 +178,12 @@ class TurnFactory:
             tools=tools,
             connections=connections,
             invocation=invocation,
+            actions=actions,
         )
+
+    def actions(self, turn: Turn, claim: Claim) -> TurnActions:
+        """Return the actions of a turn."""
+        return TurnActions(self._dependencies.actions, turn, claim.session, clock=self._dependencies.clock)
 
     def _session_manager(self, turn: Turn, claim: Claim, history: History) -> MongoSessionManager:
         """Build the turn's session manager."""
@@ -171,7 +196,7 @@ class TurnFactory:
             last_number=history.last_number,
         )
 
-    def _meter(self, turn: Turn, claim: Claim, spans: CallSpans, *, last_number: int) -> TurnMeter:
+    def _meter(self, turn: Turn, claim: Claim, spans: CallSpans, *, last_number: int, used: Used) -> TurnMeter:
         """Build the turn's meter.
 
         Args:
@@ -179,6 +204,7 @@ class TurnFactory:
             claim: The acquired session.
             spans: The spans of the turn's calls.
             last_number: The number of the session's last ledger entry.
+            used: What the turns before this one have used of its limits.
         """
         dependencies = self._dependencies
 
@@ -194,7 +220,9 @@ class TurnFactory:
             last_number=last_number,
             record=dependencies.observer.call_closed,
             check_lease=lambda: self._check_permit(turn),
-            turn_budget=TurnBudget(dependencies.budget_service, budgets=turn.policy.budgets, max_cost=max_cost(turn)),
+            turn_budget=TurnBudget(
+                dependencies.budget_service, budgets=turn.policy.budgets, max_cost=max_cost(turn, used)
+            ),
             clock=dependencies.clock,
             keeps_records=dependencies.client_pool.keeps_records,
             on_opened=spans.opened,
@@ -205,11 +233,13 @@ class TurnFactory:
         """Return what returns the session's totals, the turn's calls until then included."""
         return lambda: totals_with(self._dependencies.ledger, claim.session, totals, meter.entries)
 
-    def _calls(self, turn: Turn, claim: Claim, meter: TurnMeter) -> AgentCalls:
+    def _calls(self, turn: Turn, claim: Claim, meter: TurnMeter, actions: TurnActions) -> AgentCalls:
         """Return how the turn's agent calls its model."""
         call_limits = CallLimits(
-            model_calls=max_model_calls(turn, self._dependencies.defaults.max_model_calls),
-            output_tokens=max_output_tokens(turn),
+            model_calls=less(
+                max_model_calls(turn, self._dependencies.defaults.max_model_calls), actions.used().model_calls
+            ),
+            output_tokens=less(max_output_tokens(turn), actions.used().output_tokens),
         )
         models = (claim.session.model, *fallback_models(turn))
         return AgentCalls(models=models, meter=meter, turn_budget=meter.turn_budget, call_limits=call_limits)
@@ -244,17 +274,19 @@ class TurnFactory:
             raise SessionLost("The server lost touch with the database.", retry_after=1.0)
 
 
-def agent_limits(turn: Turn, *, default_calls: int) -> Limits:
+def agent_limits(turn: Turn, used: Used, *, default_calls: int) -> Limits:
     """Return the limits of the agent's loop.
 
     Args:
         turn: The turn.
+        used: What the turns before this one have used.
         default_calls: The server's limit on model calls.
     """
-    limits = Limits(turns=max_model_calls(turn, default_calls))
-    tokens = max_output_tokens(turn)
+    calls = less(max_model_calls(turn, default_calls), used.model_calls) or 0
+    limits = Limits(turns=max(1, calls + (turn.waited is not None)))  # Strands counts its calls of tools as a cycle
+    tokens = less(max_output_tokens(turn), used.output_tokens)
     if tokens is not None:
-        limits["output_tokens"] = tokens
+        limits["output_tokens"] = max(1, tokens)
     return limits
 
 
@@ -271,7 +303,8 @@ def max_output_tokens(turn: Turn) -> int | None:
     return min((each for each in limits if each is not None), default=None)
 
 
-def max_cost(turn: Turn) -> Decimal | None:
-    """Return the lowest limit on the cost of all calls of a turn together, in US dollars; None: unlimited."""
+def max_cost(turn: Turn, used: Used) -> Decimal | None:
+    """Return what is left of the lowest limit on the cost of all calls, in US dollars; None: it is unlimited."""
     limits = (turn.request.max_cost, turn.agent.definition.limits.max_cost)
-    return min((each for each in limits if each is not None), default=None)
+    limit = min((each for each in limits if each is not None), default=None)
+    return None if limit is None else max(Decimal(0), money.subtract(limit, used.cost))

@@ -1,12 +1,14 @@
 """Writes a turn's end: a complete history, the agent's state and the session's totals, and releases the session."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from strands.types.content import Message, Messages
 
+from godoty_service.actions.action import Step
 from godoty_service.attachments.blocks import user_content
-from godoty_service.errors import SessionLost
+from godoty_service.errors import GodotyError, SessionLost
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import (
     SessionTotalsUpdater,
@@ -21,7 +23,42 @@ from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.session import Claim, HistorySummary
 from godoty_service.sessions.store import SessionStore
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
+from godoty_service.turns.event_log.events import StopReason, TurnFinished
 from godoty_service.turns.session_metrics import state_metrics, totals_with
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How the agent's loop ended.
+
+    Attributes:
+        stop_reason: Why it ended, if without an error.
+        error: The error that it ended with.
+        refused: A limit or the database refused the turn before its first request: it changes nothing.
+        state: The agent's state.
+        summary: The replacement of the session's oldest messages.
+        cycle_durations: The durations of the finished cycles.
+    """
+
+    stop_reason: StopReason
+    error: GodotyError | None
+    refused: bool
+    state: dict[str, Any]
+    summary: HistorySummary | None
+    cycle_durations: tuple[timedelta, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnEnd:
+    """The end of a turn, which its log does not have yet.
+
+    Attributes:
+        finished: The turn's last event; None: it failed.
+        error: The error that it failed with.
+    """
+
+    finished: TurnFinished | None
+    error: GodotyError | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +79,7 @@ class TurnFinalizer:
         partial_text: The text of an answer that was interrupted.
         note: The note that ends the history if the agent did not.
         refused: The turn was refused, or the database failed, before its first request: it changes nothing.
+        waiting: The step whose actions the turn leaves open: the history ends with its calls; None: it leaves none.
     """
 
     sessions: SessionStore
@@ -57,6 +95,7 @@ class TurnFinalizer:
     partial_text: str
     note: str
     refused: bool
+    waiting: Step | None = None
 
     async def write(self) -> SessionTotals:
         """Write the turn's end, once; return the session's totals.
@@ -104,6 +143,7 @@ class TurnFinalizer:
             totals=session_totals_to_document(totals),
             totals_revision=revision,
             totals_stale=self.meter.has_uncertain_insert,
+            waiting_step=self.waiting.step_id if self.waiting is not None else "",
         ):
             found = await self.sessions.read_totals(session.tenant_id, session.uid)
             if found is None or not await self.sessions.holds(session):
@@ -122,9 +162,11 @@ class TurnFinalizer:
 
     def _missing(self) -> Messages:
         """Return the messages that the history lacks: the user's text if the agent did not add it, and an end."""
+        if self.waiting is not None:
+            return []
         lease = self.claim.session.lease
         request: Messages = []
-        if not self.manager.added and lease is not None:
+        if not self.manager.added and lease is not None and not lease.answers:
             request = [Message(role="user", content=user_content(lease.text, lease.attachments))]
         return [
             *request,

@@ -52,7 +52,12 @@ EMPTY_HISTORY = History(head=[], messages=[], last_number=0)
 
 
 async def load_history(
-    store: MessageStore, claim: Claim, *, size: int, logged: Mapping[str, LoggedTurn] = MappingProxyType({})
+    store: MessageStore,
+    claim: Claim,
+    *,
+    size: int,
+    logged: Mapping[str, LoggedTurn] = MappingProxyType({}),
+    last_number: int | None = None,
 ) -> History:
     """Read the window that the model sees, after completing the messages of dead turns.
 
@@ -61,15 +66,17 @@ async def load_history(
         claim: The acquired session.
         size: The number of messages that the model sees.
         logged: What the event logs of dead turns show, by turn id.
+        last_number: The number of the session's last message, if its messages need no completion.
 
     Raises:
         SessionLost: A turn that was considered dead is still writing.
     """
     session, summary = claim.session, claim.session.summary
-    last_number = session.message_count
-    if claim.taken_from is not None:
+    if last_number is None and claim.taken_from is not None:
         dead = (*claim.taken_from.predecessors, claim.taken_from)
         last_number = await complete_dead_turns(store, session, dead, logged)
+    if last_number is None:
+        last_number = session.message_count
     messages = await store.window(
         session.tenant_id,
         session.uid,

@@ -291,7 +291,7 @@ def missing_messages_by_turn(
     found: list[tuple[str, Messages]] = []
     for each in dead[first:]:
         request: Messages = []
-        if each.turn_id not in wrote:
+        if each.turn_id not in wrote and not each.answers:
             request = [Message(role="user", content=user_content(each.text, each.attachments))]
         turn = logged.get(each.turn_id, LoggedTurn())
         missing: Messages = [

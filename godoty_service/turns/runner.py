@@ -18,11 +18,13 @@ from godoty_service.sessions.session import Claim, SessionAgent
 from godoty_service.sessions.store import DeletionUnfinished, HeldBySameRequest
 from godoty_service.tenancy.errors import OutputNotAllowed
 from godoty_service.tenancy.policies import Policy
+from godoty_service.turns.actions.waiting import ANSWERS, take_answers
 from godoty_service.turns.agents.models import fallback_models
 from godoty_service.turns.attachments import look_up
 from godoty_service.turns.dependencies import TurnDependencies
-from godoty_service.turns.execution import ExecutionQueues, TurnEnd, TurnExecution
+from godoty_service.turns.execution import ExecutionQueues, TurnExecution
 from godoty_service.turns.factory import TurnFactory
+from godoty_service.turns.finalizer import TurnEnd
 from godoty_service.turns.turn import Turn
 from godoty_service.turns.turn_store import TurnRecord
 from godoty_service.users.references import EndUser
@@ -157,18 +159,13 @@ class _TurnStart:
             DuplicateRequest: The request id was used before.
             SessionBusy: Another turn holds the session, and the caller does not wait.
             SessionLost: The server lost touch with the database, and the turn may run elsewhere.
-            QuotaExceeded: A limit of the tenant is reached.
-            ModelNotAllowed: The tenant's policy, or the API key, does not allow a model.
-            AgentNotFound: There is no such agent, or it is deleted and the session is new.
-            AgentMismatch: The session has another agent.
-            AttachmentNotFound: The tenant does not have an attachment that the request names.
-            AttachmentRejected: Bytes of the request are no attachment that is taken.
+            QuotaExceeded, ModelNotAllowed: A limit is reached, or the policy or the key does not allow a model.
+            AgentNotFound, AgentMismatch: There is no such agent, or the session has another one.
+            AttachmentNotFound, AttachmentRejected: An attachment is not there, or none that is taken.
             InvalidRequest: The agent does not let the request override a field, or its prompt needs a value.
-            OutputNotAllowed: The tenant's policy allows no output tokens.
-            ProviderKeysOff: The tenant's own provider key cannot be decrypted.
-            InvalidApiKey: The API key was revoked or has expired while the turn waited.
-            TenantSuspended: The tenant was suspended while the turn waited.
-            TenantDeleted: The tenant was deleted while the turn waited.
+            ActionNotFound, ActionClosed, ActionDecided, ActionExpired, ReviewerOnly: An answer cannot be taken.
+            OutputNotAllowed, ProviderKeysOff: The policy allows no output, or the own provider key cannot be decrypted.
+            InvalidApiKey, TenantSuspended, TenantDeleted: The key or the tenant has ended while the turn waited.
         """
         position = await self._check_request()
         await look_up(self._dependencies, self._turn, self._stack)
@@ -231,6 +228,9 @@ class _TurnStart:
         try:
             _refuse_duplicate(await asyncio.shield(inserting))
             claim = await asyncio.shield(acquiring)
+            if self._request.continues:
+                await take_answers(dependencies, turn, claim)
+                self._request = turn.request
             if not dependencies.replicas.lease_valid(epoch):
                 await self._check_record()
             claim = await self._take_agent(claim)
@@ -255,8 +255,13 @@ class _TurnStart:
             InvalidRequest: The agent does not let the request override a field, or its prompt needs a value.
         """
         dependencies, request, session = self._dependencies, self._request, claim.session
-        version = await self._selection.version(
-            session.session_id, session.agent, pinned=session.agent_version, created=claim.created
+        waited = self._turn.waited
+        version = (
+            waited.version
+            if waited is not None
+            else await self._selection.version(
+                session.session_id, session.agent, pinned=session.agent_version, created=claim.created
+            )
         )
         self._turn.policy.check_agent(version.name, version.definition.policy_names)
         output = request.output or await dependencies.schemas.stored(version.definition.output_schema)
@@ -270,7 +275,7 @@ class _TurnStart:
                 output=output,
             )
         )
-        model = request.model or version.definition.model
+        model = waited.step.model if waited is not None else request.model or version.definition.model
         return replace(claim, session=replace(session, model=model)) if model else claim
 
     async def _check_record(self) -> None:
@@ -327,7 +332,8 @@ class _TurnStart:
                 request.session_id,
                 turn_id=turn.turn_id,
                 request_id=request.request_id,
-                text=request.text,
+                text=request.text or ANSWERS,
+                answers=request.continues,
                 model=request.model,
                 default_model=selection.model or default,
                 user=user,

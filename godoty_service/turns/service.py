@@ -183,6 +183,14 @@ class TurnService:
             else:
                 await asyncio.sleep(min(left, pauses.next()))
 
+    def start_detached(self, tenant_id: str, request: TurnRequest, *, key_id: str, key_limits: KeyLimits) -> str:
+        """Start a turn that no reader waits for; return its id.
+
+        Raises:
+            ShuttingDown: The server accepts no new turns.
+        """
+        return self._start(tenant_id, request, key_id, key_limits).turn_id
+
     async def resume(self, tenant_id: str, turn_id: str, *, after: int) -> AsyncGenerator[TurnEvent, None]:
         """Read the events after a sequence, whichever server runs the turn.
 

@@ -10,6 +10,7 @@ from typing import Protocol
 
 import structlog
 
+from godoty_service.actions.stores import ActionStores
 from godoty_service.attachments.store import AttachmentStore
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import (
@@ -90,6 +91,7 @@ class SessionDeletions:
         attachments: AttachmentStore,
         wants: Wants = lambda _: False,
         clock: Clock = utc_now,
+        actions: ActionStores,
     ) -> None:
         self._sessions = sessions
         self._leases = leases
@@ -99,6 +101,7 @@ class SessionDeletions:
         self._attachments = attachments
         self._wants = wants
         self._clock = clock
+        self._actions = actions
         self._running: dict[str, _Deletion] = {}
 
     async def delete(self, tenant_id: str, session_id: str) -> None:
@@ -202,6 +205,8 @@ class SessionDeletions:
         await self._turn_store.delete(tenant_id, turns)
         messages = await self._messages.delete(tenant_id, session.uid)
         await self._attachments.release_session(tenant_id, session.uid)
+        await self._actions.steps.delete_session(tenant_id, session.uid)
+        await self._actions.calls.delete_session(tenant_id, session.uid)
         await self._sessions.delete(session)
         return DeletedSession(sessions=1, messages=messages, turns=len(turns))
 

@@ -8,12 +8,15 @@ from decimal import Decimal
 from time import monotonic
 from typing import Any
 
-from godoty_service.agents.definitions import AgentReference, ModelParameters
+from godoty_service.actions.action import NO_DECIDER, Answer, Decider, Step, StepCall
+from godoty_service.agents.client_tools import ClientTool
+from godoty_service.agents.definitions import AgentReference, AgentVersion, ModelParameters
 from godoty_service.agents.output.schema import OutputSchema
 from godoty_service.agents.profile import AgentInput, AgentProfile
 from godoty_service.attachments.attachment import Attachment, AttachmentSource
 from godoty_service.attachments.blocks import Block, block_of, user_content
 from godoty_service.errors import GodotyError, InvalidApiKey, ModelNotAllowed
+from godoty_service.ledger.entries import ModelCall
 from godoty_service.openrouter.client_pool import ProviderClient
 from godoty_service.tenancy.api_keys import KeyState
 from godoty_service.tenancy.auth import NO_KEY_LIMITS, KeyLimits
@@ -47,6 +50,10 @@ class TurnRequest:
         parameters: Parameters of the model calls, in place of the agent's.
         output: The schema of the answer, in place of the agent's.
         attachments: What the text carries.
+        client_tools: Tools that the caller runs, beside those of the agent.
+        answers: Answers to open actions, in place of a text.
+        step_id: The step that goes on by itself, as all of its actions are decided; empty: none does.
+        decider: Who answers.
     """
 
     session_id: str
@@ -68,6 +75,15 @@ class TurnRequest:
     parameters: ModelParameters | None = None
     output: OutputSchema | None = None
     attachments: tuple[AttachmentSource, ...] = ()
+    client_tools: tuple[ClientTool, ...] = ()
+    answers: tuple[Answer, ...] = ()
+    step_id: str = ""
+    decider: Decider = NO_DECIDER
+
+    @property
+    def continues(self) -> bool:
+        """Whether it goes on with the turn that has asked, in place of a text."""
+        return bool(self.answers or self.step_id)
 
     @property
     def agent_input(self) -> AgentInput:
@@ -79,7 +95,25 @@ class TurnRequest:
             user=self.user,
             variables=self.variables,
             output=self.output,
+            client_tools=self.client_tools,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitedStep:
+    """The step with which a turn goes on.
+
+    Attributes:
+        step: The step.
+        calls: Its calls, with the answers.
+        version: The version of the agent that asked.
+        entries: The ledger's entries of the turns before this one: their limits count for both.
+    """
+
+    step: Step
+    calls: tuple[StepCall, ...]
+    version: AgentVersion
+    entries: tuple[ModelCall, ...]
 
 
 class Turn:
@@ -97,6 +131,7 @@ class Turn:
         started: It has acquired its session.
         attachments: What its text carries, once it was looked up.
         user_reference: The reference of the session's end user, once it has its session; None: there is none.
+        waited: The step with which it goes on, and its calls; None: it begins with a text.
     """
 
     def __init__(
@@ -137,6 +172,7 @@ class Turn:
         self.started = False
         self.attachments: tuple[Attachment, ...] = ()
         self.user_reference: str | None = None
+        self.waited: WaitedStep | None = None
         self._agent: AgentProfile | None = None
         self._client: ProviderClient | None = None
         self._in_cleanup = False
@@ -145,6 +181,11 @@ class Turn:
         """Set the tenant's policy and provider client, as they were read last."""
         self.policy = policy
         self._client = client
+
+    def continue_with(self, request: TurnRequest, waited: WaitedStep) -> None:
+        """Set the step with which it goes on, and the request with what the asking turn had set."""
+        self.request = request
+        self.waited = waited
 
     def take_agent(self, agent: AgentProfile) -> None:
         """Set the agent, once the session is acquired: it does not change until the turn ends."""
@@ -168,7 +209,9 @@ class Turn:
 
     @property
     def prompt(self) -> Any:
-        """The user's message, as an agent takes it: the text, or content blocks."""
+        """The user's message, as an agent takes it: the text, or content blocks; None: the calls of the history run."""
+        if self.waited is not None:
+            return None
         return user_content(self.request.text, self.attachment_blocks) if self.attachments else self.request.text
 
     @property

@@ -138,7 +138,7 @@ def test_unknown_stop_reason_and_columns_end_a_turn() -> None:
         tools=(tool,),
     )
     document = event_to_document(event)
-    document["finished"] |= {"stop": "action_required", "actions": []}
+    document["finished"] |= {"stop": "later_reason", "later": []}
     document["finished"]["tools"][0].append("later")
 
     assert event_from_document(document) == event

@@ -110,6 +110,17 @@ class OutputSchema:
         fault = self._fault(value, size)
         return CheckedAnswer(fault=fault) if fault is not None else CheckedAnswer(output=exact_json.dumps(value))
 
+    def matches(self, text: str) -> bool | None:
+        """Return whether a value as JSON is valid by the schema itself; None: it is too large to be checked."""
+        try:
+            value = exact_json.loads(text)
+            size = measure(value, max_values=MAX_OUTPUT_VALUES)
+        except (ValueError, RecursionError):
+            return None
+        if not is_bounded(self.root, self.weights, value, size, heaviest_number=self.heaviest_number):
+            return None
+        return self.validator.is_valid(exact_json.exact(value))
+
     def _read(self, answer: str) -> tuple[Any, Size]:
         """Return the value of an answer, and its size.
 

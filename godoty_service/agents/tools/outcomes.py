@@ -9,6 +9,7 @@ class ToolKind(StrEnum):
     BUILT_IN = "built_in"  # the server's own
     MCP = "mcp"  # an MCP server's
     AGENT = "agent"  # another agent
+    CLIENT = "client"  # the caller's own
     UNKNOWN = "unknown"  # there is no tool of the name that the model gave
 
 

@@ -1,6 +1,6 @@
 """Reads agent definitions from YAML files, and writes them as YAML: by the field names of agent.proto, and shorter.
 
-Shorter than the messages: a tool of the server is its name, `overridable` is a list, `provider` and `output_schema` are
+Shorter than the messages: tools (`tool_files.py`), `overridable` is a list, `provider` and `output_schema` are
 mappings, and enum values have no prefix. `docs/agent.schema.json` describes the form for editors.
 """
 
@@ -14,6 +14,7 @@ import yaml
 from godoty.v1 import agent_pb2 as pb
 from google.protobuf import json_format
 
+from godoty_service.cli.agents.tool_files import long_tool, short_tool
 from godoty_service.rpc.agents.fields import provider_json
 from godoty_service.tenancy.routing import read_preferences
 
@@ -58,7 +59,7 @@ def to_yaml(definition: pb.AgentDefinition) -> str:
     """Return a definition as YAML, in the order of its fields."""
     fields = json_format.MessageToDict(definition, preserving_proto_field_name=True)
     if "tools" in fields:
-        fields["tools"] = [tool["builtin"] if list(tool) == ["builtin"] else tool for tool in fields["tools"]]
+        fields["tools"] = [short_tool(tool) for tool in fields["tools"]]
     if definition.HasField("overridable"):
         fields["overridable"] = [_short(each, _OVERRIDE) for each in fields["overridable"].get("fields", ())]
     if mode := fields.get("history", {}).get("mode"):
@@ -143,7 +144,7 @@ def _long(document: dict[Any, Any]) -> Iterator[tuple[str, Any]]:
     for name, value in document.items():
         match name, value:
             case "tools", list(tools):
-                yield name, [{"builtin": tool} if isinstance(tool, str) else tool for tool in tools]
+                yield name, [long_tool(tool) for tool in tools]
             case "overridable", list(fields):
                 yield name, {"fields": [_full(each, _OVERRIDE) for each in fields]}
             case "history", {"mode": str(mode), **rest}:

@@ -17,6 +17,7 @@ _SCOPE_NAMES = {
     Scope.CONVERSE: "API_SCOPE_CONVERSE",
     Scope.BILLING: "API_SCOPE_BILLING",
     Scope.AGENTS: "API_SCOPE_AGENTS",
+    Scope.APPROVE: "API_SCOPE_APPROVE",
     Scope.TENANT_ADMIN: "API_SCOPE_ADMIN",  # Scope.ADMIN is the same with `operator`
 }
 _SCOPES = {tenant_pb2.ApiScope.Value(name): scope for scope, name in _SCOPE_NAMES.items()}

@@ -1,28 +1,22 @@
 """Converts between the messages of agent.proto and domain values, and checks definitions."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from godoty.v1 import agent_definition_service_pb2 as service_pb
 from godoty.v1 import agent_pb2 as pb
 from google.protobuf.message import Message
 
 from godoty_service.agents.definitions import (
-    SUB_AGENT_PREFIX,
     AgentDefinition,
     AgentReference,
     AgentVersion,
-    BuiltInTool,
     HistoryMode,
     HistorySettings,
-    McpTools,
     Override,
-    SubAgent,
-    ToolEntry,
 )
 from godoty_service.agents.lists import AgentSummary
 from godoty_service.agents.output.schemas import NO_SCHEMA, ReadSchema
 from godoty_service.agents.templates import Template
-from godoty_service.agents.tools.registry import NEED_SETTINGS
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.rpc.agents.fields import (
     limits_message,
@@ -31,14 +25,13 @@ from godoty_service.rpc.agents.fields import (
     read_limits,
     read_parameters,
 )
-from godoty_service.rpc.agents.mcp_codec import NAME as MCP_SERVER_NAME
-from godoty_service.rpc.agents.mcp_codec import check_tool_patterns
 from godoty_service.rpc.agents.server_tools import (
     read_web_fetch,
     read_web_search,
     web_fetch_message,
     web_search_message,
 )
+from godoty_service.rpc.agents.tool_codec import read_tools, tool_message
 from godoty_service.rpc.metering_codec import timestamp
 from godoty_service.rpc.validation import (
     AGENT_NAME,
@@ -52,7 +45,6 @@ from godoty_service.rpc.validation import (
 
 _PATH = "definition."
 MAX_BYTES = 256 * 1024  # of a definition: its fields could have some MB together
-_LONGEST_SUB_AGENT = 64 - len(SUB_AGENT_PREFIX)  # the names of tools have at most 64 characters
 _MESSAGES = (4, 1_000)  # fewest and most of a history
 _MODE_NAMES = {mode: f"HISTORY_MODE_{mode.name}" for mode in HistoryMode}
 _MODES = {pb.HistoryMode.Value(name): mode for mode, name in _MODE_NAMES.items()}
@@ -64,6 +56,7 @@ def parse_application(
     request: service_pb.ApplyAgentRequest,
     *,
     output: ReadSchema = NO_SCHEMA,
+    conditions: Sequence[ReadSchema] = (),
     catalogue: Catalogue | None,
     tools: Collection[str],
 ) -> AgentDefinition:
@@ -72,6 +65,7 @@ def parse_application(
     Args:
         request: The request.
         output: The definition's `output_schema`.
+        conditions: The conditions under which its tools need approval, in the order of the tools.
         catalogue: The provider's models; None: unknown, so any model is accepted.
         tools: The names of the server's tools.
 
@@ -99,7 +93,7 @@ def parse_application(
         model=message.model or None,
         fallback_models=tuple(message.fallback_models),
         parameters=read_parameters(f"{_PATH}parameters.", message.parameters, violations),
-        tools=_read_tools(message, tools, violations),
+        tools=read_tools(_PATH, message, tools, violations, conditions),
         limits=read_limits(f"{_PATH}limits.", message.limits, violations),
         history=_read_history(message, violations),
         overridable=_read_overrides(message, violations),
@@ -161,7 +155,7 @@ def definition_message(definition: AgentDefinition) -> pb.AgentDefinition:
         model=definition.model or "",
         fallback_models=definition.fallback_models,
         parameters=parameters_message(definition.parameters),
-        tools=[_tool_message(each) for each in definition.tools],
+        tools=[tool_message(each) for each in definition.tools],
         limits=limits_message(definition.limits),
         prompt_caching=definition.prompt_caching,
         output_schema=definition.output_schema,
@@ -205,67 +199,6 @@ def _check_models(message: pb.AgentDefinition, violations: Violations) -> None:
         violations.add(f"{_PATH}fallback_models", f"must be at most {MAX_FALLBACK_MODELS}, each the id of a model")
     elif fallbacks and not message.model:
         violations.add(f"{_PATH}fallback_models", "need a model")
-
-
-def _read_tools(message: pb.AgentDefinition, known: Collection[str], violations: Violations) -> tuple[ToolEntry, ...]:
-    """Return the tools; add each that is unknown, or there twice."""
-    most = COUNTS["tools"]
-    if len(message.tools) > most:
-        violations.add(f"{_PATH}tools", f"must be at most {most}")
-        return ()
-    found: list[ToolEntry] = []
-    for index, each in enumerate(message.tools):
-        path = f"{_PATH}tools[{index}]"
-        match each.WhichOneof("tool"):
-            case "builtin":
-                tool: ToolEntry = BuiltInTool(name=each.builtin)
-                if each.builtin not in known:
-                    violations.add(f"{path}.builtin", _unknown_tool(each.builtin, known))
-            case "mcp":
-                tool = _read_mcp_tools(f"{path}.mcp.", each.mcp, violations)
-            case "agent":
-                tool = _read_sub_agent(f"{path}.agent.", each.agent, violations)
-            case _:
-                violations.add(path, "must have a tool")
-                continue
-        names = [other.tool_name for other in found if isinstance(other, SubAgent)]
-        if tool in found or (isinstance(tool, SubAgent) and tool.tool_name in names):
-            violations.add(path, "must be there once")
-        found.append(tool)
-    return tuple(found)
-
-
-def _unknown_tool(name: str, known: Collection[str]) -> str:
-    """Return what is wrong with a tool that this server does not have."""
-    text = f"must be one of {', '.join(sorted(known))}"
-    return f"{text}; for {name}, the operator sets {NEED_SETTINGS[name]}" if name in NEED_SETTINGS else text
-
-
-def _read_sub_agent(path: str, message: pb.SubAgent, violations: Violations) -> SubAgent:
-    reference, longest = read_agent(f"{path}agent", message.agent, violations), LENGTHS["description"]
-    if len(reference.name) > _LONGEST_SUB_AGENT:
-        violations.add(f"{path}agent", f"must have at most {_LONGEST_SUB_AGENT} characters before its version")
-    description = message.description
-    if not (0 < len(description) <= longest and description.isprintable() and description.strip()):
-        violations.add(f"{path}description", f"must have 1 to {longest} printable characters")
-    return SubAgent(agent=reference, description=description)
-
-
-def _read_mcp_tools(path: str, message: pb.McpToolset, violations: Violations) -> McpTools:
-    if not MCP_SERVER_NAME.fullmatch(message.mcp_server):
-        violations.add(f"{path}mcp_server", f"must be the name of an MCP server: {MCP_SERVER_NAME.pattern}")
-    check_tool_patterns(f"{path}allow", message.allow, violations)
-    return McpTools(server=message.mcp_server, allow=tuple(message.allow))
-
-
-def _tool_message(tool: ToolEntry) -> pb.AgentTool:
-    match tool:
-        case BuiltInTool():
-            return pb.AgentTool(builtin=tool.name)
-        case McpTools():
-            return pb.AgentTool(mcp=pb.McpToolset(mcp_server=tool.server, allow=tool.allow))
-        case SubAgent():
-            return pb.AgentTool(agent=pb.SubAgent(agent=tool.agent.label, description=tool.description))
 
 
 def _read_history(message: pb.AgentDefinition, violations: Violations) -> HistorySettings:

@@ -15,6 +15,7 @@ from godoty_service.agents.store import Agents
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.rpc.agents.codec import parse_agent, parse_agent_name, parse_application, version_message
 from godoty_service.rpc.agents.mcp_service import McpServerMethods
+from godoty_service.rpc.agents.tool_codec import read_conditions
 from godoty_service.rpc.agents.webhook_service import WebhookMethods
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.pagination import PageRequest
@@ -73,7 +74,10 @@ class AgentDefinitionService(
     async def ApplyAgent(self, request: pb.ApplyAgentRequest, call: CallContext) -> pb.ApplyAgentResponse:
         """Make a definition the newest version of its agent."""
         output = await self._schemas.read(request.definition.output_schema)
-        definition = parse_application(request, output=output, catalogue=self._catalogue(), tools=self._tools)
+        conditions = await read_conditions(self._schemas, request.definition)
+        definition = parse_application(
+            request, output=output, conditions=conditions, catalogue=self._catalogue(), tools=self._tools
+        )
         await self._require_servers(call, definition.tools)
         await check_sub_agents(self._agents, call.tenant_id, definition)
         (await self._policies.get(call.tenant_id)).check_tools(definition.name, definition.policy_names)

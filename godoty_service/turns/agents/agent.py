@@ -10,10 +10,12 @@ from strands.types.tools import AgentTool
 
 from godoty_service.agents.mcp.tools import OfferedTools, offer
 from godoty_service.agents.profile import AgentProfile
+from godoty_service.agents.tools.client import offer_client_tools
 from godoty_service.openrouter.model import OpenRouterModel
 from godoty_service.openrouter.tool_calls import UnparsedInputs
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
+from godoty_service.turns.agents.action_guard import ActionGuard, ActionResults
 from godoty_service.turns.agents.listeners import ToolListener
 from godoty_service.turns.agents.models import context_length
 from godoty_service.turns.agents.tool_output import ToolOutputLimit
@@ -45,6 +47,7 @@ def build_agent(
     tools: Sequence[AgentTool],
     offered: OfferedTools,
     listener: ToolListener,
+    guard: ActionGuard,
     state: dict[str, Any],
     manager: MongoSessionManager | None = None,
 ) -> tuple[Agent, OverflowTrimmer]:
@@ -59,11 +62,14 @@ def build_agent(
         tools: Its tools, without those of MCP servers.
         offered: Its tools of MCP servers.
         listener: Receives its tool calls.
+        guard: Stands before its tool calls.
         state: Its state.
         manager: Stores its messages; None: they are not stored, as it is a sub-agent.
     """
     name = str(model.get_config()["model_id"])
     fixed = sum(len(json.dumps(tool.tool_spec)) for tool in tools) + len(profile.system_prompt.encode())
+    client_tools = profile.definition.client_tools + (turn.request.client_tools if manager is not None else ())
+    fixed += sum(each.size for each in client_tools)
     fixed += profile.output.sent_bytes if profile.output is not None else 0
     trimmer = OverflowTrimmer(
         context_tokens=context_length(dependencies.oracle.current, name), fixed_bytes=fixed + offered.spec_bytes
@@ -76,7 +82,13 @@ def build_agent(
         agent_id=profile.name,
         name=profile.name,
         session_manager=manager,
-        hooks=[listener, UnparsedInputs(), ToolOutputLimit(dependencies.defaults.tool_output_bytes)],
+        hooks=[
+            guard,
+            listener,
+            ActionResults(guard),
+            UnparsedInputs(),
+            ToolOutputLimit(dependencies.defaults.tool_output_bytes),
+        ],
         plugins=[_NO_DELEGATION],
         callback_handler=None,
         retry_strategy=None,
@@ -84,6 +96,7 @@ def build_agent(
         **history_management(profile, trimmer, sub_agent=manager is None),
     )
     offer(agent, offered)
+    offer_client_tools(agent, client_tools)
     return agent, trimmer
 
 

@@ -9,11 +9,14 @@ from strands.hooks import AfterToolCallEvent, BeforeToolCallEvent, HookProvider,
 from strands.types.tools import AgentTool, ToolUse
 
 from godoty_service.agents.mcp.tools import McpTool, ProgressReport
+from godoty_service.agents.tools.client import OfferedClientTool
 from godoty_service.agents.tools.outcomes import ToolKind, ToolOutcome, outcome_of
 from godoty_service.metering.meter import TurnMeter
 from godoty_service.sessions.messages import tool_result_text
+from godoty_service.turns.agents.kept_tools import KeptResult
 from godoty_service.turns.agents.sub_agent_tool import SubAgentTool
 from godoty_service.turns.event_log.events import (
+    ActionRequired,
     BudgetReached,
     Event,
     ModelCallFinished,
@@ -25,6 +28,7 @@ from godoty_service.turns.event_log.events import (
 )
 
 ObserveToolCall = Callable[[ToolKind, ToolOutcome, timedelta], None]
+_OF_AGENTS = (ToolCallStarted, ToolProgress, ToolCallFinished, ModelCallFinished, ActionRequired)
 
 
 class EventSink(Protocol):
@@ -43,7 +47,7 @@ class SubAgentLog:
 
     def append(self, event: Event) -> None:
         """Append an event of the sub-agent; other kinds of events are of the turn."""
-        if isinstance(event, (ToolCallStarted, ToolProgress, ToolCallFinished, ModelCallFinished)):
+        if isinstance(event, _OF_AGENTS):
             event = SubAgentEvent(self._path, event)
         self._log.append(event)
 
@@ -141,6 +145,8 @@ class ToolListener(HookProvider):
 
     def _on_start(self, event: BeforeToolCallEvent) -> None:
         use, tool = event.tool_use, event.selected_tool
+        if isinstance(tool, KeptResult) and tool.shown:
+            return
         self._log.append(
             ToolCallStarted(
                 tool_call_id=use["toolUseId"],
@@ -151,6 +157,8 @@ class ToolListener(HookProvider):
         )
 
     def _on_end(self, event: AfterToolCallEvent) -> None:
+        if isinstance(event.selected_tool, KeptResult) and event.selected_tool.shown:
+            return
         name = event.tool_use["name"]
         duration = timedelta(seconds=event.duration or 0.0)
         succeeded = event.result["status"] == "success"
@@ -178,6 +186,8 @@ class ToolListener(HookProvider):
 def _kind_of(tool: AgentTool | None) -> ToolKind:
     if tool is None:
         return ToolKind.UNKNOWN
+    if isinstance(tool, KeptResult | OfferedClientTool):
+        return ToolKind.CLIENT
     if isinstance(tool, McpTool):
         return ToolKind.MCP
     return ToolKind.AGENT if isinstance(tool, SubAgentTool) else ToolKind.BUILT_IN

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from strands.types._events import ToolResultEvent
+from strands.types._events import ToolInterruptEvent, ToolResultEvent
 from strands.types.tools import AgentTool, ToolGenerator, ToolSpec, ToolUse
 
 from godoty_service.agents.definitions import SubAgent
@@ -19,14 +19,14 @@ class SubAgentTool(AgentTool):
         entry: SubAgent,
         *,
         path_of: Callable[[str], str],
-        call: Callable[[SubAgent, ToolUse], Awaitable[ToolResultEvent]],
+        call: Callable[[SubAgent, ToolUse], Awaitable[ToolResultEvent | ToolInterruptEvent]],
     ) -> None:
         """Create the tool.
 
         Args:
             entry: The sub-agent, as the definition of the agent that calls it has it.
             path_of: Returns the path of the sub-agent that a tool call runs, by the id of the call.
-            call: Runs the sub-agent; returns its result, which is an error if it failed.
+            call: Runs the sub-agent; returns its result, which is an error if it failed, or that it waits.
         """
         super().__init__()
         self._entry = entry
@@ -55,5 +55,5 @@ class SubAgentTool(AgentTool):
         return "sub_agent"
 
     async def stream(self, tool_use: ToolUse, invocation_state: dict[str, Any], **_: Any) -> ToolGenerator:  # noqa: ARG002 - Strands' signature
-        """Run the sub-agent; yield its result."""
+        """Run the sub-agent; yield its result, or that it waits."""
         yield await self._call(self._entry, tool_use)

@@ -7,17 +7,20 @@ calling model sees, except for a cancellation of the turn.
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
+from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import structlog
-from strands import Agent
-from strands.types._events import ToolResultEvent
+from strands.interrupt import Interrupt
+from strands.types._events import ToolInterruptEvent, ToolResultEvent
 from strands.types.agent import Limits
-from strands.types.exceptions import EventLoopException, MaxTokensReachedException
+from strands.types.exceptions import MaxTokensReachedException
 from strands.types.tools import ToolUse
 
+from godoty_service import exact_json
+from godoty_service.actions.action import Callee
 from godoty_service.agents.call_graph import MAX_CALLS, MAX_SECONDS, CallNotPossible, called_version, check_call
 from godoty_service.agents.definitions import AgentVersion, McpTools, SubAgent
 from godoty_service.agents.errors import AgentNotFound
@@ -33,14 +36,18 @@ from godoty_service.metering.meter import CallingAgent, TurnMeter
 from godoty_service.metering.sub_agent_meter import SubAgentMeter
 from godoty_service.openrouter.call_limits import CallLimits, ModelCallsSpent
 from godoty_service.openrouter.model import LISTENER
+from godoty_service.pricing import money
 from godoty_service.sessions.agent_states import METRICS_KEY
 from godoty_service.sessions.session import Session
 from godoty_service.tenancy.errors import AgentNotAllowed, ToolNotAllowed
+from godoty_service.turns.actions.turn_actions import TurnActions, Used, less
+from godoty_service.turns.agents.action_guard import ActionGuard, OutputOf, Suspend
 from godoty_service.turns.agents.agent import build_agent, release
 from godoty_service.turns.agents.failures import release_frames, wrapped_error
 from godoty_service.turns.agents.listeners import CallAnnouncer, CallListener, SubAgentLog, ToolListener
 from godoty_service.turns.agents.models import AgentCalls, build_model, fallback_models
 from godoty_service.turns.agents.output_model import OutputInvalid
+from godoty_service.turns.agents.sub_agent_loop import cause_of, run_loop
 from godoty_service.turns.agents.sub_agent_tool import TASK, SubAgentTool
 from godoty_service.turns.call_spans import CallSpans
 from godoty_service.turns.dependencies import TurnDependencies
@@ -49,13 +56,6 @@ from godoty_service.turns.turn import Turn
 log = structlog.get_logger(__name__)
 
 _NOT_CALLED = (CallNotPossible, AgentNotFound, AgentNotAllowed, ToolNotAllowed, ModelNotAllowed, InvalidRequest)
-_NOTES = {
-    "max_tokens": "[The answer ended here: the limit of output tokens was reached.]",
-    "limit_output_tokens": "[The answer ended here: the limit of output tokens was reached.]",
-    "limit_turns": "[The answer ended here: the limit of model calls was reached.]",
-    "content_filtered": "[The answer was stopped by the provider's filter.]",
-    "guardrail_intervened": "[The answer was stopped by the provider's filter.]",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +72,8 @@ class TurnParts:
         announcer: Appends the finished model calls to the log.
         metrics: What the session has cost before the turn, for tools.
         session_totals: Returns what the session has cost until now.
+        actions: The actions of the turn.
+        output_of: Returns the result of a client tool that was answered.
     """
 
     turn: Turn
@@ -83,6 +85,8 @@ class TurnParts:
     announcer: CallAnnouncer
     metrics: dict[str, Any]
     session_totals: SessionTotalsReader
+    actions: TurnActions
+    output_of: OutputOf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +109,21 @@ class Caller:
     def of_turn(cls, name: str, call_limits: CallLimits) -> "Caller":
         """Return the turn's own agent."""
         return cls(names=(name,), path="", call_limits=call_limits, limits=())
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a sub-agent runs.
+
+    Attributes:
+        path: Its path.
+        callee: It waited there before; None: it begins.
+        suspend: Stores that it waits.
+    """
+
+    path: str
+    callee: Callee | None
+    suspend: Suspend
 
 
 class _Unheard:
@@ -138,40 +157,47 @@ class SubAgents:
         """
         self._dependencies = dependencies
         self._parts = parts
-        self._numbered = 0
-        self._calls = 0
+        self._numbered = self._calls = parts.actions.numbered
         self._versions: dict[SubAgent, AgentVersion] = {}
 
-    def tools(self, profile: AgentProfile, caller: Caller) -> list[SubAgentTool]:
-        """Return the tools by which an agent calls others."""
-        return [self._tool(each, caller) for each in profile.definition.tools if isinstance(each, SubAgent)]
+    def tools(self, profile: AgentProfile, caller: Caller, guard: ActionGuard) -> list[SubAgentTool]:
+        """Return the tools by which an agent calls others; its guard stands before them."""
+        return [self._tool(each, caller, guard) for each in profile.definition.tools if isinstance(each, SubAgent)]
 
-    def _tool(self, entry: SubAgent, caller: Caller) -> SubAgentTool:
+    def _tool(self, entry: SubAgent, caller: Caller, guard: ActionGuard) -> SubAgentTool:
         paths: dict[str, str] = {}
 
         def path_of(tool_call_id: str) -> str:
             """Return the path of the sub-agent that a tool call runs: the first question numbers the call."""
+            if (callee := guard.callee(tool_call_id)) is not None:
+                return callee.path
             if tool_call_id not in paths:
                 self._numbered += 1
                 before = f"{caller.path}/" if caller.path else ""
                 paths[tool_call_id] = f"{before}{entry.agent.name}#{self._numbered}"
             return paths[tool_call_id]
 
-        async def call(entry: SubAgent, tool_use: ToolUse) -> ToolResultEvent:
-            path = path_of(tool_use["toolUseId"])
-            del paths[tool_use["toolUseId"]]  # a later answer may have the same id
-            return await self._result(entry, caller, path, tool_use)
+        async def call(entry: SubAgent, tool_use: ToolUse) -> ToolResultEvent | ToolInterruptEvent:
+            tool_call_id = tool_use["toolUseId"]
+            path = path_of(tool_call_id)
+            paths.pop(tool_call_id, None)  # a later answer may have the same id
+            place = _Place(path, guard.callee(tool_call_id), partial(guard.suspend, tool_call_id))
+            return await self._result(entry, caller, place, tool_use)
 
         return SubAgentTool(entry, path_of=path_of, call=call)
 
-    async def _result(self, entry: SubAgent, caller: Caller, path: str, tool_use: ToolUse) -> ToolResultEvent:
-        """Run a sub-agent; return its last text, or the error that the calling model sees."""
+    async def _result(
+        self, entry: SubAgent, caller: Caller, place: "_Place", tool_use: ToolUse
+    ) -> ToolResultEvent | ToolInterruptEvent:
+        """Run a sub-agent; return its last text, the error that the calling model sees, or that it waits."""
         status, text = "error", ""
         error: Exception | None = None
         try:
             async with asyncio.timeout(MAX_SECONDS) as limit:
-                text = await self._answer(entry, caller, path, tool_use["input"])
-            status = "success"
+                answer = await self._answer(entry, caller, place, tool_use["input"])
+            if answer is None:
+                return ToolInterruptEvent(tool_use, [Interrupt(id=f"agent:{place.path}", name="agent")])
+            status, text = "success", answer
         except asyncio.CancelledError:
             task = asyncio.current_task()
             if task is None or task.cancelling():
@@ -190,8 +216,8 @@ class SubAgents:
             exception=error,
         )
 
-    async def _answer(self, entry: SubAgent, caller: Caller, path: str, arguments: Any) -> str:
-        """Run a sub-agent on its task; return its last text.
+    async def _answer(self, entry: SubAgent, caller: Caller, place: "_Place", arguments: Any) -> str | None:
+        """Run a sub-agent on its task, or go on with one that waited; return its last text, or None: it waits.
 
         Raises:
             CallNotPossible: It cannot be called.
@@ -200,22 +226,30 @@ class SubAgents:
         task = arguments.get(TASK) if isinstance(arguments, dict) else None
         if not isinstance(task, str) or not task.strip():
             raise CallNotPossible(f'The input must have a text "{TASK}".')
-        self._count_call()
+        path, waited = place.path, place.callee
+        if waited is None:
+            self._count_call()
         check_call(caller.names, entry.agent.name)
-        profile = await self._profile(entry)
+        profile = await self._profile(entry, waited)
         parts, definition = self._parts, profile.definition
         models = self._models(profile)
         parts.turn.check_models(*models)
         await self._dependencies.oracle.prepare(models)
         mcp_tools = [each for each in definition.tools if isinstance(each, McpTools)]
         offered = await self._dependencies.mcp.offered(parts.turn.tenant_id, mcp_tools)
-        limits = definition.limits
-        own_limit = () if limits.max_cost is None else (SubAgentLimit(path=path, max_cost=limits.max_cost),)
+        limits, used = definition.limits, parts.actions.used(path)
+        own_limit: tuple[SubAgentLimit, ...] = ()
+        if limits.max_cost is not None:
+            own_limit = (
+                SubAgentLimit(path=path, max_cost=max(Decimal(0), money.subtract(limits.max_cost, used.cost))),
+            )
         callee = Caller(
             names=(*caller.names, profile.name),
             path=path,
             call_limits=CallLimits(
-                model_calls=limits.max_model_calls, output_tokens=limits.max_output_tokens, caller=caller.call_limits
+                model_calls=less(limits.max_model_calls, used.model_calls),
+                output_tokens=less(limits.max_output_tokens, used.output_tokens),
+                caller=caller.call_limits,
             ),
             limits=(*caller.limits, *own_limit),
         )
@@ -229,17 +263,30 @@ class SubAgents:
         )
         model = build_model(self._dependencies, parts.turn, parts.session, profile, calls)
         part_of_log = SubAgentLog(parts.turn.log, path)
+        guard = ActionGuard(
+            parts.actions,
+            profile,
+            schemas=self._dependencies.schemas,
+            log=part_of_log,
+            output_of=parts.output_of,
+            path=path,
+            suspend=place.suspend,
+            steps_before=waited.steps - 1 if waited is not None else 0,
+        )
         agent, _ = build_agent(
             self._dependencies,
             parts.turn,
             parts.session,
             profile,
             model=model,
-            tools=[*profile.tools, *self.tools(profile, callee)],
+            tools=[*profile.tools, *self.tools(profile, callee, guard)],
             offered=offered,
             listener=ToolListener(part_of_log, observe=self._dependencies.observer.tool_called, turn=parts.tools),
+            guard=guard,
             state={METRICS_KEY: parts.metrics},
         )
+        if waited is not None:
+            agent.messages = exact_json.loads(waited.messages)
         unheard = _Unheard()
         invocation: dict[str, Any] = {
             LISTENER: unheard,
@@ -250,7 +297,8 @@ class SubAgents:
         listener = CallListener(part_of_log, meter=parts.meter, answer=unheard, announcer=parts.announcer)
         parts.spans.add_sub_agent(path, invocation)
         try:
-            return await _run(agent, task, invocation, listener, limits=self._loop_limits(profile))
+            limit = self._loop_limits(profile, used, again=waited is not None)
+            return await run_loop(agent, task if waited is None else None, invocation, listener, limits=limit)
         finally:
             parts.spans.remove_sub_agent(path)
             try:
@@ -269,7 +317,7 @@ class SubAgents:
             raise CallNotPossible(f"The turn has called agents {MAX_CALLS} times, which is the limit.")
         self._calls += 1
 
-    async def _profile(self, entry: SubAgent) -> AgentProfile:
+    async def _profile(self, entry: SubAgent, waited: Callee | None) -> AgentProfile:
         """Return the agent that an entry names: the same version in all calls of the turn.
 
         Raises:
@@ -278,7 +326,10 @@ class SubAgents:
             InvalidRequest: The turn's request lacks a value that its prompt needs.
         """
         turn, dependencies = self._parts.turn, self._dependencies
-        version = self._versions.get(entry) or await called_version(dependencies.agents, turn.tenant_id, entry)
+        version = self._versions.get(entry)
+        if version is None and waited is not None:
+            version = await dependencies.agents.get_version(turn.tenant_id, waited.name, waited.version)
+        version = version or await called_version(dependencies.agents, turn.tenant_id, entry)
         version = self._versions.setdefault(entry, version)
         turn.policy.check_agent(version.name, version.definition.policy_names)
         return agent_profile(
@@ -297,19 +348,26 @@ class SubAgents:
             return (definition.model, *definition.fallback_models)
         return (self._parts.session.model, *fallback_models(self._parts.turn))
 
-    def _loop_limits(self, profile: AgentProfile) -> Limits:
-        """Return the limits of an agent's own loop; `CallLimits` counts the calls of all agents."""
+    def _loop_limits(self, profile: AgentProfile, used: Used, *, again: bool) -> Limits:
+        """Return the limits of an agent's own loop; `CallLimits` counts the calls of all agents.
+
+        Args:
+            profile: The agent.
+            used: What it has used before.
+            again: It goes on with calls of tools, which Strands counts as a cycle.
+        """
         own, default = profile.definition.limits, self._dependencies.defaults.max_model_calls
-        limits = Limits(turns=min(own.max_model_calls or default, default))
-        if own.max_output_tokens is not None:
-            limits["output_tokens"] = own.max_output_tokens
+        turns = less(min(own.max_model_calls or default, default), used.model_calls) or 0
+        limits = Limits(turns=max(1, turns + again))
+        if (tokens := less(own.max_output_tokens, used.output_tokens)) is not None:
+            limits["output_tokens"] = max(1, tokens)
         return limits
 
     def _explain(self, entry: SubAgent, failure: Exception) -> str:
         """Return what the calling model sees of a failure; a fault is logged."""
         if isinstance(failure, CallNotPossible):
             return str(failure)
-        inner = _cause_of(failure)
+        inner = cause_of(failure)
         if isinstance(inner, ModelCallsSpent | MaxTokensReachedException | OutputInvalid):
             return f"The agent {entry.agent.name} gave no answer: {inner}"
         error = wrapped_error(failure)
@@ -320,35 +378,3 @@ class SubAgents:
             client = self._parts.turn.provider_client
             self._dependencies.observer.provider_failed(error, provider_key_id=client.key_id)
         return f"The agent {entry.agent.name} failed: {error.text}"
-
-
-async def _run(agent: Agent, task: str, invocation: dict[str, Any], listener: CallListener, *, limits: Limits) -> str:
-    """Run an agent's loop; return its last text, with a note if a limit has cut it."""
-    reason = ""
-    try:
-        async with aclosing(
-            agent.stream_async(task, limits=limits, invocation_state=invocation)  # type: ignore[type-var] # it is an asynchronous generator
-        ) as events:
-            async for event in events:
-                if (result := event.get("result")) is not None:
-                    reason = result.stop_reason
-                else:
-                    listener.on_event(event)
-    except (MaxTokensReachedException, EventLoopException) as failure:
-        if not isinstance(_cause_of(failure), MaxTokensReachedException) or not _last_text(agent):
-            raise
-        reason = "max_tokens"
-    return "\n".join(filter(None, (_last_text(agent), _NOTES.get(reason)))) or "[The agent gave no text.]"
-
-
-def _cause_of(failure: Exception) -> Exception:
-    """Return the error that Strands wrapped, or the error itself."""
-    return failure.original_exception if isinstance(failure, EventLoopException) else failure
-
-
-def _last_text(agent: Agent) -> str:
-    """Return the text of the last message, if it is the agent's own."""
-    last = agent.messages[-1] if agent.messages else None
-    if last is None or last["role"] != "assistant":
-        return ""
-    return "".join(block["text"] for block in last["content"] if "text" in block)

@@ -9,6 +9,8 @@ from typing import Any
 from bson.decimal128 import Decimal128
 
 from godoty_service import errors
+from godoty_service.actions.codec import call_from_document as action_from_document
+from godoty_service.actions.codec import call_to_document as action_to_document
 from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.budgets.budget import BudgetWindow
 from godoty_service.citations import citations_from_text, citations_to_text
@@ -17,6 +19,7 @@ from godoty_service.ledger.codec import call_from_document, entry_to_document
 from godoty_service.ledger.session_totals import totals_from_document, totals_to_document
 from godoty_service.ledger.totals import Totals
 from godoty_service.turns.event_log.events import (
+    ActionRequired,
     Annotations,
     BudgetReached,
     Event,
@@ -114,6 +117,7 @@ def _encode_finished(event: TurnFinished) -> Document:
         "cycles": [cycle // _MICROSECOND for cycle in event.cycle_durations],
         "tools": [[tool.name, tool.calls, tool.errors, tool.duration // _MICROSECOND] for tool in event.tools],
         **({"output": event.output_json} if event.output_json is not None else {}),
+        **({"actions": [action_to_document(each) for each in event.actions]} if event.actions else {}),
     }
 
 
@@ -141,6 +145,7 @@ def _decode_finished(document: Document) -> TurnFinished:
             for name, calls, failed, duration, *_ in document["tools"]
         ),
         output_json=document.get("output"),
+        actions=tuple(map(action_from_document, document.get("actions", ()))),
     )
 
 
@@ -168,7 +173,7 @@ def _decode_sub_agent(value: list[Any]) -> Event:
     return SubAgentEvent(value[0], event) if isinstance(event, _OF_SUB_AGENTS) else TextDelta("")
 
 
-_OF_SUB_AGENTS = (ToolCallStarted, ToolProgress, ToolCallFinished, ModelCallFinished)
+_OF_SUB_AGENTS = (ToolCallStarted, ToolProgress, ToolCallFinished, ModelCallFinished, ActionRequired)
 _NAMES: dict[type, str] = {
     TurnStarted: "started",
     ReasoningDelta: "reasoning",
@@ -179,6 +184,7 @@ _NAMES: dict[type, str] = {
     ModelCallFinished: "call",
     TurnFinished: "finished",
     BudgetReached: "budget",
+    ActionRequired: "action",
     SubAgentEvent: "sub_agent",
 }
 _ENCODERS: dict[str, Callable[[Any], Any]] = {
@@ -198,6 +204,7 @@ _ENCODERS: dict[str, Callable[[Any], Any]] = {
         Decimal128(event.alert.spent),
         Decimal128(event.alert.limit),
     ],
+    "action": lambda event: action_to_document(event.action),
     "sub_agent": lambda event: [event.path, event_to_document(event.event)],
 }
 _DECODERS: dict[str, Callable[[Any], Event]] = {
@@ -216,5 +223,6 @@ _DECODERS: dict[str, Callable[[Any], Event]] = {
     "call": lambda value: ModelCallFinished(call=call_from_document(value)),
     "finished": _decode_finished,
     "budget": _decode_budget,
+    "action": lambda value: ActionRequired(action_from_document(value)),
     "sub_agent": _decode_sub_agent,
 }

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
+from godoty_service.actions.action import StepCall
 from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.citations import Citation
 from godoty_service.ledger.entries import ModelCall
@@ -20,6 +21,7 @@ class StopReason(StrEnum):
     INTERRUPTED = "interrupted"
     BUDGET = "budget"
     OUTPUT_INVALID = "output_invalid"
+    ACTION_REQUIRED = "action_required"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +111,12 @@ class ToolSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TurnFinished:
-    """The turn has ended. `output_json` is the value of a turn with an output schema; None: there is none."""
+    """The turn has ended.
+
+    Attributes:
+        output_json: The value of a turn with an output schema; None: there is none.
+        actions: The actions that are open, without their inputs.
+    """
 
     stop_reason: StopReason
     turn_totals: Totals
@@ -117,6 +124,14 @@ class TurnFinished:
     cycle_durations: tuple[timedelta, ...]
     tools: tuple[ToolSummary, ...]
     output_json: str | None = None
+    actions: tuple[StepCall, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ActionRequired:
+    """A tool call waits for an answer, and what the session needs to go on is durable."""
+
+    action: StepCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +159,7 @@ class SubAgentEvent:
     """
 
     path: str
-    event: "ToolCallStarted | ToolProgress | ToolCallFinished | ModelCallFinished"
+    event: "ToolCallStarted | ToolProgress | ToolCallFinished | ModelCallFinished | ActionRequired"
 
 
 Event = (
@@ -158,6 +173,7 @@ Event = (
     | ModelCallFinished
     | TurnFinished
     | BudgetReached
+    | ActionRequired
     | SubAgentEvent
 )
 StreamEvent = Event | Heartbeat  # the events of a reader

@@ -32,10 +32,12 @@ _URLS = (
 )
 _DOMAINS = ("", "localhost", "a b.example", "ü.example", "https://a.example", "a.example?b", "*", "a..example", "a.b\0")
 _PRINTED = (" \n", "a\0b", "a\u202eb")
+_SCHEMAS = ("{", "[]", "1", "nul", "[" * 4000, '{"$ref": "http://127.0.0.1:1/"}', '{"$ref": "#"}')
 TOKENS = ("garbage", "!!!!", "ü", "A", "AAAA", "=", "bnVsbA", "Nw", "W10", "e30", "WyJtYXJrIl0", "\0", "A" * 8193)
 # By a field's name, or its full name: what no text in it can be, besides too long. An id that is merely unknown is
 # another matter (`test_misfits.py`).
 TEXTS: dict[str, tuple[str, ...]] = {
+    "action_id": ("",),
     "add_usd": (*_AMOUNTS, "0"),
     "agent": ("A", "a_b", "-a", "a-", "1a", "a@", "a@x", "a@-1", "a@1@2", "@1", "a@2147483648", "ü", "a\0", "a" * 65),
     "allow": _TOOLS,
@@ -49,6 +51,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "call_id": (),
     "client_id": ("", *_SECRETS),
     "client_secret": ("", *_SECRETS),
+    "condition": _SCHEMAS,
     "cost_usd": (*_AMOUNTS, "-1"),
     "cursor": TOKENS,
     "default_fallback_models": ("", *_MODELS),
@@ -56,12 +59,15 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "deny": _TOOLS,
     "description": ("a\0b", "a\u202eb", "a\nb"),
     "display_name": _PRINTED,
+    "error": ("", " ", *_PRINTED),
     "etag": (),
     "event_id": ("", "evt_", f"evt_{'g' * 32}", f"evt_{'0' * 33}", "a b", "\0"),
     "event_types": ("", "turn", "turn.*", "*", "Turn.finished", "turn.finished\0"),
     "excluded_domains": _DOMAINS,
     "fallback_models": ("", *_MODELS),
     "fork_session_id": _IDS,
+    "input_json": ("{", "[]", "1", "nul", "[" * 4000),
+    "input_schema": ("{", "[]", "1", "{}", "nul", "[" * 4000),
     "limit_usd": (*_AMOUNTS, "0", "-1"),
     "lines": (
         *("", " \n", "{", "[]", "nul", "[" * 4000, '{"end": {}}'),
@@ -73,7 +79,9 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "models": _PATTERNS,
     "name": ("A", "a_b", "-a", "a-", "1a", "a b", "ü", "a\0", "a\n", "a@1", "a" * 65),
     "oauth_scope": _SECRETS,
-    "output_schema": ("{", "[]", "1", "nul", "[" * 4000, '{"$ref": "http://127.0.0.1:1/"}', '{"$ref": "#"}'),
+    "output_json": ("{", "", "nul", "[" * 4000, "NaN"),
+    "output_schema": _SCHEMAS,
+    "output_text": (),
     "page_token": TOKENS,
     "prefix": ("a-b", "a b", "ü", "a\0"),
     "provider_json": ("{", "[]", "1", '"a"', "nul", "[" * 4000, '{"unknown": 1}'),
@@ -87,6 +95,7 @@ TEXTS: dict[str, tuple[str, ...]] = {
     "text": (" ", "\n\t\u2003"),
     "time_zone": ("Nowhere/Land", "../../etc/passwd", "utc\0", "UTC ", "+01:00"),
     "token_url": _URLS,
+    "tool_name": ("", "1a", "a b", "ü", "a\0", "a.b"),
     "turn_id": ("turn_", f"turn_{'g' * 28}", f"turn_{'0' * 29}", "a b", "\0"),
     "url": _URLS,
     "user": (),

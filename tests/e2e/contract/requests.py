@@ -48,6 +48,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "Converse": ("text",),
     "CreateApiKey": ("tenant_id", "scopes"),
     "CreateTenant": ("display_name",),
+    "DecideAction": ("action_result",),
     "DeleteAgent": ("agent",),
     "DeleteMcpServer": ("mcp_server",),
     "DeleteSession": ("session_id",),
@@ -69,6 +70,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "GetTurn": ("turn_id",),
     "GetUsage": ("start_time", "end_time"),
     "ImportSession": ("lines",),
+    "ListActions": (),
     "ListAdminChanges": (),
     "ListAgentDefinitions": (),
     "ListAgentVersions": ("agent",),
@@ -100,11 +102,14 @@ NEEDED: dict[str, tuple[str, ...]] = {
 _URL = "https://127.0.0.1:1/mcp"  # where nothing listens
 # The fields that an element of a repeated field needs, or a message that is optional as a whole.
 ELEMENTS: dict[str, dict[str, Any]] = {
+    "godoty.v1.ActionResult": {"action_id": "act_0", "approve": {}},
     "godoty.v1.AgentDefinition": {"name": "helper"},
     "godoty.v1.AgentTool": {"builtin": "calculator"},
     "godoty.v1.AttachmentSource": {"inline": png()},
     "godoty.v1.Budget": {"window": 1, "limit_usd": "1"},
     "godoty.v1.ConverseRequest": {"text": "hello"},
+    "godoty.v1.ClientTool": {"tool_name": "look", "description": "Finds."},
+    "godoty.v1.ClientToolOutput": {"output_text": "done"},
     "godoty.v1.McpHeader": {"name": "X-Key", "secret": "hidden"},
     "godoty.v1.McpOAuthClient": {"token_url": _URL, "client_id": "me", "client_secret": "hidden"},
     "godoty.v1.McpServer": {"name": "crm", "url": _URL},
@@ -185,6 +190,7 @@ class Party:
             policy={"turns_per_minute": 1000},
             tenant={"display_name": "acme"},
         )
+        party.values["action_result"] = party.asked(f"asker-{name}")
         uploaded = party.ask(by_name("UploadAttachment"), party.request(by_name("UploadAttachment")))
         party.values["attachment_id"] = uploaded.responses[0].attachment.attachment_id
         for _ in range(2):  # so that there are changes to list
@@ -249,6 +255,21 @@ class Party:
         assert outcome.failure is None, outcome.failure
         return outcome.responses
 
+    def asked(self, agent: str) -> dict[str, Any]:
+        """Run two turns that ask for an approval; return an answer to the second one."""
+        tools = [{"builtin": "calculator", "approval": {}}]
+        applying = by_name("ApplyAgent")
+        applied = self.ask(applying, new_message(applying.input_type)(definition={"name": agent, "tools": tools}))
+        assert applied.failure is None, applied.failure
+        text = "@sandbox tool-loop calls=2 tool=calculator"
+        for session_id in ("asked-before", "asked"):
+            outcome = self.ask(
+                by_name("Converse"), agent_pb.ConverseRequest(session_id=session_id, text=text, agent=agent, user=_USER)
+            )
+            assert outcome.failure is None, outcome.failure
+        (action,) = outcome.responses[-1].event.turn_finished.actions
+        return {"action_id": action.action_id, "approve": {}}
+
     def ask(self, method: MethodDescriptor, request: Message, *, key: str | None = None) -> Outcome:
         """Call an RPC and read its whole answer."""
         path = f"/{method.containing_service.full_name}/{method.name}"
@@ -279,7 +300,7 @@ class Party:
             "provider_keys",
             "admin_changes",
         )
-        names += ("agents", "agent_versions", "mcp_servers", "attachments", "attachment_chunks")
+        names += ("actions", "steps", "agents", "agent_versions", "mcp_servers", "attachments", "attachment_chunks")
         names += ("webhooks", "webhook_deliveries")
         found: dict[str, Any] = {
             name: {each["_id"] for each in database[name].find({"tenant_id": tenant_id}, {"_id": 1})} for name in names

@@ -13,7 +13,7 @@ from tests.support.service import until
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 # By the name of a field that one of several must be: no annotation can say so.
-ONE_OF = {"AdjustCall": {"add_usd": "change"}}
+ONE_OF = {"AdjustCall": {"add_usd": "change"}, "Converse": {"text": "text"}}
 Path = list[FieldDescriptor]
 
 

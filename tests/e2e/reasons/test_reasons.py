@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import Start
 from tests.e2e.reasons import (
+    raising_by_actions,
     raising_by_administrators,
     raising_by_agents,
     raising_by_attachments,
@@ -19,6 +20,7 @@ from tests.support.caller import Caller
 from tests.support.service import Service
 
 assert raising_by_administrators  # they have registered their reasons
+assert raising_by_actions
 assert raising_by_agents
 assert raising_by_attachments
 assert raising_by_webhooks

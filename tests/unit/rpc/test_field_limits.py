@@ -85,8 +85,9 @@ def full(descriptor: Descriptor) -> Any:
                 getattr(message, field.name).CopyFrom(inner)
             continue
         value = longest(field)
-        if field.containing_oneof is not None and message.WhichOneof(field.containing_oneof.name) == "inline":
-            continue  # the largest of the sources of an attachment
+        chosen = message.WhichOneof(field.containing_oneof.name) if field.containing_oneof is not None else None
+        if chosen is not None and message.ByteSize() > len(str(value).encode()):
+            continue  # the largest of the fields of which one is set
         if field.is_repeated:
             getattr(message, field.name).extend([value] * count)
         elif field.type == FieldDescriptor.TYPE_BOOL:

@@ -1,5 +1,6 @@
 import datetime
 
+from godoty.v1 import action_pb2 as _action_pb2
 from godoty.v1 import turn_pb2 as _turn_pb2
 from google.api import field_behavior_pb2 as _field_behavior_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -172,14 +173,20 @@ class ModelReasoning(_message.Message):
     def __init__(self, effort: _Optional[_Union[ReasoningEffort, str]] = ..., max_tokens: _Optional[int] = ...) -> None: ...
 
 class AgentTool(_message.Message):
-    __slots__ = ("builtin", "mcp", "agent")
+    __slots__ = ("builtin", "mcp", "agent", "client", "approval", "idempotent")
     BUILTIN_FIELD_NUMBER: _ClassVar[int]
     MCP_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENT_FIELD_NUMBER: _ClassVar[int]
     builtin: str
     mcp: McpToolset
     agent: SubAgent
-    def __init__(self, builtin: _Optional[str] = ..., mcp: _Optional[_Union[McpToolset, _Mapping]] = ..., agent: _Optional[_Union[SubAgent, _Mapping]] = ...) -> None: ...
+    client: _action_pb2.ClientTool
+    approval: _action_pb2.ToolApproval
+    idempotent: bool
+    def __init__(self, builtin: _Optional[str] = ..., mcp: _Optional[_Union[McpToolset, _Mapping]] = ..., agent: _Optional[_Union[SubAgent, _Mapping]] = ..., client: _Optional[_Union[_action_pb2.ClientTool, _Mapping]] = ..., approval: _Optional[_Union[_action_pb2.ToolApproval, _Mapping]] = ..., idempotent: _Optional[bool] = ...) -> None: ...
 
 class SubAgent(_message.Message):
     __slots__ = ("agent", "description")

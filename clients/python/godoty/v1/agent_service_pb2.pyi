@@ -1,5 +1,6 @@
 import datetime
 
+from godoty.v1 import action_pb2 as _action_pb2
 from godoty.v1 import agent_pb2 as _agent_pb2
 from godoty.v1 import attachment_pb2 as _attachment_pb2
 from godoty.v1 import metering_pb2 as _metering_pb2
@@ -18,7 +19,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ConverseRequest(_message.Message):
-    __slots__ = ("session_id", "text", "model", "fallback_models", "limits", "user", "request_id", "on_busy", "on_disconnect", "disconnect_grace", "agent", "variables", "parameters", "attachments", "output_schema")
+    __slots__ = ("session_id", "text", "model", "fallback_models", "limits", "user", "request_id", "on_busy", "on_disconnect", "disconnect_grace", "agent", "variables", "parameters", "attachments", "output_schema", "action_results", "client_tools")
     class VariablesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +42,8 @@ class ConverseRequest(_message.Message):
     PARAMETERS_FIELD_NUMBER: _ClassVar[int]
     ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    ACTION_RESULTS_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_TOOLS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     text: str
     model: str
@@ -56,7 +59,9 @@ class ConverseRequest(_message.Message):
     parameters: _agent_pb2.ModelParameters
     attachments: _containers.RepeatedCompositeFieldContainer[_attachment_pb2.AttachmentSource]
     output_schema: str
-    def __init__(self, session_id: _Optional[str] = ..., text: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., on_busy: _Optional[_Union[_turn_pb2.OnBusy, str]] = ..., on_disconnect: _Optional[_Union[_turn_pb2.OnDisconnect, str]] = ..., disconnect_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., agent: _Optional[str] = ..., variables: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[_Union[_agent_pb2.ModelParameters, _Mapping]] = ..., attachments: _Optional[_Iterable[_Union[_attachment_pb2.AttachmentSource, _Mapping]]] = ..., output_schema: _Optional[str] = ...) -> None: ...
+    action_results: _containers.RepeatedCompositeFieldContainer[_action_pb2.ActionResult]
+    client_tools: _containers.RepeatedCompositeFieldContainer[_action_pb2.ClientTool]
+    def __init__(self, session_id: _Optional[str] = ..., text: _Optional[str] = ..., model: _Optional[str] = ..., fallback_models: _Optional[_Iterable[str]] = ..., limits: _Optional[_Union[_turn_pb2.TurnLimits, _Mapping]] = ..., user: _Optional[str] = ..., request_id: _Optional[str] = ..., on_busy: _Optional[_Union[_turn_pb2.OnBusy, str]] = ..., on_disconnect: _Optional[_Union[_turn_pb2.OnDisconnect, str]] = ..., disconnect_grace: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., agent: _Optional[str] = ..., variables: _Optional[_Mapping[str, str]] = ..., parameters: _Optional[_Union[_agent_pb2.ModelParameters, _Mapping]] = ..., attachments: _Optional[_Iterable[_Union[_attachment_pb2.AttachmentSource, _Mapping]]] = ..., output_schema: _Optional[str] = ..., action_results: _Optional[_Iterable[_Union[_action_pb2.ActionResult, _Mapping]]] = ..., client_tools: _Optional[_Iterable[_Union[_action_pb2.ClientTool, _Mapping]]] = ...) -> None: ...
 
 class ConverseResponse(_message.Message):
     __slots__ = ("event",)
@@ -361,3 +366,37 @@ class ListModelsResponse(_message.Message):
     catalogue_time: _timestamp_pb2.Timestamp
     next_page_token: str
     def __init__(self, models: _Optional[_Iterable[_Union[_model_pb2.Model, _Mapping]]] = ..., catalogue_state: _Optional[_Union[_model_pb2.CatalogueState, str]] = ..., catalogue_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ListActionsRequest(_message.Message):
+    __slots__ = ("session_id", "state", "page_size", "page_token")
+    SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    session_id: str
+    state: _action_pb2.ActionState
+    page_size: int
+    page_token: str
+    def __init__(self, session_id: _Optional[str] = ..., state: _Optional[_Union[_action_pb2.ActionState, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListActionsResponse(_message.Message):
+    __slots__ = ("actions", "next_page_token")
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    actions: _containers.RepeatedCompositeFieldContainer[_action_pb2.Action]
+    next_page_token: str
+    def __init__(self, actions: _Optional[_Iterable[_Union[_action_pb2.Action, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class DecideActionRequest(_message.Message):
+    __slots__ = ("action_result", "user")
+    ACTION_RESULT_FIELD_NUMBER: _ClassVar[int]
+    USER_FIELD_NUMBER: _ClassVar[int]
+    action_result: _action_pb2.ActionResult
+    user: str
+    def __init__(self, action_result: _Optional[_Union[_action_pb2.ActionResult, _Mapping]] = ..., user: _Optional[str] = ...) -> None: ...
+
+class DecideActionResponse(_message.Message):
+    __slots__ = ("action",)
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    action: _action_pb2.Action
+    def __init__(self, action: _Optional[_Union[_action_pb2.Action, _Mapping]] = ...) -> None: ...

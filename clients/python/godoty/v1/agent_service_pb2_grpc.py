@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class AgentServiceStub:
     """Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
-    the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
+    the scope `converse` (ListActions and DecideAction: or `approve`); all data that it reads or writes belongs to the
+    key's tenant. See errors.proto for the errors.
     Later versions add events, fields and enum values: a client skips events and values that it does not know.
     """
 
@@ -132,6 +133,16 @@ class AgentServiceStub:
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
                 response_deserializer=godoty_dot_v1_dot_agent__service__pb2.ListAgentsResponse.FromString,
                 _registered_method=True)
+        self.ListActions = channel.unary_unary(
+                '/godoty.v1.AgentService/ListActions',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.ListActionsRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.ListActionsResponse.FromString,
+                _registered_method=True)
+        self.DecideAction = channel.unary_unary(
+                '/godoty.v1.AgentService/DecideAction',
+                request_serializer=godoty_dot_v1_dot_agent__service__pb2.DecideActionRequest.SerializeToString,
+                response_deserializer=godoty_dot_v1_dot_agent__service__pb2.DecideActionResponse.FromString,
+                _registered_method=True)
         self.ListModels = channel.unary_unary(
                 '/godoty.v1.AgentService/ListModels',
                 request_serializer=godoty_dot_v1_dot_agent__service__pb2.ListModelsRequest.SerializeToString,
@@ -141,7 +152,8 @@ class AgentServiceStub:
 
 class AgentServiceServicer:
     """Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
-    the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
+    the scope `converse` (ListActions and DecideAction: or `approve`); all data that it reads or writes belongs to the
+    key's tenant. See errors.proto for the errors.
     Later versions add events, fields and enum values: a client skips events and values that it does not know.
     """
 
@@ -301,6 +313,24 @@ class AgentServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListActions(self, request, context):
+        """Lists the actions of a session or of the tenant, newest first, until their session is deleted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DecideAction(self, request, context):
+        """Answers an action without a conversation at hand, as a back office does. The answer is stored; once the turn has no
+        open action left, the session goes on by itself under ON_DISCONNECT_CONTINUE, with the API key that asked: its key,
+        policy and budgets are checked again, and it is billed. The same answer by the same key and user changes nothing. An
+        action that has another answer is ACTION_DECIDED, one that no answer can reach any more ACTION_EXPIRED or
+        ACTION_CLOSED, one of ACTION_DECIDER_REVIEWER without the scope `approve` REVIEWER_ONLY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListModels(self, request, context):
         """Lists the models that the tenant's policy and the API key's own list allow, by id.
         """
@@ -406,6 +436,16 @@ def add_AgentServiceServicer_to_server(servicer, server):
                     request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ListAgentsRequest.FromString,
                     response_serializer=godoty_dot_v1_dot_agent__service__pb2.ListAgentsResponse.SerializeToString,
             ),
+            'ListActions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListActions,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ListActionsRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.ListActionsResponse.SerializeToString,
+            ),
+            'DecideAction': grpc.unary_unary_rpc_method_handler(
+                    servicer.DecideAction,
+                    request_deserializer=godoty_dot_v1_dot_agent__service__pb2.DecideActionRequest.FromString,
+                    response_serializer=godoty_dot_v1_dot_agent__service__pb2.DecideActionResponse.SerializeToString,
+            ),
             'ListModels': grpc.unary_unary_rpc_method_handler(
                     servicer.ListModels,
                     request_deserializer=godoty_dot_v1_dot_agent__service__pb2.ListModelsRequest.FromString,
@@ -421,7 +461,8 @@ def add_AgentServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class AgentService:
     """Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
-    the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
+    the scope `converse` (ListActions and DecideAction: or `approve`); all data that it reads or writes belongs to the
+    key's tenant. See errors.proto for the errors.
     Later versions add events, fields and enum values: a client skips events and values that it does not know.
     """
 
@@ -928,6 +969,60 @@ class AgentService:
             '/godoty.v1.AgentService/ListAgents',
             godoty_dot_v1_dot_agent__service__pb2.ListAgentsRequest.SerializeToString,
             godoty_dot_v1_dot_agent__service__pb2.ListAgentsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListActions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentService/ListActions',
+            godoty_dot_v1_dot_agent__service__pb2.ListActionsRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.ListActionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DecideAction(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/godoty.v1.AgentService/DecideAction',
+            godoty_dot_v1_dot_agent__service__pb2.DecideActionRequest.SerializeToString,
+            godoty_dot_v1_dot_agent__service__pb2.DecideActionResponse.FromString,
             options,
             channel_credentials,
             insecure,

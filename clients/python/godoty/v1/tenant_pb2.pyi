@@ -26,6 +26,7 @@ class ApiScope(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     API_SCOPE_BILLING: _ClassVar[ApiScope]
     API_SCOPE_ADMIN: _ClassVar[ApiScope]
     API_SCOPE_AGENTS: _ClassVar[ApiScope]
+    API_SCOPE_APPROVE: _ClassVar[ApiScope]
 
 class AdminActorKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -42,6 +43,7 @@ API_SCOPE_CONVERSE: ApiScope
 API_SCOPE_BILLING: ApiScope
 API_SCOPE_ADMIN: ApiScope
 API_SCOPE_AGENTS: ApiScope
+API_SCOPE_APPROVE: ApiScope
 ADMIN_ACTOR_KIND_UNSPECIFIED: AdminActorKind
 ADMIN_ACTOR_KIND_KEY: AdminActorKind
 ADMIN_ACTOR_KIND_CLI: AdminActorKind

@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from godoty.v1 import action_pb2 as godoty_dot_v1_dot_action__pb2
 from godoty.v1 import budget_pb2 as godoty_dot_v1_dot_budget__pb2
 from godoty.v1 import metering_pb2 as godoty_dot_v1_dot_metering__pb2
 from godoty.v1 import session_pb2 as godoty_dot_v1_dot_session__pb2
@@ -30,7 +31,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14godoty/v1/turn.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x18godoty/v1/metering.proto\x1a\x17godoty/v1/session.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x01\n\nTurnLimits\x12\"\n\x0fmax_model_calls\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11max_output_tokens\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1f\n\x0cmax_cost_usd\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x42\x12\n\x10_max_model_callsB\x14\n\x12_max_output_tokensB\x0f\n\r_max_cost_usd\"\xa6\x05\n\tTurnEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nagent_path\x18\x0e \x01(\t\x12.\n\x0cturn_started\x18\x04 \x01(\x0b\x32\x16.godoty.v1.TurnStartedH\x00\x12*\n\ntext_delta\x18\x05 \x01(\x0b\x32\x14.godoty.v1.TextDeltaH\x00\x12\x34\n\x0freasoning_delta\x18\x06 \x01(\x0b\x32\x19.godoty.v1.ReasoningDeltaH\x00\x12\x37\n\x11tool_call_started\x18\x07 \x01(\x0b\x32\x1a.godoty.v1.ToolCallStartedH\x00\x12\x39\n\x12tool_call_finished\x18\x08 \x01(\x0b\x32\x1b.godoty.v1.ToolCallFinishedH\x00\x12;\n\x13model_call_finished\x18\t \x01(\x0b\x32\x1c.godoty.v1.ModelCallFinishedH\x00\x12.\n\x0c\x62udget_alert\x18\n \x01(\x0b\x32\x16.godoty.v1.BudgetAlertH\x00\x12\x30\n\rturn_finished\x18\x0b \x01(\x0b\x32\x17.godoty.v1.TurnFinishedH\x00\x12)\n\theartbeat\x18\x0c \x01(\x0b\x32\x14.godoty.v1.HeartbeatH\x00\x12\x30\n\rtool_progress\x18\r \x01(\x0b\x32\x17.godoty.v1.ToolProgressH\x00\x12-\n\x0b\x61nnotations\x18\x10 \x01(\x0b\x32\x16.godoty.v1.AnnotationsH\x00\x42\x07\n\x05\x65vent\"\x9a\x01\n\x0bTurnStarted\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x17\n\x0fsession_created\x18\x02 \x01(\x08\x12!\n\x06totals\x18\x03 \x01(\x0b\x32\x11.godoty.v1.Totals\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x1a\n\ragent_version\x18\x05 \x01(\x05H\x00\x88\x01\x01\x42\x10\n\x0e_agent_version\"\x19\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x1e\n\x0eReasoningDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"5\n\x0b\x41nnotations\x12&\n\tcitations\x18\x01 \x03(\x0b\x32\x13.godoty.v1.Citation\"a\n\x0fToolCallStarted\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\ninput_json\x18\x03 \x01(\t\x12\x16\n\x0esub_agent_path\x18\x04 \x01(\t\"e\n\x0cToolProgress\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x10\n\x08progress\x18\x02 \x01(\x01\x12\x12\n\x05total\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07message\x18\x04 \x01(\tB\x08\n\x06_total\"\x90\x01\n\x10ToolCallFinished\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12)\n\x06status\x18\x02 \x01(\x0e\x32\x19.godoty.v1.ToolCallStatus\x12\x0e\n\x06output\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x11ModelCallFinished\x12\"\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x14.godoty.v1.ModelCall\"\x92\x02\n\x0cTurnFinished\x12*\n\x0bstop_reason\x18\x01 \x01(\x0e\x32\x15.godoty.v1.StopReason\x12&\n\x0bturn_totals\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Totals\x12)\n\x0esession_totals\x18\x03 \x01(\x0b\x32\x11.godoty.v1.Totals\x12\x32\n\x0f\x63ycle_durations\x18\x04 \x03(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x05tools\x18\x05 \x03(\x0b\x32\x16.godoty.v1.ToolSummary\x12\x18\n\x0boutput_json\x18\x06 \x01(\tH\x00\x88\x01\x01\x42\x0e\n\x0c_output_json\"g\n\x0bToolSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x05\x12\x0e\n\x06\x65rrors\x18\x03 \x01(\x05\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x0b\n\tHeartbeat\"\x80\x04\n\x04Turn\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x18\n\nsession_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x05\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x14.godoty.v1.TurnStateB\x04\xe2\x41\x01\x03\x12\x30\n\x0bstop_reason\x18\x04 \x01(\x0e\x32\x15.godoty.v1.StopReasonB\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x65rror_reason\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05model\x18\x06 \x01(\tB\x04\xe2\x41\x01\x05\x12\x12\n\x04user\x18\x07 \x01(\tB\x04\xe2\x41\x01\x05\x12\x18\n\nrequest_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x05\x12\'\n\x06totals\x18\t \x01(\x0b\x32\x11.godoty.v1.TotalsB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61gent\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03\x12 \n\ragent_version\x18\r \x01(\x05\x42\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x1e\n\x0boutput_json\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x42\x10\n\x0e_agent_versionB\x0e\n\x0c_output_json*G\n\x06OnBusy\x12\x17\n\x13ON_BUSY_UNSPECIFIED\x10\x00\x12\x12\n\x0eON_BUSY_REJECT\x10\x01\x12\x10\n\x0cON_BUSY_WAIT\x10\x02*c\n\x0cOnDisconnect\x12\x1d\n\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x18\n\x14ON_DISCONNECT_CANCEL\x10\x01\x12\x1a\n\x16ON_DISCONNECT_CONTINUE\x10\x02*\xfe\x01\n\nStopReason\x12\x1b\n\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14STOP_REASON_END_TURN\x10\x01\x12!\n\x1dSTOP_REASON_MAX_OUTPUT_TOKENS\x10\x02\x12\x1f\n\x1bSTOP_REASON_MAX_MODEL_CALLS\x10\x03\x12 \n\x1cSTOP_REASON_CONTENT_FILTERED\x10\x04\x12\x1b\n\x17STOP_REASON_INTERRUPTED\x10\x05\x12\x16\n\x12STOP_REASON_BUDGET\x10\x06\x12\x1e\n\x1aSTOP_REASON_OUTPUT_INVALID\x10\x07*m\n\tTurnState\x12\x1a\n\x16TURN_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TURN_STATE_WAITING\x10\x01\x12\x16\n\x12TURN_STATE_RUNNING\x10\x02\x12\x14\n\x10TURN_STATE_ENDED\x10\x03\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14godoty/v1/turn.proto\x12\tgodoty.v1\x1a\x16godoty/v1/action.proto\x1a\x16godoty/v1/budget.proto\x1a\x18godoty/v1/metering.proto\x1a\x17godoty/v1/session.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb2\x01\n\nTurnLimits\x12\"\n\x0fmax_model_calls\x18\x01 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x00\x88\x01\x01\x12$\n\x11max_output_tokens\x18\x02 \x01(\x05\x42\x04\xe2\x41\x01\x01H\x01\x88\x01\x01\x12\x1f\n\x0cmax_cost_usd\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x02\x88\x01\x01\x42\x12\n\x10_max_model_callsB\x14\n\x12_max_output_tokensB\x0f\n\r_max_cost_usd\"\xd4\x05\n\tTurnEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12\x0f\n\x07turn_id\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nagent_path\x18\x0e \x01(\t\x12.\n\x0cturn_started\x18\x04 \x01(\x0b\x32\x16.godoty.v1.TurnStartedH\x00\x12*\n\ntext_delta\x18\x05 \x01(\x0b\x32\x14.godoty.v1.TextDeltaH\x00\x12\x34\n\x0freasoning_delta\x18\x06 \x01(\x0b\x32\x19.godoty.v1.ReasoningDeltaH\x00\x12\x37\n\x11tool_call_started\x18\x07 \x01(\x0b\x32\x1a.godoty.v1.ToolCallStartedH\x00\x12\x39\n\x12tool_call_finished\x18\x08 \x01(\x0b\x32\x1b.godoty.v1.ToolCallFinishedH\x00\x12;\n\x13model_call_finished\x18\t \x01(\x0b\x32\x1c.godoty.v1.ModelCallFinishedH\x00\x12.\n\x0c\x62udget_alert\x18\n \x01(\x0b\x32\x16.godoty.v1.BudgetAlertH\x00\x12\x30\n\rturn_finished\x18\x0b \x01(\x0b\x32\x17.godoty.v1.TurnFinishedH\x00\x12)\n\theartbeat\x18\x0c \x01(\x0b\x32\x14.godoty.v1.HeartbeatH\x00\x12\x30\n\rtool_progress\x18\r \x01(\x0b\x32\x17.godoty.v1.ToolProgressH\x00\x12-\n\x0b\x61nnotations\x18\x10 \x01(\x0b\x32\x16.godoty.v1.AnnotationsH\x00\x12,\n\x0f\x61\x63tion_required\x18( \x01(\x0b\x32\x11.godoty.v1.ActionH\x00\x42\x07\n\x05\x65vent\"\x9a\x01\n\x0bTurnStarted\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x17\n\x0fsession_created\x18\x02 \x01(\x08\x12!\n\x06totals\x18\x03 \x01(\x0b\x32\x11.godoty.v1.Totals\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x1a\n\ragent_version\x18\x05 \x01(\x05H\x00\x88\x01\x01\x42\x10\n\x0e_agent_version\"\x19\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"\x1e\n\x0eReasoningDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"5\n\x0b\x41nnotations\x12&\n\tcitations\x18\x01 \x03(\x0b\x32\x13.godoty.v1.Citation\"a\n\x0fToolCallStarted\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\ninput_json\x18\x03 \x01(\t\x12\x16\n\x0esub_agent_path\x18\x04 \x01(\t\"e\n\x0cToolProgress\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x10\n\x08progress\x18\x02 \x01(\x01\x12\x12\n\x05total\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x0f\n\x07message\x18\x04 \x01(\tB\x08\n\x06_total\"\x90\x01\n\x10ToolCallFinished\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12)\n\x06status\x18\x02 \x01(\x0e\x32\x19.godoty.v1.ToolCallStatus\x12\x0e\n\x06output\x18\x03 \x01(\t\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x11ModelCallFinished\x12\"\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x14.godoty.v1.ModelCall\"\xb6\x02\n\x0cTurnFinished\x12*\n\x0bstop_reason\x18\x01 \x01(\x0e\x32\x15.godoty.v1.StopReason\x12&\n\x0bturn_totals\x18\x02 \x01(\x0b\x32\x11.godoty.v1.Totals\x12)\n\x0esession_totals\x18\x03 \x01(\x0b\x32\x11.godoty.v1.Totals\x12\x32\n\x0f\x63ycle_durations\x18\x04 \x03(\x0b\x32\x19.google.protobuf.Duration\x12%\n\x05tools\x18\x05 \x03(\x0b\x32\x16.godoty.v1.ToolSummary\x12\x18\n\x0boutput_json\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\"\n\x07\x61\x63tions\x18( \x03(\x0b\x32\x11.godoty.v1.ActionB\x0e\n\x0c_output_json\"g\n\x0bToolSummary\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x02 \x01(\x05\x12\x0e\n\x06\x65rrors\x18\x03 \x01(\x05\x12+\n\x08\x64uration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x0b\n\tHeartbeat\"\x80\x04\n\x04Turn\x12\x15\n\x07turn_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12\x18\n\nsession_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x05\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x14.godoty.v1.TurnStateB\x04\xe2\x41\x01\x03\x12\x30\n\x0bstop_reason\x18\x04 \x01(\x0e\x32\x15.godoty.v1.StopReasonB\x04\xe2\x41\x01\x03\x12\x1a\n\x0c\x65rror_reason\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x13\n\x05model\x18\x06 \x01(\tB\x04\xe2\x41\x01\x05\x12\x12\n\x04user\x18\x07 \x01(\tB\x04\xe2\x41\x01\x05\x12\x18\n\nrequest_id\x18\x08 \x01(\tB\x04\xe2\x41\x01\x05\x12\'\n\x06totals\x18\t \x01(\x0b\x32\x11.godoty.v1.TotalsB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x32\n\x08\x65nd_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x13\n\x05\x61gent\x18\x0c \x01(\tB\x04\xe2\x41\x01\x03\x12 \n\ragent_version\x18\r \x01(\x05\x42\x04\xe2\x41\x01\x03H\x00\x88\x01\x01\x12\x1e\n\x0boutput_json\x18\x0e \x01(\tB\x04\xe2\x41\x01\x03H\x01\x88\x01\x01\x42\x10\n\x0e_agent_versionB\x0e\n\x0c_output_json*G\n\x06OnBusy\x12\x17\n\x13ON_BUSY_UNSPECIFIED\x10\x00\x12\x12\n\x0eON_BUSY_REJECT\x10\x01\x12\x10\n\x0cON_BUSY_WAIT\x10\x02*c\n\x0cOnDisconnect\x12\x1d\n\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x18\n\x14ON_DISCONNECT_CANCEL\x10\x01\x12\x1a\n\x16ON_DISCONNECT_CONTINUE\x10\x02*\x9f\x02\n\nStopReason\x12\x1b\n\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x18\n\x14STOP_REASON_END_TURN\x10\x01\x12!\n\x1dSTOP_REASON_MAX_OUTPUT_TOKENS\x10\x02\x12\x1f\n\x1bSTOP_REASON_MAX_MODEL_CALLS\x10\x03\x12 \n\x1cSTOP_REASON_CONTENT_FILTERED\x10\x04\x12\x1b\n\x17STOP_REASON_INTERRUPTED\x10\x05\x12\x16\n\x12STOP_REASON_BUDGET\x10\x06\x12\x1e\n\x1aSTOP_REASON_OUTPUT_INVALID\x10\x07\x12\x1f\n\x1bSTOP_REASON_ACTION_REQUIRED\x10\x08*m\n\tTurnState\x12\x1a\n\x16TURN_STATE_UNSPECIFIED\x10\x00\x12\x16\n\x12TURN_STATE_WAITING\x10\x01\x12\x16\n\x12TURN_STATE_RUNNING\x10\x02\x12\x14\n\x10TURN_STATE_ENDED\x10\x03\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -72,40 +73,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TURN'].fields_by_name['agent_version']._serialized_options = b'\342A\001\003'
   _globals['_TURN'].fields_by_name['output_json']._loaded_options = None
   _globals['_TURN'].fields_by_name['output_json']._serialized_options = b'\342A\001\003'
-  _globals['_ONBUSY']._serialized_start=2657
-  _globals['_ONBUSY']._serialized_end=2728
-  _globals['_ONDISCONNECT']._serialized_start=2730
-  _globals['_ONDISCONNECT']._serialized_end=2829
-  _globals['_STOPREASON']._serialized_start=2832
-  _globals['_STOPREASON']._serialized_end=3086
-  _globals['_TURNSTATE']._serialized_start=3088
-  _globals['_TURNSTATE']._serialized_end=3197
-  _globals['_TURNLIMITS']._serialized_start=209
-  _globals['_TURNLIMITS']._serialized_end=387
-  _globals['_TURNEVENT']._serialized_start=390
-  _globals['_TURNEVENT']._serialized_end=1068
-  _globals['_TURNSTARTED']._serialized_start=1071
-  _globals['_TURNSTARTED']._serialized_end=1225
-  _globals['_TEXTDELTA']._serialized_start=1227
-  _globals['_TEXTDELTA']._serialized_end=1252
-  _globals['_REASONINGDELTA']._serialized_start=1254
-  _globals['_REASONINGDELTA']._serialized_end=1284
-  _globals['_ANNOTATIONS']._serialized_start=1286
-  _globals['_ANNOTATIONS']._serialized_end=1339
-  _globals['_TOOLCALLSTARTED']._serialized_start=1341
-  _globals['_TOOLCALLSTARTED']._serialized_end=1438
-  _globals['_TOOLPROGRESS']._serialized_start=1440
-  _globals['_TOOLPROGRESS']._serialized_end=1541
-  _globals['_TOOLCALLFINISHED']._serialized_start=1544
-  _globals['_TOOLCALLFINISHED']._serialized_end=1688
-  _globals['_MODELCALLFINISHED']._serialized_start=1690
-  _globals['_MODELCALLFINISHED']._serialized_end=1745
-  _globals['_TURNFINISHED']._serialized_start=1748
-  _globals['_TURNFINISHED']._serialized_end=2022
-  _globals['_TOOLSUMMARY']._serialized_start=2024
-  _globals['_TOOLSUMMARY']._serialized_end=2127
-  _globals['_HEARTBEAT']._serialized_start=2129
-  _globals['_HEARTBEAT']._serialized_end=2140
-  _globals['_TURN']._serialized_start=2143
-  _globals['_TURN']._serialized_end=2655
+  _globals['_ONBUSY']._serialized_start=2763
+  _globals['_ONBUSY']._serialized_end=2834
+  _globals['_ONDISCONNECT']._serialized_start=2836
+  _globals['_ONDISCONNECT']._serialized_end=2935
+  _globals['_STOPREASON']._serialized_start=2938
+  _globals['_STOPREASON']._serialized_end=3225
+  _globals['_TURNSTATE']._serialized_start=3227
+  _globals['_TURNSTATE']._serialized_end=3336
+  _globals['_TURNLIMITS']._serialized_start=233
+  _globals['_TURNLIMITS']._serialized_end=411
+  _globals['_TURNEVENT']._serialized_start=414
+  _globals['_TURNEVENT']._serialized_end=1138
+  _globals['_TURNSTARTED']._serialized_start=1141
+  _globals['_TURNSTARTED']._serialized_end=1295
+  _globals['_TEXTDELTA']._serialized_start=1297
+  _globals['_TEXTDELTA']._serialized_end=1322
+  _globals['_REASONINGDELTA']._serialized_start=1324
+  _globals['_REASONINGDELTA']._serialized_end=1354
+  _globals['_ANNOTATIONS']._serialized_start=1356
+  _globals['_ANNOTATIONS']._serialized_end=1409
+  _globals['_TOOLCALLSTARTED']._serialized_start=1411
+  _globals['_TOOLCALLSTARTED']._serialized_end=1508
+  _globals['_TOOLPROGRESS']._serialized_start=1510
+  _globals['_TOOLPROGRESS']._serialized_end=1611
+  _globals['_TOOLCALLFINISHED']._serialized_start=1614
+  _globals['_TOOLCALLFINISHED']._serialized_end=1758
+  _globals['_MODELCALLFINISHED']._serialized_start=1760
+  _globals['_MODELCALLFINISHED']._serialized_end=1815
+  _globals['_TURNFINISHED']._serialized_start=1818
+  _globals['_TURNFINISHED']._serialized_end=2128
+  _globals['_TOOLSUMMARY']._serialized_start=2130
+  _globals['_TOOLSUMMARY']._serialized_end=2233
+  _globals['_HEARTBEAT']._serialized_start=2235
+  _globals['_HEARTBEAT']._serialized_end=2246
+  _globals['_TURN']._serialized_start=2249
+  _globals['_TURN']._serialized_end=2761
 # @@protoc_insertion_point(module_scope)

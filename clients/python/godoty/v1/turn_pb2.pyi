@@ -1,5 +1,6 @@
 import datetime
 
+from godoty.v1 import action_pb2 as _action_pb2
 from godoty.v1 import budget_pb2 as _budget_pb2
 from godoty.v1 import metering_pb2 as _metering_pb2
 from godoty.v1 import session_pb2 as _session_pb2
@@ -37,6 +38,7 @@ class StopReason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     STOP_REASON_INTERRUPTED: _ClassVar[StopReason]
     STOP_REASON_BUDGET: _ClassVar[StopReason]
     STOP_REASON_OUTPUT_INVALID: _ClassVar[StopReason]
+    STOP_REASON_ACTION_REQUIRED: _ClassVar[StopReason]
 
 class TurnState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -58,6 +60,7 @@ STOP_REASON_CONTENT_FILTERED: StopReason
 STOP_REASON_INTERRUPTED: StopReason
 STOP_REASON_BUDGET: StopReason
 STOP_REASON_OUTPUT_INVALID: StopReason
+STOP_REASON_ACTION_REQUIRED: StopReason
 TURN_STATE_UNSPECIFIED: TurnState
 TURN_STATE_WAITING: TurnState
 TURN_STATE_RUNNING: TurnState
@@ -74,7 +77,7 @@ class TurnLimits(_message.Message):
     def __init__(self, max_model_calls: _Optional[int] = ..., max_output_tokens: _Optional[int] = ..., max_cost_usd: _Optional[str] = ...) -> None: ...
 
 class TurnEvent(_message.Message):
-    __slots__ = ("sequence", "turn_id", "time", "agent_path", "turn_started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_finished", "model_call_finished", "budget_alert", "turn_finished", "heartbeat", "tool_progress", "annotations")
+    __slots__ = ("sequence", "turn_id", "time", "agent_path", "turn_started", "text_delta", "reasoning_delta", "tool_call_started", "tool_call_finished", "model_call_finished", "budget_alert", "turn_finished", "heartbeat", "tool_progress", "annotations", "action_required")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     TURN_ID_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +93,7 @@ class TurnEvent(_message.Message):
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     TOOL_PROGRESS_FIELD_NUMBER: _ClassVar[int]
     ANNOTATIONS_FIELD_NUMBER: _ClassVar[int]
+    ACTION_REQUIRED_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     turn_id: str
     time: _timestamp_pb2.Timestamp
@@ -105,7 +109,8 @@ class TurnEvent(_message.Message):
     heartbeat: Heartbeat
     tool_progress: ToolProgress
     annotations: Annotations
-    def __init__(self, sequence: _Optional[int] = ..., turn_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent_path: _Optional[str] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., reasoning_delta: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call_started: _Optional[_Union[ToolCallStarted, _Mapping]] = ..., tool_call_finished: _Optional[_Union[ToolCallFinished, _Mapping]] = ..., model_call_finished: _Optional[_Union[ModelCallFinished, _Mapping]] = ..., budget_alert: _Optional[_Union[_budget_pb2.BudgetAlert, _Mapping]] = ..., turn_finished: _Optional[_Union[TurnFinished, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., tool_progress: _Optional[_Union[ToolProgress, _Mapping]] = ..., annotations: _Optional[_Union[Annotations, _Mapping]] = ...) -> None: ...
+    action_required: _action_pb2.Action
+    def __init__(self, sequence: _Optional[int] = ..., turn_id: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., agent_path: _Optional[str] = ..., turn_started: _Optional[_Union[TurnStarted, _Mapping]] = ..., text_delta: _Optional[_Union[TextDelta, _Mapping]] = ..., reasoning_delta: _Optional[_Union[ReasoningDelta, _Mapping]] = ..., tool_call_started: _Optional[_Union[ToolCallStarted, _Mapping]] = ..., tool_call_finished: _Optional[_Union[ToolCallFinished, _Mapping]] = ..., model_call_finished: _Optional[_Union[ModelCallFinished, _Mapping]] = ..., budget_alert: _Optional[_Union[_budget_pb2.BudgetAlert, _Mapping]] = ..., turn_finished: _Optional[_Union[TurnFinished, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., tool_progress: _Optional[_Union[ToolProgress, _Mapping]] = ..., annotations: _Optional[_Union[Annotations, _Mapping]] = ..., action_required: _Optional[_Union[_action_pb2.Action, _Mapping]] = ...) -> None: ...
 
 class TurnStarted(_message.Message):
     __slots__ = ("session_id", "session_created", "totals", "agent", "agent_version")
@@ -182,20 +187,22 @@ class ModelCallFinished(_message.Message):
     def __init__(self, call: _Optional[_Union[_metering_pb2.ModelCall, _Mapping]] = ...) -> None: ...
 
 class TurnFinished(_message.Message):
-    __slots__ = ("stop_reason", "turn_totals", "session_totals", "cycle_durations", "tools", "output_json")
+    __slots__ = ("stop_reason", "turn_totals", "session_totals", "cycle_durations", "tools", "output_json", "actions")
     STOP_REASON_FIELD_NUMBER: _ClassVar[int]
     TURN_TOTALS_FIELD_NUMBER: _ClassVar[int]
     SESSION_TOTALS_FIELD_NUMBER: _ClassVar[int]
     CYCLE_DURATIONS_FIELD_NUMBER: _ClassVar[int]
     TOOLS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_JSON_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
     stop_reason: StopReason
     turn_totals: _metering_pb2.Totals
     session_totals: _metering_pb2.Totals
     cycle_durations: _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]
     tools: _containers.RepeatedCompositeFieldContainer[ToolSummary]
     output_json: str
-    def __init__(self, stop_reason: _Optional[_Union[StopReason, str]] = ..., turn_totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., session_totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., cycle_durations: _Optional[_Iterable[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[ToolSummary, _Mapping]]] = ..., output_json: _Optional[str] = ...) -> None: ...
+    actions: _containers.RepeatedCompositeFieldContainer[_action_pb2.Action]
+    def __init__(self, stop_reason: _Optional[_Union[StopReason, str]] = ..., turn_totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., session_totals: _Optional[_Union[_metering_pb2.Totals, _Mapping]] = ..., cycle_durations: _Optional[_Iterable[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]]] = ..., tools: _Optional[_Iterable[_Union[ToolSummary, _Mapping]]] = ..., output_json: _Optional[str] = ..., actions: _Optional[_Iterable[_Union[_action_pb2.Action, _Mapping]]] = ...) -> None: ...
 
 class ToolSummary(_message.Message):
     __slots__ = ("name", "calls", "errors", "duration")

@@ -1,0 +1,359 @@
+"""Stands before the tool calls of one agent of a turn: some wait for an answer, and each runs once.
+
+The calls of a step are in memory until one of them waits: then all of them are stored, with what has run and what it
+gave, before readers see an action. From then on each start and each result is stored by itself, so that any server can
+go on with the step. If the agent is a sub-agent, its conversation is stored with the call that runs it, and the steps
+of the agents above it are stored first.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from strands.agent import Agent
+from strands.hooks import AfterToolCallEvent, BeforeToolCallEvent, BeforeToolsEvent, HookProvider, HookRegistry
+from strands.types.tools import AgentTool, ToolUse
+
+from godoty_service import exact_json
+from godoty_service.actions.action import ActionState, Callee, CallKind, StepCall, Verdict
+from godoty_service.agents.approval import Approval
+from godoty_service.agents.definitions import BuiltInTool, McpTools, SubAgent, ToolEntry
+from godoty_service.agents.mcp.server import matches
+from godoty_service.agents.mcp.tools import McpTool
+from godoty_service.agents.output.schemas import OutputSchemas
+from godoty_service.agents.profile import AgentProfile
+from godoty_service.agents.tools.client import OfferedClientTool
+from godoty_service.errors import SessionLost
+from godoty_service.ids import new_id
+from godoty_service.openrouter.tool_calls import unparsed_input
+from godoty_service.sessions.strands_session_manager import MongoSessionManager
+from godoty_service.turns.actions.turn_actions import TurnActions
+from godoty_service.turns.agents.kept_tools import KeptResult, Waiting
+from godoty_service.turns.agents.listeners import EventSink
+from godoty_service.turns.agents.sub_agent_tool import SubAgentTool
+from godoty_service.turns.event_log.events import ActionRequired
+
+INTERRUPTED: Final = "The call was interrupted, and its outcome is unknown: it may have had its effect."
+_EXPIRED: Final = "The call was denied: no answer came in time."
+_CLOSED: Final = "The call was not carried out."
+_TOO_LONG: Final = "The call was not made: the conversation is too long to wait for an approval."
+_MAX_CONVERSATION: Final = 8 * 1024 * 1024  # characters of a sub-agent's conversation as JSON
+
+Suspend = Callable[[Callee], Awaitable[None]]
+OutputOf = Callable[[StepCall], Awaitable[dict[str, Any]]]
+
+
+@dataclass(slots=True)
+class _Call:
+    """A tool call of the present step.
+
+    Attributes:
+        use: The call, as the tool gets it.
+        kind: What it needs.
+        idempotent: It may be made again if its outcome is unknown.
+        approval: The approval that it needs, if any.
+        stored: It as it is stored; None: it is not.
+        begun_before: Another turn started it, and no result is known.
+        started: It was started in this turn.
+        result: Its result.
+        refusal: Why it is not made; empty: it may be.
+        changed: It is made with another input than the model's.
+        callee: The sub-agent that waits in it.
+    """
+
+    use: ToolUse
+    kind: CallKind = CallKind.TOOL
+    idempotent: bool = False
+    approval: Approval | None = None
+    stored: StepCall | None = None
+    begun_before: bool = False
+    started: bool = False
+    result: dict[str, Any] | None = None
+    refusal: str = ""
+    changed: bool = False
+    callee: Callee | None = None
+
+
+class ActionGuard(HookProvider):
+    """The guard of one agent."""
+
+    def __init__(
+        self,
+        actions: TurnActions,
+        profile: AgentProfile,
+        *,
+        schemas: OutputSchemas,
+        log: EventSink,
+        output_of: OutputOf,
+        manager: MongoSessionManager | None = None,
+        path: str = "",
+        suspend: Suspend | None = None,
+        steps_before: int = 0,
+    ) -> None:
+        """Create the guard.
+
+        Args:
+            actions: The actions of the turn.
+            profile: The agent.
+            schemas: Reads the conditions of its tools.
+            log: Gets the actions that are open.
+            output_of: Returns the result of a client tool that was answered.
+            manager: Stores the messages of the turn's own agent; None: it is a sub-agent.
+            path: The path of a sub-agent.
+            suspend: Stores that a sub-agent waits, before its own calls are stored.
+            steps_before: The number of steps with tools that a sub-agent had in the turns before this one.
+        """
+        self._actions = actions
+        self._profile = profile
+        self._schemas = schemas
+        self._log = log
+        self._output_of = output_of
+        self._manager = manager
+        self._path = path
+        self._suspend = suspend
+        self._number = steps_before
+        self._lock = asyncio.Lock()
+        self._agent: Agent | None = None
+        self._calls: list[_Call] = []
+
+    def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
+        """Register the hooks before the calls of a step, and before each of them."""
+        registry.add_callback(BeforeToolsEvent, self._on_step)
+        registry.add_callback(BeforeToolCallEvent, self._before)
+
+    def callee(self, tool_call_id: str) -> Callee | None:
+        """Return the sub-agent that waits in a call; None: none does."""
+        found = (each.stored for each in self._calls if each.use["toolUseId"] == tool_call_id)
+        return next((each.callee for each in found if each is not None), None)
+
+    async def suspend(self, tool_call_id: str, callee: Callee) -> None:
+        """Store that the sub-agent of a call waits, with all calls of the step; no cancel interrupts it."""
+        await self._actions.complete(self._suspend_call(tool_call_id, callee))
+
+    async def _suspend_call(self, tool_call_id: str, callee: Callee) -> None:
+        async with self._lock:
+            call = next(each for each in self._calls if each.use["toolUseId"] == tool_call_id)
+            call.callee = callee
+            if call.stored is None:
+                await self._store()
+            else:
+                await self._actions.stores.calls.suspend(call.stored, callee)
+
+    async def _on_step(self, event: BeforeToolsEvent) -> None:
+        """Find what the calls of a step need, and store them if one of them asks."""
+        uses = [block["toolUse"] for block in event.message["content"] if "toolUse" in block]
+        registry = event.agent.tool_registry.registry
+        self._agent = event.agent
+        self._number = self._number + 1 if self._manager is None else self._manager.last_number
+        if self._manager is not None:
+            self._actions.begin_step(self._number)
+        known = self._actions.calls_of(self._path, self._number)
+        if len(known) == len(uses):
+            entries = [self._entry(registry.get(use["name"])) for use in uses]
+            self._calls = [_known(*each) for each in zip(uses, known, entries, strict=True)]
+        else:
+            self._calls = [await self._classify(use, registry.get(use["name"])) for use in uses]
+            if any(each.kind is not CallKind.TOOL for each in self._calls):
+                await self._actions.complete(self._record())
+        for each in self._calls:
+            if each.stored is not None and each.stored.is_open and not each.refusal:
+                self._log.append(ActionRequired(self._actions.ask(each.stored)))
+
+    async def _before(self, event: BeforeToolCallEvent) -> None:
+        call = self._call_of(event.tool_use)
+        if call is None:
+            return
+        if call.result is not None:
+            event.selected_tool = KeptResult(call.result, shown=True)
+            return
+        action = call.stored if call.kind is not CallKind.TOOL else None
+        if action is not None and not call.refusal:
+            if action.is_open:
+                event.selected_tool = Waiting()
+                event.interrupt("action")
+            call.refusal = refusal_of(action)
+            if verdict_of(action) is Verdict.OUTPUT:
+                event.selected_tool = KeptResult(await self._output_of(action), shown=False)
+                return
+        if call.begun_before and not call.idempotent and not call.refusal:
+            call.refusal = INTERRUPTED
+        if call.refusal:
+            event.cancel_tool = call.refusal
+            return
+        await self._start(call)
+        if action is not None and action.decision is not None and action.decision.answer.input_json:
+            changed: ToolUse = {**event.tool_use, "input": exact_json.loads(action.decision.answer.input_json)}
+            call.use, call.changed = changed, True
+            event.tool_use = changed
+
+    async def finished(self, event: AfterToolCallEvent) -> None:
+        """Take the result of a call; it is durable if the step is stored."""
+        call = self._call_of(event.tool_use)
+        if call is None or call.result is not None:
+            return
+        if call.changed:
+            text = f"[The call was approved with another input: {json.dumps(call.use['input'], ensure_ascii=False)}]"
+            event.result = {**event.result, "content": [*event.result["content"], {"text": text}]}
+        result = {"status": event.result["status"], "content": event.result["content"]}
+        async with self._lock:
+            if call.stored is not None:
+                await self._actions.stores.calls.finish(call.stored, result)
+            call.result = result
+
+    def _call_of(self, use: ToolUse) -> _Call | None:
+        """Return a call of the step. By identity: an id may be there twice."""
+        return next((each for each in self._calls if each.use is use), None)
+
+    async def _start(self, call: _Call) -> None:
+        async with self._lock:
+            call.started = True
+            new = call.stored is not None and not call.stored.started
+            if new and call.stored is not None and not await self._actions.stores.calls.start(call.stored):
+                raise SessionLost("Another server goes on with the session.", retry_after=1.0)
+
+    async def _record(self) -> None:
+        """Store the calls of the step."""
+        async with self._lock:
+            await self._store()
+
+    async def _store(self) -> None:
+        """Store the calls of the step, then those of the agents above: what is stored last makes all of it count."""
+        callee = None
+        if self._manager is not None:
+            await self._manager.flush()
+        elif (callee := await self._own_state()) is None:
+            for each in self._calls:
+                each.refusal = _TOO_LONG if each.kind is not CallKind.TOOL else ""
+            return
+        stored = [self._to_store(place, each) for place, each in enumerate(self._calls)]
+        await self._actions.stores.calls.insert(stored)
+        if callee is not None and self._suspend is not None:
+            await self._suspend(callee)
+        else:
+            await self._actions.open_step()
+        for call, kept in zip(self._calls, stored, strict=True):
+            call.stored = kept
+
+    async def _own_state(self) -> Callee | None:
+        """Return a sub-agent's conversation; None: it is too long to be stored."""
+        messages = list(self._agent.messages) if self._agent is not None else []
+        text = await asyncio.to_thread(json.dumps, messages, ensure_ascii=False)
+        if len(text) > _MAX_CONVERSATION:
+            return None
+        version = self._profile.version
+        return Callee(path=self._path, name=version.name, version=version.version, steps=self._number, messages=text)
+
+    def _to_store(self, place: int, call: _Call) -> StepCall:
+        common = self._actions.common()
+        return StepCall(
+            **common,
+            call_id=new_id("act" if call.kind is not CallKind.TOOL else "call", made=common["create_time"]),
+            path=self._path,
+            number=self._number,
+            place=place,
+            tool_call_id=call.use["toolUseId"],
+            name=call.use["name"],
+            input_json=json.dumps(call.use["input"], ensure_ascii=False),
+            kind=call.kind,
+            reviewer=call.approval is not None and call.approval.reviewer,
+            why=call.approval.why if call.approval is not None else "",
+            started=call.started,
+            result=call.result,
+            callee=call.callee,
+        )
+
+    async def _classify(self, use: ToolUse, tool: AgentTool | None) -> _Call:
+        """Return a call with what it needs."""
+        entry = self._entry(tool)
+        call = _Call(use, idempotent=_is_idempotent(entry))
+        if tool is None or unparsed_input(use["input"]) is not None:
+            return call
+        if isinstance(tool, OfferedClientTool):
+            call.kind = CallKind.CLIENT
+        elif (approval := _approval(entry)) is not None and await self._asks(approval, use["input"]):
+            call.kind, call.approval = CallKind.APPROVAL, approval
+        return call
+
+    async def _asks(self, approval: Approval, arguments: Any) -> bool:
+        """Return whether a call with some input needs an approval."""
+        condition = await self._schemas.stored(approval.condition)
+        if condition is None:
+            return True
+        text = json.dumps(arguments, ensure_ascii=False)
+        return await asyncio.to_thread(condition.matches, text) is not False
+
+    def _entry(self, tool: AgentTool | None) -> ToolEntry | None:
+        """Return what the definition says of a tool."""
+        return next((each for each in self._profile.definition.tools if _names(each, tool)), None)
+
+
+class ActionResults(HookProvider):
+    """Gives the results of calls to a guard, before readers see them."""
+
+    def __init__(self, guard: ActionGuard) -> None:
+        self._guard = guard
+
+    def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
+        """Register the hook after each call. Strands calls the last hook provider of an agent first."""
+        registry.add_callback(AfterToolCallEvent, self._finished)
+
+    async def _finished(self, event: AfterToolCallEvent) -> None:
+        await self._guard.finished(event)
+
+
+def _known(use: ToolUse, stored: StepCall, entry: ToolEntry | None) -> _Call:
+    """Return a call that is stored."""
+    begun = stored.started and stored.result is None and stored.callee is None
+    return _Call(
+        use,
+        kind=stored.kind,
+        idempotent=_is_idempotent(entry),
+        stored=stored,
+        begun_before=begun,
+        started=stored.started,
+        result=stored.result,
+    )
+
+
+def verdict_of(action: StepCall) -> Verdict | None:
+    """Return what was answered to an action; None: nothing."""
+    return action.decision.answer.verdict if action.decision is not None else None
+
+
+def refusal_of(action: StepCall) -> str:
+    """Return why a decided call is not made; empty: it is."""
+    match action.state:
+        case ActionState.EXPIRED:
+            return _EXPIRED
+        case ActionState.CLOSED:
+            return _CLOSED
+    if action.decision is not None and verdict_of(action) is Verdict.DENY:
+        why = action.decision.answer.why
+        return f"The call was denied: {why}" if why else "The call was denied."
+    return ""
+
+
+def _names(entry: ToolEntry, tool: AgentTool | None) -> bool:
+    """Return whether an entry of a definition is that of a tool."""
+    match entry:
+        case McpTools():
+            return (
+                isinstance(tool, McpTool)
+                and tool.server.name == entry.server
+                and matches(entry.allow, tool.listed.name)
+            )
+        case SubAgent():
+            return isinstance(tool, SubAgentTool) and tool.tool_name == entry.tool_name
+        case BuiltInTool():
+            return tool is not None and tool.tool_name == entry.name
+    return False
+
+
+def _approval(entry: ToolEntry | None) -> Approval | None:
+    return entry.approval if isinstance(entry, BuiltInTool | McpTools | SubAgent) else None
+
+
+def _is_idempotent(entry: ToolEntry | None) -> bool:
+    return isinstance(entry, BuiltInTool | McpTools | SubAgent) and entry.idempotent
