@@ -61,13 +61,15 @@ lint: .venv/ready check-gen check-docs check-words ## Check style, types, import
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: .venv/ready ## Generate docs/settings.md from the settings, and docs/agent.schema.json from agent.proto.
+docs: .venv/ready ## Generate docs/settings.md, docs/agent.schema.json and the service config of the clients.
 	$(BIN)/python docs/generate_settings.py
 	$(BIN)/python docs/generate_agent_schema.py
+	$(BIN)/python docs/generate_service_config.py
 
 check-docs: .venv/ready # Fails when a generated file of docs is not what it is generated from.
 	@$(BIN)/python docs/generate_settings.py --check
 	@$(BIN)/python docs/generate_agent_schema.py --check
+	@$(BIN)/python docs/generate_service_config.py --check
 
 # Recorded traffic, old databases and their migrations, and generated code have words of their own.
 WORDS := git grep -nwE -f - -- godoty_service openrouter_sandbox tests bench clients docs protos '*.md' Makefile .ci \
