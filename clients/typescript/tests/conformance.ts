@@ -4,7 +4,16 @@
  */
 import { createInterface } from "node:readline";
 
-import { Godoty, GodotyError, stopReasonToJSON, type Totals, TurnLimits, type TurnEvent, UsageGroup } from "@godoty/client";
+import {
+  Godoty,
+  GodotyError,
+  OnDisconnect,
+  stopReasonToJSON,
+  type Totals,
+  type TurnEvent,
+  TurnLimits,
+  UsageGroup,
+} from "@godoty/client";
 
 interface Command {
   do: string;
@@ -15,12 +24,15 @@ interface Command {
   max_cost_usd?: string;
   leave_at?: string; // leave once the text contains it
   timeout_ms?: number; // of the turn
+  grace_ms?: number;
+  continue?: boolean; // ON_DISCONNECT_CONTINUE
 }
 
 async function run(given: Command): Promise<object> {
   const godoty = new Godoty({
     ...(given.target ? { target: given.target } : {}),
     ...(given.api_key ? { apiKey: given.api_key } : {}),
+    ...(given.grace_ms ? { disconnectGraceMs: given.grace_ms } : {}),
   });
   try {
     switch (given.do) {
@@ -41,7 +53,15 @@ async function run(given: Command): Promise<object> {
 async function converse(godoty: Godoty, given: Command): Promise<object> {
   const limits = given.max_cost_usd ? TurnLimits.create({ maxCostUsd: given.max_cost_usd }) : undefined;
   const options = given.timeout_ms ? { timeoutMs: given.timeout_ms } : {};
-  const turn = godoty.converse({ sessionId: given.session_id, text: given.text ?? "", limits }, options);
+  const turn = godoty.converse(
+    {
+      sessionId: given.session_id,
+      text: given.text ?? "",
+      limits,
+      ...(given.continue ? { onDisconnect: OnDisconnect.ON_DISCONNECT_CONTINUE } : {}),
+    },
+    options,
+  );
   for await (const event of turn) {
     show(event);
     if (given.leave_at && turn.text.includes(given.leave_at)) break;

@@ -1,12 +1,15 @@
-import subprocess
-
 import pytest
 
-from tests.clients.polyglot.examples import CLIENTS
+from tests.clients.polyglot.programs import LANGUAGES, Language, build
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _installed() -> None:
-    """Installs what TypeScript's package-lock.json names."""
-    if not (CLIENTS / "typescript/node_modules").is_dir():
-        subprocess.run(["npm", "ci", "--silent"], cwd=CLIENTS / "typescript", check=True)  # noqa: S607 - found on PATH
+def _built() -> None:
+    """Builds the programs of all languages."""
+    build()
+
+
+@pytest.fixture(params=LANGUAGES)
+def language(request: pytest.FixtureRequest) -> Language:
+    """Each language in turn."""
+    return LANGUAGES[request.param]

@@ -25,6 +25,8 @@ type command struct {
 	MaxCost   *string `json:"max_cost_usd"`
 	LeaveAt   string  `json:"leave_at"`   // leave once the text contains it
 	TimeoutMS int     `json:"timeout_ms"` // of the turn
+	GraceMS   int     `json:"grace_ms"`
+	Continue  bool    `json:"continue"` // ON_DISCONNECT_CONTINUE
 }
 
 type object = map[string]any
@@ -54,6 +56,9 @@ func run(given command) (object, error) {
 	if given.APIKey != "" {
 		options = append(options, godoty.WithAPIKey(given.APIKey))
 	}
+	if given.GraceMS > 0 {
+		options = append(options, godoty.WithDisconnectGrace(time.Duration(given.GraceMS)*time.Millisecond))
+	}
 	client, err := godoty.New(options...)
 	if err != nil {
 		return nil, err
@@ -81,6 +86,9 @@ func converse(ctx context.Context, client *godoty.Client, given command) (object
 	request := &godotyv1.ConverseRequest{SessionId: given.SessionID, Text: given.Text}
 	if given.MaxCost != nil {
 		request.Limits = &godotyv1.TurnLimits{MaxCostUsd: given.MaxCost}
+	}
+	if given.Continue {
+		request.OnDisconnect = godotyv1.OnDisconnect_ON_DISCONNECT_CONTINUE
 	}
 	turn := client.Converse(ctx, request)
 	for event, err := range turn.Events() {

@@ -6,6 +6,7 @@ import app.godoty.GodotyException;
 import app.godoty.Turn;
 import app.godoty.v1.ConverseRequest;
 import app.godoty.v1.GetUsageRequest;
+import app.godoty.v1.OnDisconnect;
 import app.godoty.v1.Totals;
 import app.godoty.v1.TurnEvent;
 import app.godoty.v1.UsageGroup;
@@ -59,6 +60,9 @@ public final class Conformance {
     if (given.has("api_key")) {
       builder.apiKey(text(given, "api_key"));
     }
+    if (given.has("grace_ms")) {
+      builder.disconnectGrace(Duration.ofMillis(given.get("grace_ms").getAsLong()));
+    }
     try (Godoty godoty = builder.build()) {
       return switch (text(given, "do")) {
         case "converse" -> converse(godoty, given);
@@ -76,6 +80,9 @@ public final class Conformance {
             .setText(text(given, "text"));
     if (given.has("max_cost_usd")) {
       request.getLimitsBuilder().setMaxCostUsd(text(given, "max_cost_usd"));
+    }
+    if (given.has("continue")) {
+      request.setOnDisconnect(OnDisconnect.ON_DISCONNECT_CONTINUE);
     }
     Duration deadline =
         given.has("timeout_ms") ? Duration.ofMillis(given.get("timeout_ms").getAsLong()) : null;
