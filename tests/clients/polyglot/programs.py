@@ -73,7 +73,7 @@ LANGUAGES = {
     ),
     "java": Language(
         folder="java",
-        builds=((*_MAVEN, "test-compile"),),
+        builds=((*_MAVEN, "-DskipTests", "package"),),
         programs={
             "converse": ("app.godoty.examples.Converse",),
             "history": ("app.godoty.examples.History",),
