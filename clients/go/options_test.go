@@ -13,11 +13,11 @@ func TestWrongOptionsAreRefused(t *testing.T) {
 		options []Option
 		want    string
 	}{
-		"no server":     {[]Option{key}, "GODOTY_LISTEN"},
-		"no key":        {[]Option{target}, "GODOTY_API_KEY"},
-		"a key in two":  {[]Option{target, WithAPIKey("gdt_id secret")}, "GODOTY_API_KEY"},
-		"no time":       {[]Option{target, key, WithTimeout(0)}, "timeout"},
-		"a long grace":  {[]Option{target, key, WithDisconnectGrace(time.Hour)}, "10 minutes"},
+		"no server":    {[]Option{key}, "GODOTY_LISTEN"},
+		"no key":       {[]Option{target}, "GODOTY_API_KEY"},
+		"a key in two": {[]Option{target, WithAPIKey("gdt_id secret")}, "GODOTY_API_KEY"},
+		"no time":      {[]Option{target, key, WithTimeout(0)}, "timeout"},
+		"a long grace": {[]Option{target, key, WithDisconnectGrace(time.Hour)}, "10 minutes"},
 		"no such file": {[]Option{target, key}, "GODOTY_TLS_CA"},
 	} {
 		t.Setenv("GODOTY_LISTEN", "")
