@@ -107,9 +107,6 @@ func (t *Turn) Close() {
 	}
 	t.left = true
 	ongoing := t.begun && t.finished == nil && !t.failed()
-	if t.ID() == "" && ongoing {
-		t.awaitID()
-	}
 	t.closeStream()
 	if t.ID() == "" || !ongoing || t.request.GetOnDisconnect() == godotyv1.OnDisconnect_ON_DISCONNECT_CONTINUE {
 		return
@@ -146,7 +143,7 @@ func (t *Turn) Finished() *godotyv1.TurnFinished { return t.finished }
 
 // Cost returns the cost of the turn in US dollars, exactly. Nil: it is not known.
 func (t *Turn) Cost() *big.Rat {
-	return USD(t.finished.GetTurnTotals().CostUsd)
+	return CostOf(t.finished.GetTurnTotals())
 }
 
 // Reconnects returns how often the stream was opened anew.
@@ -155,11 +152,13 @@ func (t *Turn) Reconnects() int { return t.reconnects }
 func (t *Turn) next() (*godotyv1.TurnEvent, error) {
 	for t.err == nil && t.finished == nil && !t.left {
 		event, err := t.receive()
-		if t.ctx.Err() != nil {
+		isNew := err == nil && t.accept(event)
+		switch {
+		case t.ctx.Err() != nil && t.finished == nil:
 			t.fail(t.ctx.Err())
-		} else if err != nil {
+		case err != nil:
 			t.lost(err)
-		} else if t.accept(event) {
+		case isNew:
 			return event, nil
 		}
 	}
@@ -264,18 +263,6 @@ func (t *Turn) fail(err error) { t.err = decode(err) }
 func (t *Turn) failed() bool {
 	var failure *Error
 	return errors.As(t.err, &failure) && failure.Reason != "" && !failure.lostConnection()
-}
-
-// awaitID reads the open stream to its first event, or for 5 seconds, to learn which turn is to be cancelled.
-func (t *Turn) awaitID() {
-	if t.stream == nil {
-		return
-	}
-	timer := time.AfterFunc(leaveTimeout, t.cancel)
-	defer timer.Stop()
-	if event, err := t.stream(); err == nil {
-		t.accept(event)
-	}
 }
 
 func (t *Turn) closeStream() {

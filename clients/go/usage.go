@@ -23,6 +23,14 @@ func USD(amount *string) *big.Rat {
 	return value
 }
 
+// CostOf returns the cost of totals in US dollars, exactly. Nil: it is not known.
+func CostOf(totals *godotyv1.Totals) *big.Rat {
+	if totals == nil {
+		return nil
+	}
+	return USD(totals.CostUsd)
+}
+
 // SessionMetrics returns the cost and usage of a session.
 func (c *Client) SessionMetrics(ctx context.Context, sessionID string) (*godotyv1.GetSessionMetricsResponse, error) {
 	return c.Agents.GetSessionMetrics(ctx, &godotyv1.GetSessionMetricsRequest{SessionId: sessionID})

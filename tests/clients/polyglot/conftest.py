@@ -3,10 +3,13 @@ import pytest
 from tests.clients.polyglot.programs import LANGUAGES, Language, build
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _built() -> None:
-    """Builds the programs of all languages."""
-    build()
+@pytest.fixture(autouse=True)
+def _built(request: pytest.FixtureRequest) -> None:
+    """Builds the programs of the test's language; without one, those of all languages."""
+    name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("language")
+    for each in LANGUAGES:
+        if name is None or name.startswith(each):
+            build(each)
 
 
 @pytest.fixture(params=LANGUAGES)

@@ -8,7 +8,8 @@ import os
 import re
 import subprocess
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,14 +35,14 @@ class Language:
 
     Attributes:
         folder: Its folder in `clients`.
-        builds: The commands that build the programs.
+        build: The command that builds the programs.
         programs: The commands that run what was built.
         example: The command of the README that runs the example `converse`.
         options: Members of each command for `conformance`.
     """
 
     folder: str
-    builds: tuple[tuple[str, ...], ...]
+    build: tuple[str, ...]
     programs: dict[str, tuple[str, ...]]
     example: tuple[str, ...]
     options: Line = field(default_factory=dict)
@@ -57,13 +58,13 @@ class Language:
 LANGUAGES = {
     "go": Language(
         folder="go",
-        builds=(("go", "build", "-o", f"{_GO}/", "./examples/converse", "./examples/history", "./internal/conformance"),),
+        build=("go", "build", "-o", f"{_GO}/", "./examples/converse", "./examples/history", "./internal/conformance"),
         programs={name: (str(_GO / name),) for name in ("converse", "history", "conformance")},
         example=("go", "run", "./examples/converse"),
     ),
     "typescript": Language(
         folder="typescript",
-        builds=(("npm", "run", "--silent", "build:examples"),),
+        build=("npm", "run", "--silent", "build:examples"),
         programs={
             "converse": ("node", ".build/examples/converse.js"),
             "history": ("node", ".build/examples/history.js"),
@@ -73,7 +74,7 @@ LANGUAGES = {
     ),
     "java": Language(
         folder="java",
-        builds=((*_MAVEN, "-DskipTests", "package"),),
+        build=(*_MAVEN, "-DskipTests", "package"),
         programs={
             "converse": ("app.godoty.examples.Converse",),
             "history": ("app.godoty.examples.History",),
@@ -82,16 +83,17 @@ LANGUAGES = {
         example=(*_MAVEN, "test-compile", "exec:java"),
     ),
 }
-REACTIVE = Language(**{**LANGUAGES["java"].__dict__, "options": {"reactive": True}})
+READERS = {**LANGUAGES, "java-reactive": replace(LANGUAGES["java"], options={"reactive": True})}
+"""The languages, and Java's reactive stream."""
 
 
-def build() -> None:
-    """Build all programs, one language after the other."""
-    if not (CLIENTS / "typescript/node_modules").is_dir():
+@cache
+def build(name: str) -> None:
+    """Build the programs of a language, once."""
+    language = LANGUAGES[name]
+    if name == "typescript" and not (CLIENTS / "typescript/node_modules").is_dir():
         _check("typescript", "npm", "ci", "--silent")
-    for language in LANGUAGES.values():
-        for command in language.builds:
-            _check(language.folder, *command)
+    _check(language.folder, *language.build)
 
 
 def _check(folder: str, *command: str) -> None:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 TURN = "turn_1"
 Context = grpc.aio.ServicerContext[Any, Any]
-Stream = list[turn_pb.TurnEvent | "Failure" | "Wait"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +51,9 @@ class Wait:
     """A pause in a stream, until the function has returned."""
 
     until: Callable[[], Any]
+
+
+Stream = list[turn_pb.TurnEvent | Failure | Wait]
 
 
 @dataclass

@@ -26,13 +26,12 @@ _LOOP = "@sandbox tool-loop calls=3 tool=calculator"
 
 
 def _program(language: Language, service: Service, **environment: str) -> Conformance:
-    return Conformance(language, GODOTY_LISTEN=service.target, GODOTY_API_KEY=service.api_key, **environment)
+    settings = {"GODOTY_LISTEN": service.target, "GODOTY_API_KEY": service.api_key}
+    return Conformance(language, **(settings | environment))
 
 
-async def test_tool_loop_and_its_cost_are_exact(
-    language: Language, caller: Caller, issue: Callable[..., str]
-) -> None:
-    """The events of a turn with tools; turn, metrics, usage and the provider's invoice have the same cost and tokens."""
+async def test_tool_loop_and_its_cost_are_exact(language: Language, caller: Caller, issue: Callable[..., str]) -> None:
+    """Turn, metrics, usage and the provider's invoice have the same cost and tokens."""
     billing = issue(caller.service, scopes=frozenset({Scope.BILLING}))
     async with _program(language, caller.service) as program:
         turn = await program.ask("converse", session_id="talk", text=_LOOP)
@@ -56,9 +55,7 @@ async def test_tool_loop_and_its_cost_are_exact(
     assert format_amount(sum(charged, Decimal())) == cost
 
 
-async def test_refusals_have_reason_and_delay(
-    language: Language, caller: Caller, issue: Callable[..., str]
-) -> None:
+async def test_refusals_have_reason_and_delay(language: Language, caller: Caller, issue: Callable[..., str]) -> None:
     """A busy session, a turn's own limit, a hard budget, a wrong key and a key of another scope."""
     hold = new_id("hold")
     running = caller.start(f"@sandbox plain tokens=9 hold_after=3 hold={hold}", session_id="busy")

@@ -42,9 +42,7 @@ async def stored(caller: Caller) -> list[Line]:
     return [("1", "user", asked), ("2", "assistant", answered), *large]
 
 
-async def test_history_has_every_byte_that_was_stored(
-    language: Language, caller: Caller, stored: list[Line]
-) -> None:
+async def test_history_has_every_byte_that_was_stored(language: Language, caller: Caller, stored: list[Line]) -> None:
     """All pages are read, and each message that is cut there is read whole, also what exceeds the default of gRPC."""
     code, out = await run(
         language.folder,

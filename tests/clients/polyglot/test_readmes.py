@@ -8,7 +8,6 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 
@@ -24,7 +23,8 @@ _TYPES = CLIENTS / "typescript/node_modules/@types"
 
 def _program(folder: str, language: str) -> str:
     """Return the first program of a README."""
-    found = re.search(rf"^```{language}\n(.*?)^```$", (CLIENTS / folder / "README.md").read_text(), re.M | re.S)
+    text = (CLIENTS / folder / "README.md").read_text()
+    found = re.search(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert found is not None
     return found[1]
 
@@ -42,8 +42,8 @@ async def _assert_prints_cost(service: Service, folder: Path, *command: str, **e
 
 
 @pytest.fixture
-def go_module(tmp_path: Path) -> Iterator[tuple[Path, str]]:
-    """A module proxy that has the module alone, and its version; Go's own cache is cleaned afterwards."""
+def go_module(tmp_path: Path) -> tuple[Path, str]:
+    """A module proxy that has the module alone, and its version."""
     files = sorted(each for each in (CLIENTS / "go").rglob("*") if each.is_file())
     content = hashlib.sha256(b"".join(each.read_bytes() for each in files)).hexdigest()[:12]
     version = f"v0.1.0-test.h{content}"
@@ -55,7 +55,7 @@ def go_module(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     with zipfile.ZipFile(folder / f"{version}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for each in files:
             archive.write(each, f"{_GO_MODULE}@{version}/{each.relative_to(CLIENTS / 'go')}")
-    yield proxy, version
+    return proxy, version
 
 
 async def test_go_program_runs_as_pasted(service: Service, go_module: tuple[Path, str], tmp_path: Path) -> None:

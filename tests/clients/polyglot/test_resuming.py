@@ -11,7 +11,7 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
 
-from tests.clients.polyglot.programs import LANGUAGES, REACTIVE, Conformance, Language
+from tests.clients.polyglot.programs import READERS, Conformance, Language
 from tests.clients.polyglot.scripted_turns import (
     TURN,
     Failure,
@@ -27,10 +27,10 @@ _LOST = Failure(grpc.StatusCode.UNAVAILABLE)
 _CANCEL = pb.CancelTurnRequest(turn_id=TURN)
 
 
-@pytest.fixture(params=[*LANGUAGES, "java-reactive"])
+@pytest.fixture(params=READERS)
 def language(request: pytest.FixtureRequest) -> Language:
     """Each language, and Java's reactive stream."""
-    return LANGUAGES.get(request.param, REACTIVE)
+    return READERS[request.param]
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"strings"
 	"time"
@@ -70,7 +71,10 @@ func run(given command) (object, error) {
 		return converse(ctx, client, given)
 	case "metrics":
 		metrics, err := client.SessionMetrics(ctx, given.SessionID)
-		return totalsOf(metrics.GetTotals()), err
+		if err != nil {
+			return nil, err
+		}
+		return totalsOf(metrics.GetTotals()), nil
 	case "usage":
 		return usage(ctx, client)
 	}
@@ -102,17 +106,22 @@ func converse(ctx context.Context, client *godoty.Client, given command) (object
 	}
 	done := object{
 		"turn_id": turn.ID(), "session_id": turn.SessionID(), "request_id": turn.RequestID(), "text": turn.Text(),
-		"reconnects": turn.Reconnects(), "stop_reason": nil, "cost_usd": nil,
+		"reconnects": turn.Reconnects(), "stop_reason": nil, "cost_usd": plain(turn.Cost()),
 	}
 	if finished := turn.Finished(); finished != nil {
 		done["stop_reason"] = finished.GetStopReason().String()
 		done["totals"] = totalsOf(finished.GetTurnTotals())
 	}
-	if cost := turn.Cost(); cost != nil {
-		digits, _ := cost.FloatPrec()
-		done["cost_usd"] = cost.FloatString(digits)
-	}
 	return done, nil
+}
+
+// plain returns an amount in plain notation; nil if it is not known.
+func plain(amount *big.Rat) any {
+	if amount == nil {
+		return nil
+	}
+	digits, _ := amount.FloatPrec()
+	return amount.FloatString(digits)
 }
 
 func show(event *godotyv1.TurnEvent) {
@@ -152,7 +161,7 @@ func usage(ctx context.Context, client *godoty.Client) (object, error) {
 
 func totalsOf(totals *godotyv1.Totals) object {
 	return object{
-		"cost_usd":      totals.CostUsd,
+		"cost_usd":      plain(godoty.CostOf(totals)),
 		"turns":         totals.GetTurns(),
 		"model_calls":   totals.GetModelCalls(),
 		"input_tokens":  totals.GetUsage().GetInputTokens(),

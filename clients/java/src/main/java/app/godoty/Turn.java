@@ -168,9 +168,6 @@ public final class Turn implements Iterable<TurnEvent>, AutoCloseable {
 
   private void leave() {
     boolean ongoing = begun && finished == null && !failed;
-    if (ongoing && id.isEmpty() && stream != null) {
-      awaitId();
-    }
     closeStream();
     if (timer != null) {
       timer.cancel(false);
@@ -186,17 +183,6 @@ public final class Turn implements Iterable<TurnEvent>, AutoCloseable {
           .cancelTurn(CancelTurnRequest.newBuilder().setTurnId(id).build());
     } catch (StatusRuntimeException lost) {
       // The server cancels the turn after its disconnect grace.
-    }
-  }
-
-  /** Reads the open stream to its first event, to learn which turn is to be cancelled. */
-  private void awaitId() {
-    try {
-      if (stream.hasNext()) {
-        accept(stream.next());
-      }
-    } catch (StatusRuntimeException lost) {
-      // Nothing is known of the turn.
     }
   }
 
