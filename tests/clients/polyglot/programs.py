@@ -7,7 +7,7 @@ import json
 import os
 import re
 import subprocess
-from contextlib import suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -105,15 +105,17 @@ def _check(folder: str, *command: str) -> None:
 
 async def run(folder: str | Path, *command: str, **environment: str) -> tuple[int, str]:
     """Run a command in a client's folder; return its exit code and what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
+    done = await asyncio.to_thread(
+        subprocess.run,
+        command,
         cwd=CLIENTS / folder,
         env=os.environ | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        timeout=_TIMEOUT,
+        check=False,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), timeout=_TIMEOUT)
-    return process.returncode or 0, _COLOUR.sub("", out.decode())
+    return done.returncode, _COLOUR.sub("", done.stdout.decode())
 
 
 @dataclass
@@ -142,35 +144,43 @@ class Conformance:
     def __init__(self, language: Language, **environment: str) -> None:
         self._language = language
         self._environment = os.environ | environment
-        self._process: asyncio.subprocess.Process | None = None
+        self._lines = asyncio.StreamReader()
+        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            *self._language.command("conformance"),
+        # The event loop's own processes are forked, which gRPC's threads in this process do not survive.
+        self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - our own commands
+            self._language.command("conformance"),
             cwd=CLIENTS / self._language.folder,
             env=self._environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
+        self._stack.callback(self._end)
+        protocol = asyncio.StreamReaderProtocol(self._lines)
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._process.stdout)
+        self._stack.callback(transport.close)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._process is not None
-        with suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
+        await self._stack.aclose()
+
+    def _end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
     async def lines(self, do: str, **members: Any) -> AsyncGenerator[Line, None]:
         """Send a command; yield the lines of its answer as they come."""
-        assert self._process is not None
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         command = {"do": do} | self._language.options | members
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        self._process.stdin.flush()
         while True:
-            line = await asyncio.wait_for(self._process.stdout.readline(), _LINE)
+            line = await asyncio.wait_for(self._lines.readline(), _LINE)
             assert line, "the program has ended"
             found: Line = json.loads(line)
             yield found
