@@ -102,7 +102,7 @@ buf: protos-imports ## Lint the contract, and check that it breaks no client of 
 protos-image: protos-imports ## Write protos/v1.binpb, the contract that later ones must not break (needs npm; CONTRIBUTING.md says when).
 	npx --yes $(BUF) build protos --exclude-source-info -o protos/v1.binpb
 
-clients: .venv/ready ## Run the clients of the other languages against the service (needs go, node, mvn).
+clients: .venv/ready ## Test the clients of the other languages against the service (needs go, node, mvn).
 	$(BIN)/python -m pytest tests/clients/polyglot
 
 COMPILE := pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
