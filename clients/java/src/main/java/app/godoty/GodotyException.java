@@ -43,7 +43,7 @@ public final class GodotyException extends StatusRuntimeException {
 
   private GodotyException(StatusRuntimeException error) {
     super(error.getStatus(), error.getTrailers());
-    initCause(error);
+    setStackTrace(error.getStackTrace()); // its cause is that of the status
     com.google.rpc.Status status = StatusProto.fromThrowable(error);
     if (status != null) {
       status.getDetailsList().forEach(this::add);
