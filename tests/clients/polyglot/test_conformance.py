@@ -96,7 +96,7 @@ async def _set_budget(service: Service, issue: Callable[..., str]) -> None:
 async def test_tls_by_environment(language: Language, serve: Start, tmp_path: Path) -> None:
     """GODOTY_TLS_CA names the authority of the server; without it, plain text to this machine fails."""
     issuer = authority("godoty tests")
-    files = signed(issuer, "localhost", "127.0.0.1").write(tmp_path, "server")
+    files: dict[str, Any] = dict(signed(issuer, "localhost", "127.0.0.1").write(tmp_path, "server"))
     authorities = tmp_path / "authority.pem"
     authorities.write_bytes(issuer.pem)
     service = await serve(**files)

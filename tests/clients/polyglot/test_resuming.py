@@ -24,6 +24,7 @@ from tests.clients.polyglot.scripted_turns import (
 )
 
 _LOST = Failure(grpc.StatusCode.UNAVAILABLE)
+_UNREACHABLE: list[Stream] = [[_LOST]] * 99
 _CANCEL = pb.CancelTurnRequest(turn_id=TURN)
 
 
@@ -86,7 +87,7 @@ async def test_turn_that_has_not_begun_is_requested_again_with_its_id(language: 
 
 async def test_server_that_cannot_be_reached_fails_soon(language: Language) -> None:
     """A turn of which nothing was heard is requested six times."""
-    async with _serving(language, *[[_LOST]] * 9) as (turns, program):
+    async with _serving(language, *_UNREACHABLE) as (turns, program):
         result = await program.ask("converse", session_id="talk", text="hi")
 
     assert (result.error["code"], result.error["reason"], result.done) == (14, "", {})
@@ -108,7 +109,7 @@ async def test_error_of_the_turn_is_not_retried(language: Language) -> None:
 
 async def test_lost_turn_is_given_up_after_its_grace(language: Language) -> None:
     """The turn is then cancelled, if the server can be reached for that."""
-    async with _serving(language, [started(), text(2, "a"), _LOST], *[[_LOST]] * 99) as (turns, program):
+    async with _serving(language, [started(), text(2, "a"), _LOST], *_UNREACHABLE) as (turns, program):
         result = await program.ask("converse", session_id="talk", text="hi", grace_ms=400)
 
     assert (result.error["code"], result.error["reason"]) == (14, "")
