@@ -61,13 +61,15 @@ lint: .venv/ready check-gen check-docs check-words ## Check style, types, import
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: .venv/ready ## Generate docs/settings.md from the settings, and docs/agent.schema.json from agent.proto.
+docs: .venv/ready ## Generate docs/settings.md, docs/agent.schema.json and the service config of the clients.
 	$(BIN)/python docs/generate_settings.py
 	$(BIN)/python docs/generate_agent_schema.py
+	$(BIN)/python docs/generate_service_config.py
 
 check-docs: .venv/ready # Fails when a generated file of docs is not what it is generated from.
 	@$(BIN)/python docs/generate_settings.py --check
 	@$(BIN)/python docs/generate_agent_schema.py --check
+	@$(BIN)/python docs/generate_service_config.py --check
 
 # Recorded traffic, old databases and their migrations, and generated code have words of their own.
 WORDS := git grep -nwE -f - -- godoty_service openrouter_sandbox tests bench clients docs protos '*.md' Makefile .ci \
@@ -100,7 +102,7 @@ buf: protos-imports ## Lint the contract, and check that it breaks no client of 
 protos-image: protos-imports ## Write protos/v1.binpb, the contract that later ones must not break (needs npm; CONTRIBUTING.md says when).
 	npx --yes $(BUF) build protos --exclude-source-info -o protos/v1.binpb
 
-clients: .venv/ready ## Run the clients of the other languages against the service (needs go, node, mvn).
+clients: .venv/ready ## Test the clients of the other languages against the service (needs go, node, mvn).
 	$(BIN)/python -m pytest tests/clients/polyglot
 
 COMPILE := pip compile -q --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \

@@ -1,49 +1,27 @@
 /** Prints the size of each message of a session. It reads whole the messages that a list shows cut. */
-import {
-  type AgentServiceClient,
-  type ContentBlock,
-  ListMessagesRequest,
-  type ListMessagesResponse,
-  type Message,
-  ReadMessageRequest,
-  type ReadMessageResponse,
-  roleToJSON,
-} from "../src/index.js";
-import { DEADLINE_MS, start } from "./start.js";
+import { type ContentBlock, type Godoty, type Message, roleToJSON } from "@godoty/client";
 
-async function history(agent: AgentServiceClient): Promise<void> {
+import { start } from "./start.js";
+
+async function history(godoty: Godoty): Promise<void> {
   const sessionId = process.env["GODOTY_SESSION"];
   if (!sessionId) throw new Error("set GODOTY_SESSION");
   let count = 0;
-  let pageToken = "";
-  do {
-    const page = await listMessages(agent, sessionId, pageToken);
-    for (const message of page.messages) {
-      show(message, await contentOf(agent, sessionId, message));
-      count++;
-    }
-    pageToken = page.nextPageToken;
-  } while (pageToken);
+  for await (const message of godoty.messages(sessionId)) {
+    show(message, await contentOf(godoty, sessionId, message));
+    count++;
+  }
   console.log(`messages: ${count}`);
-}
-
-function listMessages(agent: AgentServiceClient, sessionId: string, pageToken: string): Promise<ListMessagesResponse> {
-  const request = ListMessagesRequest.create({ sessionId, pageToken });
-  return new Promise((resolve, reject) => {
-    agent.listMessages(request, (error, response) => (error ? reject(error) : resolve(response)));
-  });
 }
 
 /**
  * Returns the content of a listed message. If a block of it is cut, the content comes from ReadMessage, where a block
  * may be in several pieces.
  */
-async function contentOf(agent: AgentServiceClient, sessionId: string, message: Message): Promise<ContentBlock[]> {
+async function contentOf(godoty: Godoty, sessionId: string, message: Message): Promise<ContentBlock[]> {
   if (!message.content.some((block) => block.truncated)) return message.content;
-  const request = ReadMessageRequest.create({ sessionId, number: message.number });
-  const stream = agent.readMessage(request, { deadline: Date.now() + DEADLINE_MS });
   const pieces: ContentBlock[] = [];
-  for await (const { content } of stream as AsyncIterable<ReadMessageResponse>) {
+  for await (const { content } of godoty.agents.readMessage({ sessionId, number: message.number })) {
     if (content) pieces.push(content);
   }
   return pieces;

@@ -1,26 +1,19 @@
-/** What the examples share: the connection they use, and how they report a failure. */
-import { type AgentServiceClient, connect } from "../src/index.js";
-
-export const DEADLINE_MS = 120_000;
+/** What the examples share: the client they use, and how they report a failure. */
+import { Godoty } from "@godoty/client";
 
 /** Runs the example called `name` against the server at GODOTY_LISTEN. If it fails, the process exits with code 1. */
-export function start(name: string, example: (agent: AgentServiceClient) => Promise<void>): void {
-  connected(process.env["GODOTY_LISTEN"], process.env["GODOTY_API_KEY"], example).catch((error: unknown) => {
+export function start(name: string, example: (godoty: Godoty) => Promise<void>): void {
+  connected(example).catch((error: unknown) => {
     console.error(`${name}:`, error instanceof Error ? error.message : error);
     process.exitCode = 1;
   });
 }
 
-async function connected(
-  target: string | undefined,
-  apiKey: string | undefined,
-  example: (agent: AgentServiceClient) => Promise<void>,
-): Promise<void> {
-  if (!target || !apiKey) throw new Error("set GODOTY_LISTEN and GODOTY_API_KEY");
-  const agent = connect(target, apiKey);
+async function connected(example: (godoty: Godoty) => Promise<void>): Promise<void> {
+  const godoty = new Godoty();
   try {
-    await example(agent);
+    await example(godoty);
   } finally {
-    agent.close();
+    godoty.close();
   }
 }

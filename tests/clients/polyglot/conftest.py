@@ -1,12 +1,18 @@
-import subprocess
-
 import pytest
 
-from tests.clients.polyglot.examples import CLIENTS
+from tests.clients.polyglot.programs import LANGUAGES, Language, build
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _installed() -> None:
-    """Installs what TypeScript's package-lock.json names."""
-    if not (CLIENTS / "typescript/node_modules").is_dir():
-        subprocess.run(["npm", "ci", "--silent"], cwd=CLIENTS / "typescript", check=True)  # noqa: S607 - found on PATH
+@pytest.fixture(autouse=True)
+def _built(request: pytest.FixtureRequest) -> None:
+    """Builds the programs of the test's language; without one, those of all languages."""
+    name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("language")
+    for each in LANGUAGES:
+        if name is None or name.startswith(each):
+            build(each)
+
+
+@pytest.fixture(params=LANGUAGES)
+def language(request: pytest.FixtureRequest) -> Language:
+    """Each language in turn."""
+    return LANGUAGES[request.param]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-import pytest
-
-from tests.clients.polyglot.examples import run
+from tests.clients.polyglot.programs import Language, run
 
 
 class Service(Protocol):
@@ -17,17 +15,11 @@ class Service(Protocol):
     api_key: str
 
 
-EXAMPLES = [
-    pytest.param("go", ("go", "run", "./examples/converse"), id="go"),
-    pytest.param("typescript", ("npm", "run", "--silent", "example"), id="typescript"),
-    pytest.param("java", ("mvn", "-B", "-q", "-Dstyle.color=never", "compile", "exec:java"), id="java"),
-]
-
-
-@pytest.mark.parametrize(("folder", "command"), EXAMPLES)
-async def test_example_total_equals_metrics(folder: str, command: tuple[str, ...], service: Service) -> None:
-    """Two turns in one session; their last total and the metrics are the same amount, and more than the first."""
-    code, out = await run(folder, *command, GODOTY_LISTEN=service.target, GODOTY_API_KEY=service.api_key)
+async def test_example_total_equals_metrics(language: Language, service: Service) -> None:
+    """By the README's command: two turns in one session; their last total and the metrics are the same amount."""
+    code, out = await run(
+        language.folder, *language.example, GODOTY_LISTEN=service.target, GODOTY_API_KEY=service.api_key
+    )
 
     assert code == 0, out
     first, second = re.findall(r"^session_totals: cost_usd=(\S+) turns=\d+$", out, re.MULTILINE)
@@ -35,18 +27,24 @@ async def test_example_total_equals_metrics(folder: str, command: tuple[str, ...
     assert first != second
 
 
-@pytest.mark.parametrize(("folder", "command"), EXAMPLES)
-async def test_refused_key_ends_example_with_error(folder: str, command: tuple[str, ...], service: Service) -> None:
+async def test_refused_key_ends_example_with_error(language: Language, service: Service) -> None:
     """The example reports the failure without the key and exits with a code other than 0."""
-    code, out = await run(folder, *command, GODOTY_LISTEN=service.target, GODOTY_API_KEY="gdt_no_such_key")
+    code, out = await run(
+        language.folder,
+        *language.command("converse"),
+        GODOTY_LISTEN=service.target,
+        GODOTY_API_KEY="gdt_no_such_key",
+    )
 
     assert code != 0
     assert "UNAUTHENTICATED" in out.upper()
+    assert "INVALID_API_KEY" in out
     assert "no_such_key" not in out
 
 
 async def test_go_tests_pass() -> None:
-    """The Go client's own tests."""
-    code, out = await run("go", "go", "test", "./...")
-
-    assert code == 0, out
+    """The Go client's own tests, and its code is formatted and without findings."""
+    for command in (("go", "vet", "./..."), ("go", "test", "./...")):
+        code, out = await run("go", *command)
+        assert code == 0, out
+    assert await run("go", "gofmt", "-l", ".") == (0, "")

@@ -6,18 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.clients.polyglot.examples import run
+from tests.clients.polyglot.programs import Language, run
 from tests.e2e.edge.test_response_sizes import keep, pages
 from tests.support.caller import Caller
 
 _WIDTHS = "aä€😀"  # characters of 1, 2, 3 and 4 bytes: no fixed number of bytes ends all pieces between characters
-_MAVEN = ("mvn", "-B", "-q", "-Dstyle.color=never")
-_EXAMPLES = [
-    pytest.param("go", ("go", "run", "./examples/history"), id="go"),
-    pytest.param("typescript", ("npm", "run", "--silent", "history"), id="typescript"),
-    pytest.param("java", (*_MAVEN, "compile", "exec:java", "-Dexec.mainClass=app.godoty.examples.History"), id="java"),
-]
-
 _INPUT = {"expression": "ä + €" * 50_000}
 _RESULT = {"toolUseId": "t1", "status": "success", "content": [{"text": _WIDTHS * 1_200_000}]}
 _BLOCKS: list[dict[str, Any]] = [
@@ -49,14 +42,11 @@ async def stored(caller: Caller) -> list[Line]:
     return [("1", "user", asked), ("2", "assistant", answered), *large]
 
 
-@pytest.mark.parametrize(("folder", "command"), _EXAMPLES)
-async def test_history_has_every_byte_that_was_stored(
-    folder: str, command: tuple[str, ...], caller: Caller, stored: list[Line]
-) -> None:
+async def test_history_has_every_byte_that_was_stored(language: Language, caller: Caller, stored: list[Line]) -> None:
     """All pages are read, and each message that is cut there is read whole, also what exceeds the default of gRPC."""
     code, out = await run(
-        folder,
-        *command,
+        language.folder,
+        *language.command("history"),
         GODOTY_LISTEN=caller.service.target,
         GODOTY_API_KEY=caller.service.api_key,
         GODOTY_SESSION="talk",
@@ -67,12 +57,11 @@ async def test_history_has_every_byte_that_was_stored(
     assert re.findall(r"^messages: (\d+)$", out, re.MULTILINE) == [str(len(stored))]
 
 
-@pytest.mark.parametrize(("folder", "command"), _EXAMPLES)
-async def test_history_of_an_unknown_session_fails(folder: str, command: tuple[str, ...], caller: Caller) -> None:
+async def test_history_of_an_unknown_session_fails(language: Language, caller: Caller) -> None:
     """The failure is printed, and the exit code is not 0."""
     code, out = await run(
-        folder,
-        *command,
+        language.folder,
+        *language.command("history"),
         GODOTY_LISTEN=caller.service.target,
         GODOTY_API_KEY=caller.service.api_key,
         GODOTY_SESSION="no-such-session",

@@ -3,64 +3,46 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 
+	godoty "github.com/godoty/godoty/clients/go"
 	"github.com/godoty/godoty/clients/go/examples/internal/example"
 	godotyv1 "github.com/godoty/godoty/clients/go/godoty/v1"
 )
 
 func main() { example.Main("converse", run) }
 
-func run(ctx context.Context, agent godotyv1.AgentServiceClient) error {
-	sessionID, _, err := say(ctx, agent, "", "Hello from Go.")
+func run(ctx context.Context, client *godoty.Client) error {
+	first, err := say(ctx, client, "", "Hello from Go.")
 	if err != nil {
 		return err
 	}
-	_, totals, err := say(ctx, agent, sessionID, "And once more.")
+	second, err := say(ctx, client, first.SessionID(), "And once more.")
 	if err != nil {
 		return err
 	}
-	metrics, err := agent.GetSessionMetrics(ctx, &godotyv1.GetSessionMetricsRequest{SessionId: sessionID})
+	metrics, err := client.SessionMetrics(ctx, first.SessionID())
 	if err != nil {
 		return err
 	}
-	cost, turns := metrics.GetTotals().GetCostUsd(), metrics.GetTotals().GetTurns()
-	fmt.Printf("metrics: cost_usd=%s turns=%d\n", cost, turns)
-	if cost != totals.GetCostUsd() {
-		return fmt.Errorf("the metrics say %s USD, the last turn said %s", cost, totals.GetCostUsd())
+	cost, total := metrics.GetTotals().GetCostUsd(), second.Finished().GetSessionTotals().GetCostUsd()
+	fmt.Printf("metrics: cost_usd=%s turns=%d\n", cost, metrics.GetTotals().GetTurns())
+	if cost != total {
+		return fmt.Errorf("the metrics say %s USD, the last turn said %s", cost, total)
 	}
 	return nil
 }
 
-// say runs one turn, prints the answer, the session's id and its totals after the turn.
-func say(ctx context.Context, agent godotyv1.AgentServiceClient, sessionID, text string) (string, *godotyv1.Totals, error) {
-	stream, err := agent.Converse(ctx, &godotyv1.ConverseRequest{SessionId: sessionID, Text: text})
-	if err != nil {
-		return "", nil, err
-	}
-	var totals *godotyv1.Totals
-	for {
-		response, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			break
-		}
+// say runs one turn; it prints the answer and the session's totals after the turn.
+func say(ctx context.Context, client *godoty.Client, sessionID, text string) (*godoty.Turn, error) {
+	turn := client.Converse(ctx, &godotyv1.ConverseRequest{SessionId: sessionID, Text: text})
+	for event, err := range turn.Events() {
 		if err != nil {
-			return "", nil, err
+			return nil, err
 		}
-		switch event := response.GetEvent().GetEvent().(type) { // an event of a later version is nil: it is skipped
-		case *godotyv1.TurnEvent_TurnStarted:
-			sessionID = event.TurnStarted.GetSessionId()
-		case *godotyv1.TurnEvent_TextDelta:
-			fmt.Print(event.TextDelta.GetText())
-		case *godotyv1.TurnEvent_TurnFinished:
-			totals = event.TurnFinished.GetSessionTotals()
-		}
+		fmt.Print(event.GetTextDelta().GetText())
 	}
-	if totals == nil {
-		return "", nil, errors.New("the stream ended before its turn")
-	}
+	totals := turn.Finished().GetSessionTotals()
 	fmt.Printf("\nsession_totals: cost_usd=%s turns=%d\n", totals.GetCostUsd(), totals.GetTurns())
-	return sessionID, totals, nil
+	return turn, nil
 }

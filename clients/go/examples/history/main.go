@@ -10,37 +10,32 @@ import (
 	"slices"
 	"strings"
 
+	godoty "github.com/godoty/godoty/clients/go"
 	"github.com/godoty/godoty/clients/go/examples/internal/example"
 	godotyv1 "github.com/godoty/godoty/clients/go/godoty/v1"
 )
 
 func main() { example.Main("history", run) }
 
-func run(ctx context.Context, agent godotyv1.AgentServiceClient) error {
+func run(ctx context.Context, client *godoty.Client) error {
 	sessionID := os.Getenv("GODOTY_SESSION")
 	if sessionID == "" {
 		return errors.New("set GODOTY_SESSION")
 	}
-	request := &godotyv1.ListMessagesRequest{SessionId: sessionID}
-	for count := 0; ; {
-		page, err := agent.ListMessages(ctx, request)
+	count := 0
+	for message, err := range client.Messages(ctx, sessionID) {
 		if err != nil {
 			return err
 		}
-		for _, message := range page.GetMessages() {
-			content, err := contentOf(ctx, agent, sessionID, message)
-			if err != nil {
-				return err
-			}
-			show(message, content)
-			count++
+		content, err := contentOf(ctx, client.Agents, sessionID, message)
+		if err != nil {
+			return err
 		}
-		request.PageToken = page.GetNextPageToken()
-		if request.PageToken == "" {
-			fmt.Printf("messages: %d\n", count)
-			return nil
-		}
+		show(message, content)
+		count++
 	}
+	fmt.Printf("messages: %d\n", count)
+	return nil
 }
 
 // contentOf returns the content of a listed message. If a block of it is cut, the content comes from ReadMessage,

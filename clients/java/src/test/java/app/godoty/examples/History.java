@@ -1,16 +1,13 @@
 package app.godoty.examples;
 
-import app.godoty.v1.AgentServiceGrpc.AgentServiceBlockingStub;
+import app.godoty.Godoty;
 import app.godoty.v1.ContentBlock;
-import app.godoty.v1.ListMessagesRequest;
-import app.godoty.v1.ListMessagesResponse;
 import app.godoty.v1.Message;
 import app.godoty.v1.ReadMessageRequest;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
-import java.util.concurrent.TimeUnit;
 
 /** Prints the size of each message of a session. It reads whole the messages that a list shows cut. */
 public final class History {
@@ -22,21 +19,16 @@ public final class History {
     EXAMPLE.run(History::run);
   }
 
-  private static void run(AgentServiceBlockingStub agent) {
-    String sessionId = EXAMPLE.setting("GODOTY_SESSION");
+  private static void run(Godoty godoty) {
+    String sessionId = System.getenv("GODOTY_SESSION");
+    if (sessionId == null) {
+      throw new IllegalStateException("set GODOTY_SESSION");
+    }
     int count = 0;
-    String pageToken = "";
-    do {
-      ListMessagesRequest request =
-          ListMessagesRequest.newBuilder().setSessionId(sessionId).setPageToken(pageToken).build();
-      ListMessagesResponse page =
-          agent.withDeadlineAfter(30, TimeUnit.SECONDS).listMessages(request);
-      for (Message message : page.getMessagesList()) {
-        show(message, contentOf(agent, sessionId, message));
-        count++;
-      }
-      pageToken = page.getNextPageToken();
-    } while (!pageToken.isEmpty());
+    for (Message message : godoty.messages(sessionId)) {
+      show(message, contentOf(godoty, sessionId, message));
+      count++;
+    }
     System.out.printf("messages: %d%n", count);
   }
 
@@ -44,8 +36,7 @@ public final class History {
    * Returns the content of a listed message. If a block of it is cut, the content comes from
    * ReadMessage, where a block may be in several pieces.
    */
-  private static List<ContentBlock> contentOf(
-      AgentServiceBlockingStub agent, String sessionId, Message message) {
+  private static List<ContentBlock> contentOf(Godoty godoty, String sessionId, Message message) {
     if (message.getContentList().stream().noneMatch(ContentBlock::getTruncated)) {
       return message.getContentList();
     }
@@ -55,10 +46,7 @@ public final class History {
             .setNumber(message.getNumber())
             .build();
     List<ContentBlock> pieces = new ArrayList<>();
-    agent
-        .withDeadlineAfter(2, TimeUnit.MINUTES)
-        .readMessage(request)
-        .forEachRemaining(response -> pieces.add(response.getContent()));
+    godoty.agents().readMessage(request).forEachRemaining(response -> pieces.add(response.getContent()));
     return pieces;
   }
 
