@@ -872,7 +872,15 @@ type AgentTool struct {
 	//	*AgentTool_Builtin
 	//	*AgentTool_Mcp
 	//	*AgentTool_Agent
-	Tool          isAgentTool_Tool `protobuf_oneof:"tool"`
+	//	*AgentTool_Client
+	Tool isAgentTool_Tool `protobuf_oneof:"tool"`
+	// When calls of the tool need approval: such a call ends the turn with an action. Of an MCP server: all tools of the
+	// entry. Not for a `client` tool, which asks by itself. Unset: never.
+	Approval *ToolApproval `protobuf:"bytes,41,opt,name=approval,proto3" json:"approval,omitempty"`
+	// Calling the tool twice with one input does no more than calling it once. If a server dies while the tool runs in a
+	// step that waits for actions, such a call is made again, with the same id; another one is answered with an error that
+	// says that its outcome is unknown.
+	Idempotent    bool `protobuf:"varint,42,opt,name=idempotent,proto3" json:"idempotent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -941,6 +949,29 @@ func (x *AgentTool) GetAgent() *SubAgent {
 	return nil
 }
 
+func (x *AgentTool) GetClient() *ClientTool {
+	if x != nil {
+		if x, ok := x.Tool.(*AgentTool_Client); ok {
+			return x.Client
+		}
+	}
+	return nil
+}
+
+func (x *AgentTool) GetApproval() *ToolApproval {
+	if x != nil {
+		return x.Approval
+	}
+	return nil
+}
+
+func (x *AgentTool) GetIdempotent() bool {
+	if x != nil {
+		return x.Idempotent
+	}
+	return false
+}
+
 type isAgentTool_Tool interface {
 	isAgentTool_Tool()
 }
@@ -962,11 +993,18 @@ type AgentTool_Agent struct {
 	Agent *SubAgent `protobuf:"bytes,3,opt,name=agent,proto3,oneof"`
 }
 
+type AgentTool_Client struct {
+	// A tool that the callers of the agent run.
+	Client *ClientTool `protobuf:"bytes,40,opt,name=client,proto3,oneof"`
+}
+
 func (*AgentTool_Builtin) isAgentTool_Tool() {}
 
 func (*AgentTool_Mcp) isAgentTool_Tool() {}
 
 func (*AgentTool_Agent) isAgentTool_Tool() {}
+
+func (*AgentTool_Client) isAgentTool_Tool() {}
 
 // An agent as a tool of another one. The model sees it as the tool `agent_NAME`, whose input is a text: the task. For
 // each call the agent starts with an empty history and the task as its user's message; its last text is the tool's
@@ -1341,7 +1379,7 @@ var File_godoty_v1_agent_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_agent_proto_rawDesc = "" +
 	"\n" +
-	"\x15godoty/v1/agent.proto\x12\tgodoty.v1\x1a\x14godoty/v1/turn.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x04\n" +
+	"\x15godoty/v1/agent.proto\x12\tgodoty.v1\x1a\x16godoty/v1/action.proto\x1a\x14godoty/v1/turn.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe5\x04\n" +
 	"\x0fAgentDefinition\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12#\n" +
@@ -1396,11 +1434,16 @@ const file_godoty_v1_agent_proto_rawDesc = "" +
 	"\x06effort\x18\x01 \x01(\x0e2\x1a.godoty.v1.ReasoningEffortR\x06effort\x12\"\n" +
 	"\n" +
 	"max_tokens\x18\x02 \x01(\x05H\x00R\tmaxTokens\x88\x01\x01B\r\n" +
-	"\v_max_tokens\"\x87\x01\n" +
+	"\v_max_tokens\"\x8d\x02\n" +
 	"\tAgentTool\x12\x1a\n" +
 	"\abuiltin\x18\x01 \x01(\tH\x00R\abuiltin\x12)\n" +
 	"\x03mcp\x18\x02 \x01(\v2\x15.godoty.v1.McpToolsetH\x00R\x03mcp\x12+\n" +
-	"\x05agent\x18\x03 \x01(\v2\x13.godoty.v1.SubAgentH\x00R\x05agentB\x06\n" +
+	"\x05agent\x18\x03 \x01(\v2\x13.godoty.v1.SubAgentH\x00R\x05agent\x12/\n" +
+	"\x06client\x18( \x01(\v2\x15.godoty.v1.ClientToolH\x00R\x06client\x123\n" +
+	"\bapproval\x18) \x01(\v2\x17.godoty.v1.ToolApprovalR\bapproval\x12\x1e\n" +
+	"\n" +
+	"idempotent\x18* \x01(\bR\n" +
+	"idempotentB\x06\n" +
 	"\x04tool\"B\n" +
 	"\bSubAgent\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12 \n" +
@@ -1497,7 +1540,9 @@ var file_godoty_v1_agent_proto_goTypes = []any{
 	(*AgentVersion)(nil),          // 15: godoty.v1.AgentVersion
 	(*AgentSummary)(nil),          // 16: godoty.v1.AgentSummary
 	(*TurnLimits)(nil),            // 17: godoty.v1.TurnLimits
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*ClientTool)(nil),            // 18: godoty.v1.ClientTool
+	(*ToolApproval)(nil),          // 19: godoty.v1.ToolApproval
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
 }
 var file_godoty_v1_agent_proto_depIdxs = []int32{
 	8,  // 0: godoty.v1.AgentDefinition.parameters:type_name -> godoty.v1.ModelParameters
@@ -1513,15 +1558,17 @@ var file_godoty_v1_agent_proto_depIdxs = []int32{
 	2,  // 10: godoty.v1.ModelReasoning.effort:type_name -> godoty.v1.ReasoningEffort
 	12, // 11: godoty.v1.AgentTool.mcp:type_name -> godoty.v1.McpToolset
 	11, // 12: godoty.v1.AgentTool.agent:type_name -> godoty.v1.SubAgent
-	3,  // 13: godoty.v1.AgentHistory.mode:type_name -> godoty.v1.HistoryMode
-	4,  // 14: godoty.v1.AgentOverrides.fields:type_name -> godoty.v1.AgentOverride
-	5,  // 15: godoty.v1.AgentVersion.definition:type_name -> godoty.v1.AgentDefinition
-	18, // 16: godoty.v1.AgentVersion.create_time:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	18, // 13: godoty.v1.AgentTool.client:type_name -> godoty.v1.ClientTool
+	19, // 14: godoty.v1.AgentTool.approval:type_name -> godoty.v1.ToolApproval
+	3,  // 15: godoty.v1.AgentHistory.mode:type_name -> godoty.v1.HistoryMode
+	4,  // 16: godoty.v1.AgentOverrides.fields:type_name -> godoty.v1.AgentOverride
+	5,  // 17: godoty.v1.AgentVersion.definition:type_name -> godoty.v1.AgentDefinition
+	20, // 18: godoty.v1.AgentVersion.create_time:type_name -> google.protobuf.Timestamp
+	19, // [19:19] is the sub-list for method output_type
+	19, // [19:19] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_proto_init() }
@@ -1529,6 +1576,7 @@ func file_godoty_v1_agent_proto_init() {
 	if File_godoty_v1_agent_proto != nil {
 		return
 	}
+	file_godoty_v1_action_proto_init()
 	file_godoty_v1_turn_proto_init()
 	file_godoty_v1_agent_proto_msgTypes[1].OneofWrappers = []any{}
 	file_godoty_v1_agent_proto_msgTypes[2].OneofWrappers = []any{}
@@ -1538,6 +1586,7 @@ func file_godoty_v1_agent_proto_init() {
 		(*AgentTool_Builtin)(nil),
 		(*AgentTool_Mcp)(nil),
 		(*AgentTool_Agent)(nil),
+		(*AgentTool_Client)(nil),
 	}
 	file_godoty_v1_agent_proto_msgTypes[8].OneofWrappers = []any{}
 	type x struct{}

@@ -31,7 +31,8 @@ type ConverseRequest struct {
 	// The session id, chosen by the caller: 1 to 128 of `[A-Za-z0-9._:-]`. The session is created on the tenant's first
 	// use of the id. Empty: a new session with a generated id, returned in `turn_started`.
 	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	// Required. The user's message: not blank, at most 256 KiB of UTF-8.
+	// The user's message: not blank, at most 256 KiB of UTF-8. Open actions of the session are closed by it: the model sees
+	// that they were not carried out. Empty: the request has `action_results`.
 	Text string `protobuf:"bytes,2,opt,name=text,proto3" json:"text,omitempty"`
 	// The OpenRouter model, such as "openai/gpt-4o-mini"; it may differ from turn to turn. Empty: the model of the
 	// agent's definition, else the session's last model, else the default. An agent whose definition does not let
@@ -81,7 +82,17 @@ type ConverseRequest struct {
 	// bounds are those of `AgentDefinition.output_schema`. JSON text, since google.protobuf.Struct rounds numbers and
 	// does not keep the order of members. Empty: that of the definition, if it has one. An agent whose definition does
 	// not let requests override it: INVALID_FIELD. So is a model that can neither answer by a JSON schema nor call tools.
-	OutputSchema  string `protobuf:"bytes,15,opt,name=output_schema,json=outputSchema,proto3" json:"output_schema,omitempty"`
+	OutputSchema string `protobuf:"bytes,15,opt,name=output_schema,json=outputSchema,proto3" json:"output_schema,omitempty"`
+	// Answers to open actions of the session, in place of a message: at most 16, each action once; with
+	// `client_tools` at most 131072 bytes. The turn that asked goes
+	// on: with its agent, version, model, parameters, variables, schema and client tools, and its limits count for both. A
+	// field of the request that sets one of these may only repeat it (INVALID_FIELD). Answers are stored before the turn
+	// goes on; what is decided runs, and what is still open is asked again (STOP_REASON_ACTION_REQUIRED), without a model
+	// call. If the turn ends before the model was asked, the session waits as before, and the same answers may be sent
+	// again. Needs a `session_id`; errors are those of DecideAction.
+	ActionResults []*ActionResult `protobuf:"bytes,40,rep,name=action_results,json=actionResults,proto3" json:"action_results,omitempty"`
+	// Tools that the caller runs, beside those of the agent: at most 16, with names that no other tool of the agent has.
+	ClientTools   []*ClientTool `protobuf:"bytes,41,rep,name=client_tools,json=clientTools,proto3" json:"client_tools,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -219,6 +230,20 @@ func (x *ConverseRequest) GetOutputSchema() string {
 		return x.OutputSchema
 	}
 	return ""
+}
+
+func (x *ConverseRequest) GetActionResults() []*ActionResult {
+	if x != nil {
+		return x.ActionResults
+	}
+	return nil
+}
+
+func (x *ConverseRequest) GetClientTools() []*ClientTool {
+	if x != nil {
+		return x.ClientTools
+	}
+	return nil
 }
 
 // An event of the turn.
@@ -368,6 +393,211 @@ func (x *ResumeTurnResponse) GetEvent() *TurnEvent {
 	return nil
 }
 
+// The turn to begin.
+type StartTurnRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The turn, as for Converse. `on_disconnect` is unset or ON_DISCONNECT_CONTINUE. The same `request_id` with
+	// the same request attaches to the turn or repeats the response, whether it was Converse with ON_DISCONNECT_CONTINUE
+	// or StartTurn. With ON_BUSY_WAIT the call waits until the turn has begun; if it ends before, so does the turn.
+	Request       *ConverseRequest `protobuf:"bytes,1,opt,name=request,proto3" json:"request,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartTurnRequest) Reset() {
+	*x = StartTurnRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartTurnRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartTurnRequest) ProtoMessage() {}
+
+func (x *StartTurnRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartTurnRequest.ProtoReflect.Descriptor instead.
+func (*StartTurnRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *StartTurnRequest) GetRequest() *ConverseRequest {
+	if x != nil {
+		return x.Request
+	}
+	return nil
+}
+
+// The turn has begun.
+type StartTurnResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The turn.
+	TurnId string `protobuf:"bytes,1,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
+	// The session: that of the request, or the generated id of a new one.
+	SessionId     string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StartTurnResponse) Reset() {
+	*x = StartTurnResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StartTurnResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StartTurnResponse) ProtoMessage() {}
+
+func (x *StartTurnResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StartTurnResponse.ProtoReflect.Descriptor instead.
+func (*StartTurnResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *StartTurnResponse) GetTurnId() string {
+	if x != nil {
+		return x.TurnId
+	}
+	return ""
+}
+
+func (x *StartTurnResponse) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+// The turn to wait for.
+type WaitTurnRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The turn.
+	TurnId string `protobuf:"bytes,1,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
+	// How long to wait at most: 0 (the turn as it is) to 5 minutes. Unset: 30 seconds. Keep it below the deadline of the
+	// call.
+	Timeout       *durationpb.Duration `protobuf:"bytes,2,opt,name=timeout,proto3" json:"timeout,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitTurnRequest) Reset() {
+	*x = WaitTurnRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitTurnRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitTurnRequest) ProtoMessage() {}
+
+func (x *WaitTurnRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitTurnRequest.ProtoReflect.Descriptor instead.
+func (*WaitTurnRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *WaitTurnRequest) GetTurnId() string {
+	if x != nil {
+		return x.TurnId
+	}
+	return ""
+}
+
+func (x *WaitTurnRequest) GetTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.Timeout
+	}
+	return nil
+}
+
+// A turn that has ended, or has not ended within the time (`turn.state`).
+type WaitTurnResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The turn, as GetTurn returns it.
+	Turn          *Turn `protobuf:"bytes,1,opt,name=turn,proto3" json:"turn,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WaitTurnResponse) Reset() {
+	*x = WaitTurnResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WaitTurnResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WaitTurnResponse) ProtoMessage() {}
+
+func (x *WaitTurnResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WaitTurnResponse.ProtoReflect.Descriptor instead.
+func (*WaitTurnResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *WaitTurnResponse) GetTurn() *Turn {
+	if x != nil {
+		return x.Turn
+	}
+	return nil
+}
+
 // The turn to cancel.
 type CancelTurnRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -379,7 +609,7 @@ type CancelTurnRequest struct {
 
 func (x *CancelTurnRequest) Reset() {
 	*x = CancelTurnRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -391,7 +621,7 @@ func (x *CancelTurnRequest) String() string {
 func (*CancelTurnRequest) ProtoMessage() {}
 
 func (x *CancelTurnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[4]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -404,7 +634,7 @@ func (x *CancelTurnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTurnRequest.ProtoReflect.Descriptor instead.
 func (*CancelTurnRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{4}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CancelTurnRequest) GetTurnId() string {
@@ -423,7 +653,7 @@ type CancelTurnResponse struct {
 
 func (x *CancelTurnResponse) Reset() {
 	*x = CancelTurnResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -435,7 +665,7 @@ func (x *CancelTurnResponse) String() string {
 func (*CancelTurnResponse) ProtoMessage() {}
 
 func (x *CancelTurnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[5]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -448,7 +678,7 @@ func (x *CancelTurnResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CancelTurnResponse.ProtoReflect.Descriptor instead.
 func (*CancelTurnResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{9}
 }
 
 // The turn to return.
@@ -462,7 +692,7 @@ type GetTurnRequest struct {
 
 func (x *GetTurnRequest) Reset() {
 	*x = GetTurnRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -474,7 +704,7 @@ func (x *GetTurnRequest) String() string {
 func (*GetTurnRequest) ProtoMessage() {}
 
 func (x *GetTurnRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[6]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -487,7 +717,7 @@ func (x *GetTurnRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTurnRequest.ProtoReflect.Descriptor instead.
 func (*GetTurnRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{6}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetTurnRequest) GetTurnId() string {
@@ -508,7 +738,7 @@ type GetTurnResponse struct {
 
 func (x *GetTurnResponse) Reset() {
 	*x = GetTurnResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -520,7 +750,7 @@ func (x *GetTurnResponse) String() string {
 func (*GetTurnResponse) ProtoMessage() {}
 
 func (x *GetTurnResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[7]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -533,7 +763,7 @@ func (x *GetTurnResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetTurnResponse.ProtoReflect.Descriptor instead.
 func (*GetTurnResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{7}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetTurnResponse) GetTurn() *Turn {
@@ -560,7 +790,7 @@ type ListTurnsRequest struct {
 
 func (x *ListTurnsRequest) Reset() {
 	*x = ListTurnsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +802,7 @@ func (x *ListTurnsRequest) String() string {
 func (*ListTurnsRequest) ProtoMessage() {}
 
 func (x *ListTurnsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[8]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +815,7 @@ func (x *ListTurnsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTurnsRequest.ProtoReflect.Descriptor instead.
 func (*ListTurnsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{8}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListTurnsRequest) GetSessionId() string {
@@ -630,7 +860,7 @@ type ListTurnsResponse struct {
 
 func (x *ListTurnsResponse) Reset() {
 	*x = ListTurnsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -642,7 +872,7 @@ func (x *ListTurnsResponse) String() string {
 func (*ListTurnsResponse) ProtoMessage() {}
 
 func (x *ListTurnsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[9]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -655,7 +885,7 @@ func (x *ListTurnsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTurnsResponse.ProtoReflect.Descriptor instead.
 func (*ListTurnsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{9}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ListTurnsResponse) GetTurns() []*Turn {
@@ -683,7 +913,7 @@ type GetSessionMetricsRequest struct {
 
 func (x *GetSessionMetricsRequest) Reset() {
 	*x = GetSessionMetricsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -695,7 +925,7 @@ func (x *GetSessionMetricsRequest) String() string {
 func (*GetSessionMetricsRequest) ProtoMessage() {}
 
 func (x *GetSessionMetricsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[10]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -708,7 +938,7 @@ func (x *GetSessionMetricsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionMetricsRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionMetricsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{10}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *GetSessionMetricsRequest) GetSessionId() string {
@@ -744,7 +974,7 @@ type GetSessionMetricsResponse struct {
 
 func (x *GetSessionMetricsResponse) Reset() {
 	*x = GetSessionMetricsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +986,7 @@ func (x *GetSessionMetricsResponse) String() string {
 func (*GetSessionMetricsResponse) ProtoMessage() {}
 
 func (x *GetSessionMetricsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[11]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +999,7 @@ func (x *GetSessionMetricsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionMetricsResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionMetricsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{11}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *GetSessionMetricsResponse) GetTotals() *Totals {
@@ -839,7 +1069,7 @@ type GetSessionRequest struct {
 
 func (x *GetSessionRequest) Reset() {
 	*x = GetSessionRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -851,7 +1081,7 @@ func (x *GetSessionRequest) String() string {
 func (*GetSessionRequest) ProtoMessage() {}
 
 func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[12]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -864,7 +1094,7 @@ func (x *GetSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionRequest.ProtoReflect.Descriptor instead.
 func (*GetSessionRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{12}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *GetSessionRequest) GetSessionId() string {
@@ -885,7 +1115,7 @@ type GetSessionResponse struct {
 
 func (x *GetSessionResponse) Reset() {
 	*x = GetSessionResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -897,7 +1127,7 @@ func (x *GetSessionResponse) String() string {
 func (*GetSessionResponse) ProtoMessage() {}
 
 func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[13]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -910,7 +1140,7 @@ func (x *GetSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSessionResponse.ProtoReflect.Descriptor instead.
 func (*GetSessionResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{13}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetSessionResponse) GetSession() *Session {
@@ -935,7 +1165,7 @@ type ListSessionsRequest struct {
 
 func (x *ListSessionsRequest) Reset() {
 	*x = ListSessionsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1177,7 @@ func (x *ListSessionsRequest) String() string {
 func (*ListSessionsRequest) ProtoMessage() {}
 
 func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[14]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1190,7 @@ func (x *ListSessionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsRequest.ProtoReflect.Descriptor instead.
 func (*ListSessionsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{14}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ListSessionsRequest) GetPageSize() int32 {
@@ -997,7 +1227,7 @@ type ListSessionsResponse struct {
 
 func (x *ListSessionsResponse) Reset() {
 	*x = ListSessionsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1009,7 +1239,7 @@ func (x *ListSessionsResponse) String() string {
 func (*ListSessionsResponse) ProtoMessage() {}
 
 func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[15]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1022,7 +1252,7 @@ func (x *ListSessionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSessionsResponse.ProtoReflect.Descriptor instead.
 func (*ListSessionsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{15}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListSessionsResponse) GetSessions() []*Session {
@@ -1054,7 +1284,7 @@ type ListMessagesRequest struct {
 
 func (x *ListMessagesRequest) Reset() {
 	*x = ListMessagesRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1066,7 +1296,7 @@ func (x *ListMessagesRequest) String() string {
 func (*ListMessagesRequest) ProtoMessage() {}
 
 func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[16]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1079,7 +1309,7 @@ func (x *ListMessagesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesRequest.ProtoReflect.Descriptor instead.
 func (*ListMessagesRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{16}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListMessagesRequest) GetSessionId() string {
@@ -1117,7 +1347,7 @@ type ListMessagesResponse struct {
 
 func (x *ListMessagesResponse) Reset() {
 	*x = ListMessagesResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1129,7 +1359,7 @@ func (x *ListMessagesResponse) String() string {
 func (*ListMessagesResponse) ProtoMessage() {}
 
 func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[17]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1142,7 +1372,7 @@ func (x *ListMessagesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMessagesResponse.ProtoReflect.Descriptor instead.
 func (*ListMessagesResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{17}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *ListMessagesResponse) GetMessages() []*Message {
@@ -1172,7 +1402,7 @@ type ReadMessageRequest struct {
 
 func (x *ReadMessageRequest) Reset() {
 	*x = ReadMessageRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1184,7 +1414,7 @@ func (x *ReadMessageRequest) String() string {
 func (*ReadMessageRequest) ProtoMessage() {}
 
 func (x *ReadMessageRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[18]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1197,7 +1427,7 @@ func (x *ReadMessageRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMessageRequest.ProtoReflect.Descriptor instead.
 func (*ReadMessageRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{18}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReadMessageRequest) GetSessionId() string {
@@ -1231,7 +1461,7 @@ type ReadMessageResponse struct {
 
 func (x *ReadMessageResponse) Reset() {
 	*x = ReadMessageResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1243,7 +1473,7 @@ func (x *ReadMessageResponse) String() string {
 func (*ReadMessageResponse) ProtoMessage() {}
 
 func (x *ReadMessageResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[19]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1256,7 +1486,7 @@ func (x *ReadMessageResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadMessageResponse.ProtoReflect.Descriptor instead.
 func (*ReadMessageResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{19}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReadMessageResponse) GetMessage() *Message {
@@ -1291,7 +1521,7 @@ type DeleteSessionRequest struct {
 
 func (x *DeleteSessionRequest) Reset() {
 	*x = DeleteSessionRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1303,7 +1533,7 @@ func (x *DeleteSessionRequest) String() string {
 func (*DeleteSessionRequest) ProtoMessage() {}
 
 func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[20]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1316,7 +1546,7 @@ func (x *DeleteSessionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionRequest.ProtoReflect.Descriptor instead.
 func (*DeleteSessionRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{20}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DeleteSessionRequest) GetSessionId() string {
@@ -1335,7 +1565,7 @@ type DeleteSessionResponse struct {
 
 func (x *DeleteSessionResponse) Reset() {
 	*x = DeleteSessionResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1347,7 +1577,7 @@ func (x *DeleteSessionResponse) String() string {
 func (*DeleteSessionResponse) ProtoMessage() {}
 
 func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[21]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1360,7 +1590,342 @@ func (x *DeleteSessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteSessionResponse.ProtoReflect.Descriptor instead.
 func (*DeleteSessionResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{21}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
+}
+
+// The session to fork, and the point.
+type ForkSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The session to fork.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The id of the fork, chosen as that of a session, and not in use. Empty: it is generated.
+	ForkSessionId string `protobuf:"bytes,2,opt,name=fork_session_id,json=forkSessionId,proto3" json:"fork_session_id,omitempty"`
+	// The number of a message. An answer without tool calls: the fork ends after it. A message of the user: the fork ends
+	// before it, and `next_message` has what it says. Any other message: FORK_POINT_REFUSED. 0: the fork has all messages
+	// of the turns that have ended; tool calls that are open then are closed in the fork, with the result that they were
+	// not carried over.
+	Number        int64 `protobuf:"varint,3,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForkSessionRequest) Reset() {
+	*x = ForkSessionRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForkSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForkSessionRequest) ProtoMessage() {}
+
+func (x *ForkSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForkSessionRequest.ProtoReflect.Descriptor instead.
+func (*ForkSessionRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *ForkSessionRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *ForkSessionRequest) GetForkSessionId() string {
+	if x != nil {
+		return x.ForkSessionId
+	}
+	return ""
+}
+
+func (x *ForkSessionRequest) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+// The fork.
+type ForkSessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The fork.
+	Session *Session `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	// The user's message before which the fork ends: send it, or another one, by Converse. The fork names its
+	// attachments. Unset: the fork ends after an answer.
+	NextMessage   *UserMessage `protobuf:"bytes,2,opt,name=next_message,json=nextMessage,proto3" json:"next_message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ForkSessionResponse) Reset() {
+	*x = ForkSessionResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ForkSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ForkSessionResponse) ProtoMessage() {}
+
+func (x *ForkSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ForkSessionResponse.ProtoReflect.Descriptor instead.
+func (*ForkSessionResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *ForkSessionResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
+}
+
+func (x *ForkSessionResponse) GetNextMessage() *UserMessage {
+	if x != nil {
+		return x.NextMessage
+	}
+	return nil
+}
+
+// The session to export.
+type ExportSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The session.
+	SessionId     string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportSessionRequest) Reset() {
+	*x = ExportSessionRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportSessionRequest) ProtoMessage() {}
+
+func (x *ExportSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportSessionRequest.ProtoReflect.Descriptor instead.
+func (*ExportSessionRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ExportSessionRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+// A line of an export.
+type ExportSessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// A SessionRecord as protobuf JSON, without the line end: at most 256 KiB of UTF-8.
+	Line          string `protobuf:"bytes,1,opt,name=line,proto3" json:"line,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ExportSessionResponse) Reset() {
+	*x = ExportSessionResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ExportSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ExportSessionResponse) ProtoMessage() {}
+
+func (x *ExportSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ExportSessionResponse.ProtoReflect.Descriptor instead.
+func (*ExportSessionResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ExportSessionResponse) GetLine() string {
+	if x != nil {
+		return x.Line
+	}
+	return ""
+}
+
+// Lines of the session to make. The fields beside `lines` count in the first request of the call.
+type ImportSessionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. One or more whole lines, each a SessionRecord as ExportSession streams it: at most 256 KiB of UTF-8. The
+	// first line of the call is `begin`, the last is `end`.
+	Lines string `protobuf:"bytes,1,opt,name=lines,proto3" json:"lines,omitempty"`
+	// The id of the new session, not in use. Empty: it is generated.
+	SessionId string `protobuf:"bytes,2,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The name of the tenant's end user. Empty: that of the export, if it has one.
+	User string `protobuf:"bytes,3,opt,name=user,proto3" json:"user,omitempty"`
+	// The agent: its name, or `name@version`, as for Converse. Empty: that of the export.
+	Agent         string `protobuf:"bytes,4,opt,name=agent,proto3" json:"agent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportSessionRequest) Reset() {
+	*x = ImportSessionRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportSessionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportSessionRequest) ProtoMessage() {}
+
+func (x *ImportSessionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportSessionRequest.ProtoReflect.Descriptor instead.
+func (*ImportSessionRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *ImportSessionRequest) GetLines() string {
+	if x != nil {
+		return x.Lines
+	}
+	return ""
+}
+
+func (x *ImportSessionRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *ImportSessionRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+func (x *ImportSessionRequest) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+// The session that was made.
+type ImportSessionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session.
+	Session       *Session `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ImportSessionResponse) Reset() {
+	*x = ImportSessionResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ImportSessionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ImportSessionResponse) ProtoMessage() {}
+
+func (x *ImportSessionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ImportSessionResponse.ProtoReflect.Descriptor instead.
+func (*ImportSessionResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *ImportSessionResponse) GetSession() *Session {
+	if x != nil {
+		return x.Session
+	}
+	return nil
 }
 
 // A piece of the attachment to store.
@@ -1375,7 +1940,7 @@ type UploadAttachmentRequest struct {
 
 func (x *UploadAttachmentRequest) Reset() {
 	*x = UploadAttachmentRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1952,7 @@ func (x *UploadAttachmentRequest) String() string {
 func (*UploadAttachmentRequest) ProtoMessage() {}
 
 func (x *UploadAttachmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[22]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1965,7 @@ func (x *UploadAttachmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadAttachmentRequest.ProtoReflect.Descriptor instead.
 func (*UploadAttachmentRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{22}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *UploadAttachmentRequest) GetData() []byte {
@@ -1423,7 +1988,7 @@ type UploadAttachmentResponse struct {
 
 func (x *UploadAttachmentResponse) Reset() {
 	*x = UploadAttachmentResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1435,7 +2000,7 @@ func (x *UploadAttachmentResponse) String() string {
 func (*UploadAttachmentResponse) ProtoMessage() {}
 
 func (x *UploadAttachmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[23]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1448,7 +2013,7 @@ func (x *UploadAttachmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UploadAttachmentResponse.ProtoReflect.Descriptor instead.
 func (*UploadAttachmentResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{23}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *UploadAttachmentResponse) GetAttachment() *Attachment {
@@ -1476,7 +2041,7 @@ type GetAttachmentRequest struct {
 
 func (x *GetAttachmentRequest) Reset() {
 	*x = GetAttachmentRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1488,7 +2053,7 @@ func (x *GetAttachmentRequest) String() string {
 func (*GetAttachmentRequest) ProtoMessage() {}
 
 func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[24]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1501,7 +2066,7 @@ func (x *GetAttachmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentRequest.ProtoReflect.Descriptor instead.
 func (*GetAttachmentRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{24}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *GetAttachmentRequest) GetAttachmentId() string {
@@ -1524,7 +2089,7 @@ type GetAttachmentResponse struct {
 
 func (x *GetAttachmentResponse) Reset() {
 	*x = GetAttachmentResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1536,7 +2101,7 @@ func (x *GetAttachmentResponse) String() string {
 func (*GetAttachmentResponse) ProtoMessage() {}
 
 func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[25]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1549,7 +2114,7 @@ func (x *GetAttachmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetAttachmentResponse.ProtoReflect.Descriptor instead.
 func (*GetAttachmentResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{25}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetAttachmentResponse) GetAttachment() *Attachment {
@@ -1579,7 +2144,7 @@ type ListAgentsRequest struct {
 
 func (x *ListAgentsRequest) Reset() {
 	*x = ListAgentsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1591,7 +2156,7 @@ func (x *ListAgentsRequest) String() string {
 func (*ListAgentsRequest) ProtoMessage() {}
 
 func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[26]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1604,7 +2169,7 @@ func (x *ListAgentsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsRequest.ProtoReflect.Descriptor instead.
 func (*ListAgentsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{26}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListAgentsRequest) GetPageSize() int32 {
@@ -1634,7 +2199,7 @@ type ListAgentsResponse struct {
 
 func (x *ListAgentsResponse) Reset() {
 	*x = ListAgentsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1646,7 +2211,7 @@ func (x *ListAgentsResponse) String() string {
 func (*ListAgentsResponse) ProtoMessage() {}
 
 func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[27]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1659,7 +2224,7 @@ func (x *ListAgentsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAgentsResponse.ProtoReflect.Descriptor instead.
 func (*ListAgentsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{27}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListAgentsResponse) GetAgents() []*AgentSummary {
@@ -1689,7 +2254,7 @@ type ListModelsRequest struct {
 
 func (x *ListModelsRequest) Reset() {
 	*x = ListModelsRequest{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1701,7 +2266,7 @@ func (x *ListModelsRequest) String() string {
 func (*ListModelsRequest) ProtoMessage() {}
 
 func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[28]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1714,7 +2279,7 @@ func (x *ListModelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsRequest.ProtoReflect.Descriptor instead.
 func (*ListModelsRequest) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{28}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListModelsRequest) GetPageSize() int32 {
@@ -1748,7 +2313,7 @@ type ListModelsResponse struct {
 
 func (x *ListModelsResponse) Reset() {
 	*x = ListModelsResponse{}
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1760,7 +2325,7 @@ func (x *ListModelsResponse) String() string {
 func (*ListModelsResponse) ProtoMessage() {}
 
 func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_agent_service_proto_msgTypes[29]
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1773,7 +2338,7 @@ func (x *ListModelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListModelsResponse.ProtoReflect.Descriptor instead.
 func (*ListModelsResponse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{29}
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListModelsResponse) GetModels() []*Model {
@@ -1804,11 +2369,240 @@ func (x *ListModelsResponse) GetNextPageToken() string {
 	return ""
 }
 
+// A query for actions.
+type ListActionsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Only actions of this session. Empty: actions of all the tenant's sessions.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Only actions in this state. Unset: actions in any state.
+	State ActionState `protobuf:"varint,2,opt,name=state,proto3,enum=godoty.v1.ActionState" json:"state,omitempty"`
+	// Maximum number of actions; 0 means 50, values above 500 are reduced to 500.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The `next_page_token` of the previous page of the same query. Empty: the first page.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListActionsRequest) Reset() {
+	*x = ListActionsRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListActionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListActionsRequest) ProtoMessage() {}
+
+func (x *ListActionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListActionsRequest.ProtoReflect.Descriptor instead.
+func (*ListActionsRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *ListActionsRequest) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *ListActionsRequest) GetState() ActionState {
+	if x != nil {
+		return x.State
+	}
+	return ActionState_ACTION_STATE_UNSPECIFIED
+}
+
+func (x *ListActionsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListActionsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A page of actions. A page is limited to about 1 MiB, so it may contain fewer actions than requested.
+type ListActionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The actions, newest first.
+	Actions []*Action `protobuf:"bytes,1,rep,name=actions,proto3" json:"actions,omitempty"`
+	// The `page_token` of the next page. Empty: this is the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListActionsResponse) Reset() {
+	*x = ListActionsResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListActionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListActionsResponse) ProtoMessage() {}
+
+func (x *ListActionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListActionsResponse.ProtoReflect.Descriptor instead.
+func (*ListActionsResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *ListActionsResponse) GetActions() []*Action {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
+}
+
+func (x *ListActionsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// An answer to an action.
+type DecideActionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Required. The answer.
+	ActionResult *ActionResult `protobuf:"bytes,1,opt,name=action_result,json=actionResult,proto3" json:"action_result,omitempty"`
+	// The person who answers, an opaque id of at most 128 characters, which is stored with the answer. Empty: not named.
+	User          string `protobuf:"bytes,2,opt,name=user,proto3" json:"user,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideActionRequest) Reset() {
+	*x = DecideActionRequest{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideActionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideActionRequest) ProtoMessage() {}
+
+func (x *DecideActionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideActionRequest.ProtoReflect.Descriptor instead.
+func (*DecideActionRequest) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *DecideActionRequest) GetActionResult() *ActionResult {
+	if x != nil {
+		return x.ActionResult
+	}
+	return nil
+}
+
+func (x *DecideActionRequest) GetUser() string {
+	if x != nil {
+		return x.User
+	}
+	return ""
+}
+
+// The action as it is now.
+type DecideActionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The action.
+	Action        *Action `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DecideActionResponse) Reset() {
+	*x = DecideActionResponse{}
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DecideActionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DecideActionResponse) ProtoMessage() {}
+
+func (x *DecideActionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_agent_service_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DecideActionResponse.ProtoReflect.Descriptor instead.
+func (*DecideActionResponse) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_agent_service_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *DecideActionResponse) GetAction() *Action {
+	if x != nil {
+		return x.Action
+	}
+	return nil
+}
+
 var File_godoty_v1_agent_service_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x15godoty/v1/agent.proto\x1a\x1agodoty/v1/attachment.proto\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd2\x05\n" +
+	"\x1dgodoty/v1/agent_service.proto\x12\tgodoty.v1\x1a\x16godoty/v1/action.proto\x1a\x15godoty/v1/agent.proto\x1a\x1agodoty/v1/attachment.proto\x1a\x18godoty/v1/metering.proto\x1a\x15godoty/v1/model.proto\x1a\x17godoty/v1/session.proto\x1a\x14godoty/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x06\n" +
 	"\x0fConverseRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
@@ -1829,7 +2623,9 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"parameters\x18\r \x01(\v2\x1a.godoty.v1.ModelParametersR\n" +
 	"parameters\x12=\n" +
 	"\vattachments\x18\x0e \x03(\v2\x1b.godoty.v1.AttachmentSourceR\vattachments\x12#\n" +
-	"\routput_schema\x18\x0f \x01(\tR\foutputSchema\x1a<\n" +
+	"\routput_schema\x18\x0f \x01(\tR\foutputSchema\x12>\n" +
+	"\x0eaction_results\x18( \x03(\v2\x17.godoty.v1.ActionResultR\ractionResults\x128\n" +
+	"\fclient_tools\x18) \x03(\v2\x15.godoty.v1.ClientToolR\vclientTools\x1a<\n" +
 	"\x0eVariablesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
@@ -1839,7 +2635,18 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\aturn_id\x18\x01 \x01(\tR\x06turnId\x12%\n" +
 	"\x0eafter_sequence\x18\x02 \x01(\x03R\rafterSequence\"@\n" +
 	"\x12ResumeTurnResponse\x12*\n" +
-	"\x05event\x18\x01 \x01(\v2\x14.godoty.v1.TurnEventR\x05event\",\n" +
+	"\x05event\x18\x01 \x01(\v2\x14.godoty.v1.TurnEventR\x05event\"H\n" +
+	"\x10StartTurnRequest\x124\n" +
+	"\arequest\x18\x01 \x01(\v2\x1a.godoty.v1.ConverseRequestR\arequest\"K\n" +
+	"\x11StartTurnResponse\x12\x17\n" +
+	"\aturn_id\x18\x01 \x01(\tR\x06turnId\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\"_\n" +
+	"\x0fWaitTurnRequest\x12\x17\n" +
+	"\aturn_id\x18\x01 \x01(\tR\x06turnId\x123\n" +
+	"\atimeout\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\atimeout\"7\n" +
+	"\x10WaitTurnResponse\x12#\n" +
+	"\x04turn\x18\x01 \x01(\v2\x0f.godoty.v1.TurnR\x04turn\",\n" +
 	"\x11CancelTurnRequest\x12\x17\n" +
 	"\aturn_id\x18\x01 \x01(\tR\x06turnId\"\x14\n" +
 	"\x12CancelTurnResponse\")\n" +
@@ -1906,7 +2713,28 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x14DeleteSessionRequest\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\"\x17\n" +
-	"\x15DeleteSessionResponse\"-\n" +
+	"\x15DeleteSessionResponse\"s\n" +
+	"\x12ForkSessionRequest\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12&\n" +
+	"\x0ffork_session_id\x18\x02 \x01(\tR\rforkSessionId\x12\x16\n" +
+	"\x06number\x18\x03 \x01(\x03R\x06number\"~\n" +
+	"\x13ForkSessionResponse\x12,\n" +
+	"\asession\x18\x01 \x01(\v2\x12.godoty.v1.SessionR\asession\x129\n" +
+	"\fnext_message\x18\x02 \x01(\v2\x16.godoty.v1.UserMessageR\vnextMessage\"5\n" +
+	"\x14ExportSessionRequest\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\"+\n" +
+	"\x15ExportSessionResponse\x12\x12\n" +
+	"\x04line\x18\x01 \x01(\tR\x04line\"u\n" +
+	"\x14ImportSessionRequest\x12\x14\n" +
+	"\x05lines\x18\x01 \x01(\tR\x05lines\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x02 \x01(\tR\tsessionId\x12\x12\n" +
+	"\x04user\x18\x03 \x01(\tR\x04user\x12\x14\n" +
+	"\x05agent\x18\x04 \x01(\tR\x05agent\"E\n" +
+	"\x15ImportSessionResponse\x12,\n" +
+	"\asession\x18\x01 \x01(\v2\x12.godoty.v1.SessionR\asession\"-\n" +
 	"\x17UploadAttachmentRequest\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\"\x8e\x01\n" +
 	"\x18UploadAttachmentResponse\x125\n" +
@@ -1937,11 +2765,28 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x06models\x18\x01 \x03(\v2\x10.godoty.v1.ModelR\x06models\x12B\n" +
 	"\x0fcatalogue_state\x18\x02 \x01(\x0e2\x19.godoty.v1.CatalogueStateR\x0ecatalogueState\x12A\n" +
 	"\x0ecatalogue_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\rcatalogueTime\x12&\n" +
-	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken2\xe5\t\n" +
+	"\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\"\x9d\x01\n" +
+	"\x12ListActionsRequest\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12,\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x16.godoty.v1.ActionStateR\x05state\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"j\n" +
+	"\x13ListActionsResponse\x12+\n" +
+	"\aactions\x18\x01 \x03(\v2\x11.godoty.v1.ActionR\aactions\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"g\n" +
+	"\x13DecideActionRequest\x12<\n" +
+	"\raction_result\x18\x01 \x01(\v2\x17.godoty.v1.ActionResultR\factionResult\x12\x12\n" +
+	"\x04user\x18\x02 \x01(\tR\x04user\"A\n" +
+	"\x14DecideActionResponse\x12)\n" +
+	"\x06action\x18\x01 \x01(\v2\x11.godoty.v1.ActionR\x06action2\x9a\x0e\n" +
 	"\fAgentService\x12E\n" +
 	"\bConverse\x12\x1a.godoty.v1.ConverseRequest\x1a\x1b.godoty.v1.ConverseResponse0\x01\x12K\n" +
 	"\n" +
-	"ResumeTurn\x12\x1c.godoty.v1.ResumeTurnRequest\x1a\x1d.godoty.v1.ResumeTurnResponse0\x01\x12I\n" +
+	"ResumeTurn\x12\x1c.godoty.v1.ResumeTurnRequest\x1a\x1d.godoty.v1.ResumeTurnResponse0\x01\x12F\n" +
+	"\tStartTurn\x12\x1b.godoty.v1.StartTurnRequest\x1a\x1c.godoty.v1.StartTurnResponse\x12H\n" +
+	"\bWaitTurn\x12\x1a.godoty.v1.WaitTurnRequest\x1a\x1b.godoty.v1.WaitTurnResponse\"\x03\x90\x02\x01\x12I\n" +
 	"\n" +
 	"CancelTurn\x12\x1c.godoty.v1.CancelTurnRequest\x1a\x1d.godoty.v1.CancelTurnResponse\x12E\n" +
 	"\aGetTurn\x12\x19.godoty.v1.GetTurnRequest\x1a\x1a.godoty.v1.GetTurnResponse\"\x03\x90\x02\x01\x12K\n" +
@@ -1952,11 +2797,16 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\fListSessions\x12\x1e.godoty.v1.ListSessionsRequest\x1a\x1f.godoty.v1.ListSessionsResponse\"\x03\x90\x02\x01\x12T\n" +
 	"\fListMessages\x12\x1e.godoty.v1.ListMessagesRequest\x1a\x1f.godoty.v1.ListMessagesResponse\"\x03\x90\x02\x01\x12S\n" +
 	"\vReadMessage\x12\x1d.godoty.v1.ReadMessageRequest\x1a\x1e.godoty.v1.ReadMessageResponse\"\x03\x90\x02\x010\x01\x12R\n" +
-	"\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponse\x12]\n" +
+	"\rDeleteSession\x12\x1f.godoty.v1.DeleteSessionRequest\x1a .godoty.v1.DeleteSessionResponse\x12L\n" +
+	"\vForkSession\x12\x1d.godoty.v1.ForkSessionRequest\x1a\x1e.godoty.v1.ForkSessionResponse\x12Y\n" +
+	"\rExportSession\x12\x1f.godoty.v1.ExportSessionRequest\x1a .godoty.v1.ExportSessionResponse\"\x03\x90\x02\x010\x01\x12T\n" +
+	"\rImportSession\x12\x1f.godoty.v1.ImportSessionRequest\x1a .godoty.v1.ImportSessionResponse(\x01\x12]\n" +
 	"\x10UploadAttachment\x12\".godoty.v1.UploadAttachmentRequest\x1a#.godoty.v1.UploadAttachmentResponse(\x01\x12Y\n" +
 	"\rGetAttachment\x12\x1f.godoty.v1.GetAttachmentRequest\x1a .godoty.v1.GetAttachmentResponse\"\x03\x90\x02\x010\x01\x12N\n" +
 	"\n" +
-	"ListAgents\x12\x1c.godoty.v1.ListAgentsRequest\x1a\x1d.godoty.v1.ListAgentsResponse\"\x03\x90\x02\x01\x12N\n" +
+	"ListAgents\x12\x1c.godoty.v1.ListAgentsRequest\x1a\x1d.godoty.v1.ListAgentsResponse\"\x03\x90\x02\x01\x12Q\n" +
+	"\vListActions\x12\x1d.godoty.v1.ListActionsRequest\x1a\x1e.godoty.v1.ListActionsResponse\"\x03\x90\x02\x01\x12O\n" +
+	"\fDecideAction\x12\x1e.godoty.v1.DecideActionRequest\x1a\x1f.godoty.v1.DecideActionResponse\x12N\n" +
 	"\n" +
 	"ListModels\x12\x1c.godoty.v1.ListModelsRequest\x1a\x1d.godoty.v1.ListModelsResponse\"\x03\x90\x02\x01BI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
@@ -1973,131 +2823,176 @@ func file_godoty_v1_agent_service_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_agent_service_proto_rawDescData
 }
 
-var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_godoty_v1_agent_service_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_godoty_v1_agent_service_proto_goTypes = []any{
 	(*ConverseRequest)(nil),           // 0: godoty.v1.ConverseRequest
 	(*ConverseResponse)(nil),          // 1: godoty.v1.ConverseResponse
 	(*ResumeTurnRequest)(nil),         // 2: godoty.v1.ResumeTurnRequest
 	(*ResumeTurnResponse)(nil),        // 3: godoty.v1.ResumeTurnResponse
-	(*CancelTurnRequest)(nil),         // 4: godoty.v1.CancelTurnRequest
-	(*CancelTurnResponse)(nil),        // 5: godoty.v1.CancelTurnResponse
-	(*GetTurnRequest)(nil),            // 6: godoty.v1.GetTurnRequest
-	(*GetTurnResponse)(nil),           // 7: godoty.v1.GetTurnResponse
-	(*ListTurnsRequest)(nil),          // 8: godoty.v1.ListTurnsRequest
-	(*ListTurnsResponse)(nil),         // 9: godoty.v1.ListTurnsResponse
-	(*GetSessionMetricsRequest)(nil),  // 10: godoty.v1.GetSessionMetricsRequest
-	(*GetSessionMetricsResponse)(nil), // 11: godoty.v1.GetSessionMetricsResponse
-	(*GetSessionRequest)(nil),         // 12: godoty.v1.GetSessionRequest
-	(*GetSessionResponse)(nil),        // 13: godoty.v1.GetSessionResponse
-	(*ListSessionsRequest)(nil),       // 14: godoty.v1.ListSessionsRequest
-	(*ListSessionsResponse)(nil),      // 15: godoty.v1.ListSessionsResponse
-	(*ListMessagesRequest)(nil),       // 16: godoty.v1.ListMessagesRequest
-	(*ListMessagesResponse)(nil),      // 17: godoty.v1.ListMessagesResponse
-	(*ReadMessageRequest)(nil),        // 18: godoty.v1.ReadMessageRequest
-	(*ReadMessageResponse)(nil),       // 19: godoty.v1.ReadMessageResponse
-	(*DeleteSessionRequest)(nil),      // 20: godoty.v1.DeleteSessionRequest
-	(*DeleteSessionResponse)(nil),     // 21: godoty.v1.DeleteSessionResponse
-	(*UploadAttachmentRequest)(nil),   // 22: godoty.v1.UploadAttachmentRequest
-	(*UploadAttachmentResponse)(nil),  // 23: godoty.v1.UploadAttachmentResponse
-	(*GetAttachmentRequest)(nil),      // 24: godoty.v1.GetAttachmentRequest
-	(*GetAttachmentResponse)(nil),     // 25: godoty.v1.GetAttachmentResponse
-	(*ListAgentsRequest)(nil),         // 26: godoty.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),        // 27: godoty.v1.ListAgentsResponse
-	(*ListModelsRequest)(nil),         // 28: godoty.v1.ListModelsRequest
-	(*ListModelsResponse)(nil),        // 29: godoty.v1.ListModelsResponse
-	nil,                               // 30: godoty.v1.ConverseRequest.VariablesEntry
-	(*TurnLimits)(nil),                // 31: godoty.v1.TurnLimits
-	(OnBusy)(0),                       // 32: godoty.v1.OnBusy
-	(OnDisconnect)(0),                 // 33: godoty.v1.OnDisconnect
-	(*durationpb.Duration)(nil),       // 34: google.protobuf.Duration
-	(*ModelParameters)(nil),           // 35: godoty.v1.ModelParameters
-	(*AttachmentSource)(nil),          // 36: godoty.v1.AttachmentSource
-	(*TurnEvent)(nil),                 // 37: godoty.v1.TurnEvent
-	(*Turn)(nil),                      // 38: godoty.v1.Turn
-	(TurnState)(0),                    // 39: godoty.v1.TurnState
-	(*Totals)(nil),                    // 40: godoty.v1.Totals
-	(*ModelTotals)(nil),               // 41: godoty.v1.ModelTotals
-	(*Run)(nil),                       // 42: godoty.v1.Run
-	(*ProviderLatency)(nil),           // 43: godoty.v1.ProviderLatency
-	(*timestamppb.Timestamp)(nil),     // 44: google.protobuf.Timestamp
-	(*AgentTotals)(nil),               // 45: godoty.v1.AgentTotals
-	(*CacheSavings)(nil),              // 46: godoty.v1.CacheSavings
-	(*Session)(nil),                   // 47: godoty.v1.Session
-	(*Message)(nil),                   // 48: godoty.v1.Message
-	(*ContentBlock)(nil),              // 49: godoty.v1.ContentBlock
-	(*Attachment)(nil),                // 50: godoty.v1.Attachment
-	(*AgentSummary)(nil),              // 51: godoty.v1.AgentSummary
-	(*Model)(nil),                     // 52: godoty.v1.Model
-	(CatalogueState)(0),               // 53: godoty.v1.CatalogueState
+	(*StartTurnRequest)(nil),          // 4: godoty.v1.StartTurnRequest
+	(*StartTurnResponse)(nil),         // 5: godoty.v1.StartTurnResponse
+	(*WaitTurnRequest)(nil),           // 6: godoty.v1.WaitTurnRequest
+	(*WaitTurnResponse)(nil),          // 7: godoty.v1.WaitTurnResponse
+	(*CancelTurnRequest)(nil),         // 8: godoty.v1.CancelTurnRequest
+	(*CancelTurnResponse)(nil),        // 9: godoty.v1.CancelTurnResponse
+	(*GetTurnRequest)(nil),            // 10: godoty.v1.GetTurnRequest
+	(*GetTurnResponse)(nil),           // 11: godoty.v1.GetTurnResponse
+	(*ListTurnsRequest)(nil),          // 12: godoty.v1.ListTurnsRequest
+	(*ListTurnsResponse)(nil),         // 13: godoty.v1.ListTurnsResponse
+	(*GetSessionMetricsRequest)(nil),  // 14: godoty.v1.GetSessionMetricsRequest
+	(*GetSessionMetricsResponse)(nil), // 15: godoty.v1.GetSessionMetricsResponse
+	(*GetSessionRequest)(nil),         // 16: godoty.v1.GetSessionRequest
+	(*GetSessionResponse)(nil),        // 17: godoty.v1.GetSessionResponse
+	(*ListSessionsRequest)(nil),       // 18: godoty.v1.ListSessionsRequest
+	(*ListSessionsResponse)(nil),      // 19: godoty.v1.ListSessionsResponse
+	(*ListMessagesRequest)(nil),       // 20: godoty.v1.ListMessagesRequest
+	(*ListMessagesResponse)(nil),      // 21: godoty.v1.ListMessagesResponse
+	(*ReadMessageRequest)(nil),        // 22: godoty.v1.ReadMessageRequest
+	(*ReadMessageResponse)(nil),       // 23: godoty.v1.ReadMessageResponse
+	(*DeleteSessionRequest)(nil),      // 24: godoty.v1.DeleteSessionRequest
+	(*DeleteSessionResponse)(nil),     // 25: godoty.v1.DeleteSessionResponse
+	(*ForkSessionRequest)(nil),        // 26: godoty.v1.ForkSessionRequest
+	(*ForkSessionResponse)(nil),       // 27: godoty.v1.ForkSessionResponse
+	(*ExportSessionRequest)(nil),      // 28: godoty.v1.ExportSessionRequest
+	(*ExportSessionResponse)(nil),     // 29: godoty.v1.ExportSessionResponse
+	(*ImportSessionRequest)(nil),      // 30: godoty.v1.ImportSessionRequest
+	(*ImportSessionResponse)(nil),     // 31: godoty.v1.ImportSessionResponse
+	(*UploadAttachmentRequest)(nil),   // 32: godoty.v1.UploadAttachmentRequest
+	(*UploadAttachmentResponse)(nil),  // 33: godoty.v1.UploadAttachmentResponse
+	(*GetAttachmentRequest)(nil),      // 34: godoty.v1.GetAttachmentRequest
+	(*GetAttachmentResponse)(nil),     // 35: godoty.v1.GetAttachmentResponse
+	(*ListAgentsRequest)(nil),         // 36: godoty.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),        // 37: godoty.v1.ListAgentsResponse
+	(*ListModelsRequest)(nil),         // 38: godoty.v1.ListModelsRequest
+	(*ListModelsResponse)(nil),        // 39: godoty.v1.ListModelsResponse
+	(*ListActionsRequest)(nil),        // 40: godoty.v1.ListActionsRequest
+	(*ListActionsResponse)(nil),       // 41: godoty.v1.ListActionsResponse
+	(*DecideActionRequest)(nil),       // 42: godoty.v1.DecideActionRequest
+	(*DecideActionResponse)(nil),      // 43: godoty.v1.DecideActionResponse
+	nil,                               // 44: godoty.v1.ConverseRequest.VariablesEntry
+	(*TurnLimits)(nil),                // 45: godoty.v1.TurnLimits
+	(OnBusy)(0),                       // 46: godoty.v1.OnBusy
+	(OnDisconnect)(0),                 // 47: godoty.v1.OnDisconnect
+	(*durationpb.Duration)(nil),       // 48: google.protobuf.Duration
+	(*ModelParameters)(nil),           // 49: godoty.v1.ModelParameters
+	(*AttachmentSource)(nil),          // 50: godoty.v1.AttachmentSource
+	(*ActionResult)(nil),              // 51: godoty.v1.ActionResult
+	(*ClientTool)(nil),                // 52: godoty.v1.ClientTool
+	(*TurnEvent)(nil),                 // 53: godoty.v1.TurnEvent
+	(*Turn)(nil),                      // 54: godoty.v1.Turn
+	(TurnState)(0),                    // 55: godoty.v1.TurnState
+	(*Totals)(nil),                    // 56: godoty.v1.Totals
+	(*ModelTotals)(nil),               // 57: godoty.v1.ModelTotals
+	(*Run)(nil),                       // 58: godoty.v1.Run
+	(*ProviderLatency)(nil),           // 59: godoty.v1.ProviderLatency
+	(*timestamppb.Timestamp)(nil),     // 60: google.protobuf.Timestamp
+	(*AgentTotals)(nil),               // 61: godoty.v1.AgentTotals
+	(*CacheSavings)(nil),              // 62: godoty.v1.CacheSavings
+	(*Session)(nil),                   // 63: godoty.v1.Session
+	(*Message)(nil),                   // 64: godoty.v1.Message
+	(*ContentBlock)(nil),              // 65: godoty.v1.ContentBlock
+	(*UserMessage)(nil),               // 66: godoty.v1.UserMessage
+	(*Attachment)(nil),                // 67: godoty.v1.Attachment
+	(*AgentSummary)(nil),              // 68: godoty.v1.AgentSummary
+	(*Model)(nil),                     // 69: godoty.v1.Model
+	(CatalogueState)(0),               // 70: godoty.v1.CatalogueState
+	(ActionState)(0),                  // 71: godoty.v1.ActionState
+	(*Action)(nil),                    // 72: godoty.v1.Action
 }
 var file_godoty_v1_agent_service_proto_depIdxs = []int32{
-	31, // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
-	32, // 1: godoty.v1.ConverseRequest.on_busy:type_name -> godoty.v1.OnBusy
-	33, // 2: godoty.v1.ConverseRequest.on_disconnect:type_name -> godoty.v1.OnDisconnect
-	34, // 3: godoty.v1.ConverseRequest.disconnect_grace:type_name -> google.protobuf.Duration
-	30, // 4: godoty.v1.ConverseRequest.variables:type_name -> godoty.v1.ConverseRequest.VariablesEntry
-	35, // 5: godoty.v1.ConverseRequest.parameters:type_name -> godoty.v1.ModelParameters
-	36, // 6: godoty.v1.ConverseRequest.attachments:type_name -> godoty.v1.AttachmentSource
-	37, // 7: godoty.v1.ConverseResponse.event:type_name -> godoty.v1.TurnEvent
-	37, // 8: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.TurnEvent
-	38, // 9: godoty.v1.GetTurnResponse.turn:type_name -> godoty.v1.Turn
-	39, // 10: godoty.v1.ListTurnsRequest.state:type_name -> godoty.v1.TurnState
-	38, // 11: godoty.v1.ListTurnsResponse.turns:type_name -> godoty.v1.Turn
-	40, // 12: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
-	41, // 13: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
-	42, // 14: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
-	43, // 15: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
-	44, // 16: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
-	44, // 17: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
-	45, // 18: godoty.v1.GetSessionMetricsResponse.by_agent:type_name -> godoty.v1.AgentTotals
-	46, // 19: godoty.v1.GetSessionMetricsResponse.cache_savings:type_name -> godoty.v1.CacheSavings
-	47, // 20: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
-	47, // 21: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
-	48, // 22: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
-	48, // 23: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
-	49, // 24: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
-	50, // 25: godoty.v1.UploadAttachmentResponse.attachment:type_name -> godoty.v1.Attachment
-	44, // 26: godoty.v1.UploadAttachmentResponse.expire_time:type_name -> google.protobuf.Timestamp
-	50, // 27: godoty.v1.GetAttachmentResponse.attachment:type_name -> godoty.v1.Attachment
-	51, // 28: godoty.v1.ListAgentsResponse.agents:type_name -> godoty.v1.AgentSummary
-	52, // 29: godoty.v1.ListModelsResponse.models:type_name -> godoty.v1.Model
-	53, // 30: godoty.v1.ListModelsResponse.catalogue_state:type_name -> godoty.v1.CatalogueState
-	44, // 31: godoty.v1.ListModelsResponse.catalogue_time:type_name -> google.protobuf.Timestamp
-	0,  // 32: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
-	2,  // 33: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
-	4,  // 34: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
-	6,  // 35: godoty.v1.AgentService.GetTurn:input_type -> godoty.v1.GetTurnRequest
-	8,  // 36: godoty.v1.AgentService.ListTurns:input_type -> godoty.v1.ListTurnsRequest
-	10, // 37: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
-	12, // 38: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
-	14, // 39: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
-	16, // 40: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
-	18, // 41: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
-	20, // 42: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
-	22, // 43: godoty.v1.AgentService.UploadAttachment:input_type -> godoty.v1.UploadAttachmentRequest
-	24, // 44: godoty.v1.AgentService.GetAttachment:input_type -> godoty.v1.GetAttachmentRequest
-	26, // 45: godoty.v1.AgentService.ListAgents:input_type -> godoty.v1.ListAgentsRequest
-	28, // 46: godoty.v1.AgentService.ListModels:input_type -> godoty.v1.ListModelsRequest
-	1,  // 47: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
-	3,  // 48: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
-	5,  // 49: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
-	7,  // 50: godoty.v1.AgentService.GetTurn:output_type -> godoty.v1.GetTurnResponse
-	9,  // 51: godoty.v1.AgentService.ListTurns:output_type -> godoty.v1.ListTurnsResponse
-	11, // 52: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
-	13, // 53: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
-	15, // 54: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
-	17, // 55: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
-	19, // 56: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
-	21, // 57: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
-	23, // 58: godoty.v1.AgentService.UploadAttachment:output_type -> godoty.v1.UploadAttachmentResponse
-	25, // 59: godoty.v1.AgentService.GetAttachment:output_type -> godoty.v1.GetAttachmentResponse
-	27, // 60: godoty.v1.AgentService.ListAgents:output_type -> godoty.v1.ListAgentsResponse
-	29, // 61: godoty.v1.AgentService.ListModels:output_type -> godoty.v1.ListModelsResponse
-	47, // [47:62] is the sub-list for method output_type
-	32, // [32:47] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	45, // 0: godoty.v1.ConverseRequest.limits:type_name -> godoty.v1.TurnLimits
+	46, // 1: godoty.v1.ConverseRequest.on_busy:type_name -> godoty.v1.OnBusy
+	47, // 2: godoty.v1.ConverseRequest.on_disconnect:type_name -> godoty.v1.OnDisconnect
+	48, // 3: godoty.v1.ConverseRequest.disconnect_grace:type_name -> google.protobuf.Duration
+	44, // 4: godoty.v1.ConverseRequest.variables:type_name -> godoty.v1.ConverseRequest.VariablesEntry
+	49, // 5: godoty.v1.ConverseRequest.parameters:type_name -> godoty.v1.ModelParameters
+	50, // 6: godoty.v1.ConverseRequest.attachments:type_name -> godoty.v1.AttachmentSource
+	51, // 7: godoty.v1.ConverseRequest.action_results:type_name -> godoty.v1.ActionResult
+	52, // 8: godoty.v1.ConverseRequest.client_tools:type_name -> godoty.v1.ClientTool
+	53, // 9: godoty.v1.ConverseResponse.event:type_name -> godoty.v1.TurnEvent
+	53, // 10: godoty.v1.ResumeTurnResponse.event:type_name -> godoty.v1.TurnEvent
+	0,  // 11: godoty.v1.StartTurnRequest.request:type_name -> godoty.v1.ConverseRequest
+	48, // 12: godoty.v1.WaitTurnRequest.timeout:type_name -> google.protobuf.Duration
+	54, // 13: godoty.v1.WaitTurnResponse.turn:type_name -> godoty.v1.Turn
+	54, // 14: godoty.v1.GetTurnResponse.turn:type_name -> godoty.v1.Turn
+	55, // 15: godoty.v1.ListTurnsRequest.state:type_name -> godoty.v1.TurnState
+	54, // 16: godoty.v1.ListTurnsResponse.turns:type_name -> godoty.v1.Turn
+	56, // 17: godoty.v1.GetSessionMetricsResponse.totals:type_name -> godoty.v1.Totals
+	57, // 18: godoty.v1.GetSessionMetricsResponse.by_model:type_name -> godoty.v1.ModelTotals
+	58, // 19: godoty.v1.GetSessionMetricsResponse.recent_runs:type_name -> godoty.v1.Run
+	59, // 20: godoty.v1.GetSessionMetricsResponse.latency:type_name -> godoty.v1.ProviderLatency
+	60, // 21: godoty.v1.GetSessionMetricsResponse.create_time:type_name -> google.protobuf.Timestamp
+	60, // 22: godoty.v1.GetSessionMetricsResponse.update_time:type_name -> google.protobuf.Timestamp
+	61, // 23: godoty.v1.GetSessionMetricsResponse.by_agent:type_name -> godoty.v1.AgentTotals
+	62, // 24: godoty.v1.GetSessionMetricsResponse.cache_savings:type_name -> godoty.v1.CacheSavings
+	63, // 25: godoty.v1.GetSessionResponse.session:type_name -> godoty.v1.Session
+	63, // 26: godoty.v1.ListSessionsResponse.sessions:type_name -> godoty.v1.Session
+	64, // 27: godoty.v1.ListMessagesResponse.messages:type_name -> godoty.v1.Message
+	64, // 28: godoty.v1.ReadMessageResponse.message:type_name -> godoty.v1.Message
+	65, // 29: godoty.v1.ReadMessageResponse.content:type_name -> godoty.v1.ContentBlock
+	63, // 30: godoty.v1.ForkSessionResponse.session:type_name -> godoty.v1.Session
+	66, // 31: godoty.v1.ForkSessionResponse.next_message:type_name -> godoty.v1.UserMessage
+	63, // 32: godoty.v1.ImportSessionResponse.session:type_name -> godoty.v1.Session
+	67, // 33: godoty.v1.UploadAttachmentResponse.attachment:type_name -> godoty.v1.Attachment
+	60, // 34: godoty.v1.UploadAttachmentResponse.expire_time:type_name -> google.protobuf.Timestamp
+	67, // 35: godoty.v1.GetAttachmentResponse.attachment:type_name -> godoty.v1.Attachment
+	68, // 36: godoty.v1.ListAgentsResponse.agents:type_name -> godoty.v1.AgentSummary
+	69, // 37: godoty.v1.ListModelsResponse.models:type_name -> godoty.v1.Model
+	70, // 38: godoty.v1.ListModelsResponse.catalogue_state:type_name -> godoty.v1.CatalogueState
+	60, // 39: godoty.v1.ListModelsResponse.catalogue_time:type_name -> google.protobuf.Timestamp
+	71, // 40: godoty.v1.ListActionsRequest.state:type_name -> godoty.v1.ActionState
+	72, // 41: godoty.v1.ListActionsResponse.actions:type_name -> godoty.v1.Action
+	51, // 42: godoty.v1.DecideActionRequest.action_result:type_name -> godoty.v1.ActionResult
+	72, // 43: godoty.v1.DecideActionResponse.action:type_name -> godoty.v1.Action
+	0,  // 44: godoty.v1.AgentService.Converse:input_type -> godoty.v1.ConverseRequest
+	2,  // 45: godoty.v1.AgentService.ResumeTurn:input_type -> godoty.v1.ResumeTurnRequest
+	4,  // 46: godoty.v1.AgentService.StartTurn:input_type -> godoty.v1.StartTurnRequest
+	6,  // 47: godoty.v1.AgentService.WaitTurn:input_type -> godoty.v1.WaitTurnRequest
+	8,  // 48: godoty.v1.AgentService.CancelTurn:input_type -> godoty.v1.CancelTurnRequest
+	10, // 49: godoty.v1.AgentService.GetTurn:input_type -> godoty.v1.GetTurnRequest
+	12, // 50: godoty.v1.AgentService.ListTurns:input_type -> godoty.v1.ListTurnsRequest
+	14, // 51: godoty.v1.AgentService.GetSessionMetrics:input_type -> godoty.v1.GetSessionMetricsRequest
+	16, // 52: godoty.v1.AgentService.GetSession:input_type -> godoty.v1.GetSessionRequest
+	18, // 53: godoty.v1.AgentService.ListSessions:input_type -> godoty.v1.ListSessionsRequest
+	20, // 54: godoty.v1.AgentService.ListMessages:input_type -> godoty.v1.ListMessagesRequest
+	22, // 55: godoty.v1.AgentService.ReadMessage:input_type -> godoty.v1.ReadMessageRequest
+	24, // 56: godoty.v1.AgentService.DeleteSession:input_type -> godoty.v1.DeleteSessionRequest
+	26, // 57: godoty.v1.AgentService.ForkSession:input_type -> godoty.v1.ForkSessionRequest
+	28, // 58: godoty.v1.AgentService.ExportSession:input_type -> godoty.v1.ExportSessionRequest
+	30, // 59: godoty.v1.AgentService.ImportSession:input_type -> godoty.v1.ImportSessionRequest
+	32, // 60: godoty.v1.AgentService.UploadAttachment:input_type -> godoty.v1.UploadAttachmentRequest
+	34, // 61: godoty.v1.AgentService.GetAttachment:input_type -> godoty.v1.GetAttachmentRequest
+	36, // 62: godoty.v1.AgentService.ListAgents:input_type -> godoty.v1.ListAgentsRequest
+	40, // 63: godoty.v1.AgentService.ListActions:input_type -> godoty.v1.ListActionsRequest
+	42, // 64: godoty.v1.AgentService.DecideAction:input_type -> godoty.v1.DecideActionRequest
+	38, // 65: godoty.v1.AgentService.ListModels:input_type -> godoty.v1.ListModelsRequest
+	1,  // 66: godoty.v1.AgentService.Converse:output_type -> godoty.v1.ConverseResponse
+	3,  // 67: godoty.v1.AgentService.ResumeTurn:output_type -> godoty.v1.ResumeTurnResponse
+	5,  // 68: godoty.v1.AgentService.StartTurn:output_type -> godoty.v1.StartTurnResponse
+	7,  // 69: godoty.v1.AgentService.WaitTurn:output_type -> godoty.v1.WaitTurnResponse
+	9,  // 70: godoty.v1.AgentService.CancelTurn:output_type -> godoty.v1.CancelTurnResponse
+	11, // 71: godoty.v1.AgentService.GetTurn:output_type -> godoty.v1.GetTurnResponse
+	13, // 72: godoty.v1.AgentService.ListTurns:output_type -> godoty.v1.ListTurnsResponse
+	15, // 73: godoty.v1.AgentService.GetSessionMetrics:output_type -> godoty.v1.GetSessionMetricsResponse
+	17, // 74: godoty.v1.AgentService.GetSession:output_type -> godoty.v1.GetSessionResponse
+	19, // 75: godoty.v1.AgentService.ListSessions:output_type -> godoty.v1.ListSessionsResponse
+	21, // 76: godoty.v1.AgentService.ListMessages:output_type -> godoty.v1.ListMessagesResponse
+	23, // 77: godoty.v1.AgentService.ReadMessage:output_type -> godoty.v1.ReadMessageResponse
+	25, // 78: godoty.v1.AgentService.DeleteSession:output_type -> godoty.v1.DeleteSessionResponse
+	27, // 79: godoty.v1.AgentService.ForkSession:output_type -> godoty.v1.ForkSessionResponse
+	29, // 80: godoty.v1.AgentService.ExportSession:output_type -> godoty.v1.ExportSessionResponse
+	31, // 81: godoty.v1.AgentService.ImportSession:output_type -> godoty.v1.ImportSessionResponse
+	33, // 82: godoty.v1.AgentService.UploadAttachment:output_type -> godoty.v1.UploadAttachmentResponse
+	35, // 83: godoty.v1.AgentService.GetAttachment:output_type -> godoty.v1.GetAttachmentResponse
+	37, // 84: godoty.v1.AgentService.ListAgents:output_type -> godoty.v1.ListAgentsResponse
+	41, // 85: godoty.v1.AgentService.ListActions:output_type -> godoty.v1.ListActionsResponse
+	43, // 86: godoty.v1.AgentService.DecideAction:output_type -> godoty.v1.DecideActionResponse
+	39, // 87: godoty.v1.AgentService.ListModels:output_type -> godoty.v1.ListModelsResponse
+	66, // [66:88] is the sub-list for method output_type
+	44, // [44:66] is the sub-list for method input_type
+	44, // [44:44] is the sub-list for extension type_name
+	44, // [44:44] is the sub-list for extension extendee
+	0,  // [0:44] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_agent_service_proto_init() }
@@ -2105,6 +3000,7 @@ func file_godoty_v1_agent_service_proto_init() {
 	if File_godoty_v1_agent_service_proto != nil {
 		return
 	}
+	file_godoty_v1_action_proto_init()
 	file_godoty_v1_agent_proto_init()
 	file_godoty_v1_attachment_proto_init()
 	file_godoty_v1_metering_proto_init()
@@ -2117,7 +3013,7 @@ func file_godoty_v1_agent_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_agent_service_proto_rawDesc), len(file_godoty_v1_agent_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   31,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

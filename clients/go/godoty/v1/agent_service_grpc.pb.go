@@ -23,6 +23,8 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	AgentService_Converse_FullMethodName          = "/godoty.v1.AgentService/Converse"
 	AgentService_ResumeTurn_FullMethodName        = "/godoty.v1.AgentService/ResumeTurn"
+	AgentService_StartTurn_FullMethodName         = "/godoty.v1.AgentService/StartTurn"
+	AgentService_WaitTurn_FullMethodName          = "/godoty.v1.AgentService/WaitTurn"
 	AgentService_CancelTurn_FullMethodName        = "/godoty.v1.AgentService/CancelTurn"
 	AgentService_GetTurn_FullMethodName           = "/godoty.v1.AgentService/GetTurn"
 	AgentService_ListTurns_FullMethodName         = "/godoty.v1.AgentService/ListTurns"
@@ -32,9 +34,14 @@ const (
 	AgentService_ListMessages_FullMethodName      = "/godoty.v1.AgentService/ListMessages"
 	AgentService_ReadMessage_FullMethodName       = "/godoty.v1.AgentService/ReadMessage"
 	AgentService_DeleteSession_FullMethodName     = "/godoty.v1.AgentService/DeleteSession"
+	AgentService_ForkSession_FullMethodName       = "/godoty.v1.AgentService/ForkSession"
+	AgentService_ExportSession_FullMethodName     = "/godoty.v1.AgentService/ExportSession"
+	AgentService_ImportSession_FullMethodName     = "/godoty.v1.AgentService/ImportSession"
 	AgentService_UploadAttachment_FullMethodName  = "/godoty.v1.AgentService/UploadAttachment"
 	AgentService_GetAttachment_FullMethodName     = "/godoty.v1.AgentService/GetAttachment"
 	AgentService_ListAgents_FullMethodName        = "/godoty.v1.AgentService/ListAgents"
+	AgentService_ListActions_FullMethodName       = "/godoty.v1.AgentService/ListActions"
+	AgentService_DecideAction_FullMethodName      = "/godoty.v1.AgentService/DecideAction"
 	AgentService_ListModels_FullMethodName        = "/godoty.v1.AgentService/ListModels"
 )
 
@@ -43,7 +50,8 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
-// the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
+// the scope `converse` (ListActions and DecideAction: or `approve`); all data that it reads or writes belongs to the
+// key's tenant. See errors.proto for the errors.
 // Later versions add events, fields and enum values: a client skips events and values that it does not know.
 type AgentServiceClient interface {
 	// Sends a message to the agent and streams the events of the turn.
@@ -51,6 +59,14 @@ type AgentServiceClient interface {
 	// Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn and
 	// its log are retained for 24 hours after its end. The stream counts as a reader of the turn (`on_disconnect`).
 	ResumeTurn(ctx context.Context, in *ResumeTurnRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ResumeTurnResponse], error)
+	// Begins a turn as Converse does, without a stream, and returns once it has begun: what would be `turn_started` is
+	// durable, and the turn runs to its end (ON_DISCONNECT_CONTINUE). Its errors until then are those of Converse.
+	// WaitTurn returns its end, ResumeTurn its events, from any server.
+	StartTurn(ctx context.Context, in *StartTurnRequest, opts ...grpc.CallOption) (*StartTurnResponse, error)
+	// Returns a turn once it has ended, or as it is when `timeout` has passed, from any server. The call is no reader of
+	// the turn: one that ends with its last reader (ON_DISCONNECT_CANCEL) does so although a call waits for it. The open
+	// calls of a tenant count together with its streams.
+	WaitTurn(ctx context.Context, in *WaitTurnRequest, opts ...grpc.CallOption) (*WaitTurnResponse, error)
 	// Cancels a running turn at once: the connection to the provider is closed, and the cost up to then is settled. A
 	// turn that has ended does not change.
 	CancelTurn(ctx context.Context, in *CancelTurnRequest, opts ...grpc.CallOption) (*CancelTurnResponse, error)
@@ -74,6 +90,23 @@ type AgentServiceClient interface {
 	// SESSION_BUSY. The id can be reused: it then names a new session with totals of "0". The request ids of its turns
 	// remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
 	DeleteSession(ctx context.Context, in *DeleteSessionRequest, opts ...grpc.CallOption) (*DeleteSessionResponse, error)
+	// Makes a session with the messages of another one up to a point: to try another continuation, or to regenerate an
+	// answer. The fork has the agent, its version, the end user and the model of its origin, the agent's state of that
+	// point, and totals of "0". The origin and its totals do not change, and neither depends on the other afterwards:
+	// attachments that both name are stored as long as one of them. It is complete, or it is not there. A turn may run in
+	// the origin meanwhile; its messages are not copied. The same request again, with its `fork_session_id`, returns the
+	// same fork. At most 100000 messages.
+	ForkSession(ctx context.Context, in *ForkSessionRequest, opts ...grpc.CallOption) (*ForkSessionResponse, error)
+	// Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over,
+	// to keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had
+	// ended when the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
+	ExportSession(ctx context.Context, in *ExportSessionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportSessionResponse], error)
+	// Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its
+	// history is made one that every provider takes: what is missing, such as the result of a tool call, is completed.
+	// Attachments that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves
+	// nothing. Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive
+	// within 2 minutes.
+	ImportSession(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportSessionRequest, ImportSessionResponse], error)
 	// Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
 	// that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and
 	// nothing of it is stored. The same bytes are stored once, however often a tenant uploads them.
@@ -82,6 +115,14 @@ type AgentServiceClient interface {
 	GetAttachment(ctx context.Context, in *GetAttachmentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetAttachmentResponse], error)
 	// Lists the tenant's agents with which a session can begin, by name: those that its policy allows.
 	ListAgents(ctx context.Context, in *ListAgentsRequest, opts ...grpc.CallOption) (*ListAgentsResponse, error)
+	// Lists the actions of a session or of the tenant, newest first, until their session is deleted.
+	ListActions(ctx context.Context, in *ListActionsRequest, opts ...grpc.CallOption) (*ListActionsResponse, error)
+	// Answers an action without a conversation at hand, as a back office does. The answer is stored; once the turn has no
+	// open action left, the session goes on by itself under ON_DISCONNECT_CONTINUE, with the API key that asked: its key,
+	// policy and budgets are checked again, and it is billed. The same answer by the same key and user changes nothing. An
+	// action that has another answer is ACTION_DECIDED, one that no answer can reach any more ACTION_EXPIRED or
+	// ACTION_CLOSED, one of ACTION_DECIDER_REVIEWER without the scope `approve` REVIEWER_ONLY.
+	DecideAction(ctx context.Context, in *DecideActionRequest, opts ...grpc.CallOption) (*DecideActionResponse, error)
 	// Lists the models that the tenant's policy and the API key's own list allow, by id.
 	ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error)
 }
@@ -131,6 +172,26 @@ func (c *agentServiceClient) ResumeTurn(ctx context.Context, in *ResumeTurnReque
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_ResumeTurnClient = grpc.ServerStreamingClient[ResumeTurnResponse]
+
+func (c *agentServiceClient) StartTurn(ctx context.Context, in *StartTurnRequest, opts ...grpc.CallOption) (*StartTurnResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(StartTurnResponse)
+	err := c.cc.Invoke(ctx, AgentService_StartTurn_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) WaitTurn(ctx context.Context, in *WaitTurnRequest, opts ...grpc.CallOption) (*WaitTurnResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(WaitTurnResponse)
+	err := c.cc.Invoke(ctx, AgentService_WaitTurn_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
 
 func (c *agentServiceClient) CancelTurn(ctx context.Context, in *CancelTurnRequest, opts ...grpc.CallOption) (*CancelTurnResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -231,9 +292,51 @@ func (c *agentServiceClient) DeleteSession(ctx context.Context, in *DeleteSessio
 	return out, nil
 }
 
+func (c *agentServiceClient) ForkSession(ctx context.Context, in *ForkSessionRequest, opts ...grpc.CallOption) (*ForkSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ForkSessionResponse)
+	err := c.cc.Invoke(ctx, AgentService_ForkSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) ExportSession(ctx context.Context, in *ExportSessionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportSessionResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[3], AgentService_ExportSession_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ExportSessionRequest, ExportSessionResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_ExportSessionClient = grpc.ServerStreamingClient[ExportSessionResponse]
+
+func (c *agentServiceClient) ImportSession(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportSessionRequest, ImportSessionResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[4], AgentService_ImportSession_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ImportSessionRequest, ImportSessionResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_ImportSessionClient = grpc.ClientStreamingClient[ImportSessionRequest, ImportSessionResponse]
+
 func (c *agentServiceClient) UploadAttachment(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[UploadAttachmentRequest, UploadAttachmentResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[3], AgentService_UploadAttachment_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[5], AgentService_UploadAttachment_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -246,7 +349,7 @@ type AgentService_UploadAttachmentClient = grpc.ClientStreamingClient[UploadAtta
 
 func (c *agentServiceClient) GetAttachment(ctx context.Context, in *GetAttachmentRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[GetAttachmentResponse], error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
-	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[4], AgentService_GetAttachment_FullMethodName, cOpts...)
+	stream, err := c.cc.NewStream(ctx, &AgentService_ServiceDesc.Streams[6], AgentService_GetAttachment_FullMethodName, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -273,6 +376,26 @@ func (c *agentServiceClient) ListAgents(ctx context.Context, in *ListAgentsReque
 	return out, nil
 }
 
+func (c *agentServiceClient) ListActions(ctx context.Context, in *ListActionsRequest, opts ...grpc.CallOption) (*ListActionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListActionsResponse)
+	err := c.cc.Invoke(ctx, AgentService_ListActions_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *agentServiceClient) DecideAction(ctx context.Context, in *DecideActionRequest, opts ...grpc.CallOption) (*DecideActionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DecideActionResponse)
+	err := c.cc.Invoke(ctx, AgentService_DecideAction_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *agentServiceClient) ListModels(ctx context.Context, in *ListModelsRequest, opts ...grpc.CallOption) (*ListModelsResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListModelsResponse)
@@ -288,7 +411,8 @@ func (c *agentServiceClient) ListModels(ctx context.Context, in *ListModelsReque
 // for forward compatibility.
 //
 // Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
-// the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
+// the scope `converse` (ListActions and DecideAction: or `approve`); all data that it reads or writes belongs to the
+// key's tenant. See errors.proto for the errors.
 // Later versions add events, fields and enum values: a client skips events and values that it does not know.
 type AgentServiceServer interface {
 	// Sends a message to the agent and streams the events of the turn.
@@ -296,6 +420,14 @@ type AgentServiceServer interface {
 	// Streams the events of a running or finished turn after a sequence number, exactly and from any server. A turn and
 	// its log are retained for 24 hours after its end. The stream counts as a reader of the turn (`on_disconnect`).
 	ResumeTurn(*ResumeTurnRequest, grpc.ServerStreamingServer[ResumeTurnResponse]) error
+	// Begins a turn as Converse does, without a stream, and returns once it has begun: what would be `turn_started` is
+	// durable, and the turn runs to its end (ON_DISCONNECT_CONTINUE). Its errors until then are those of Converse.
+	// WaitTurn returns its end, ResumeTurn its events, from any server.
+	StartTurn(context.Context, *StartTurnRequest) (*StartTurnResponse, error)
+	// Returns a turn once it has ended, or as it is when `timeout` has passed, from any server. The call is no reader of
+	// the turn: one that ends with its last reader (ON_DISCONNECT_CANCEL) does so although a call waits for it. The open
+	// calls of a tenant count together with its streams.
+	WaitTurn(context.Context, *WaitTurnRequest) (*WaitTurnResponse, error)
 	// Cancels a running turn at once: the connection to the provider is closed, and the cost up to then is settled. A
 	// turn that has ended does not change.
 	CancelTurn(context.Context, *CancelTurnRequest) (*CancelTurnResponse, error)
@@ -319,6 +451,23 @@ type AgentServiceServer interface {
 	// SESSION_BUSY. The id can be reused: it then names a new session with totals of "0". The request ids of its turns
 	// remain in use until they expire: Converse with one of them is TURN_NOT_FOUND.
 	DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error)
+	// Makes a session with the messages of another one up to a point: to try another continuation, or to regenerate an
+	// answer. The fork has the agent, its version, the end user and the model of its origin, the agent's state of that
+	// point, and totals of "0". The origin and its totals do not change, and neither depends on the other afterwards:
+	// attachments that both name are stored as long as one of them. It is complete, or it is not there. A turn may run in
+	// the origin meanwhile; its messages are not copied. The same request again, with its `fork_session_id`, returns the
+	// same fork. At most 100000 messages.
+	ForkSession(context.Context, *ForkSessionRequest) (*ForkSessionResponse, error)
+	// Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over,
+	// to keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had
+	// ended when the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
+	ExportSession(*ExportSessionRequest, grpc.ServerStreamingServer[ExportSessionResponse]) error
+	// Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its
+	// history is made one that every provider takes: what is missing, such as the result of a tool call, is completed.
+	// Attachments that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves
+	// nothing. Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive
+	// within 2 minutes.
+	ImportSession(grpc.ClientStreamingServer[ImportSessionRequest, ImportSessionResponse]) error
 	// Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
 	// that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and
 	// nothing of it is stored. The same bytes are stored once, however often a tenant uploads them.
@@ -327,6 +476,14 @@ type AgentServiceServer interface {
 	GetAttachment(*GetAttachmentRequest, grpc.ServerStreamingServer[GetAttachmentResponse]) error
 	// Lists the tenant's agents with which a session can begin, by name: those that its policy allows.
 	ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error)
+	// Lists the actions of a session or of the tenant, newest first, until their session is deleted.
+	ListActions(context.Context, *ListActionsRequest) (*ListActionsResponse, error)
+	// Answers an action without a conversation at hand, as a back office does. The answer is stored; once the turn has no
+	// open action left, the session goes on by itself under ON_DISCONNECT_CONTINUE, with the API key that asked: its key,
+	// policy and budgets are checked again, and it is billed. The same answer by the same key and user changes nothing. An
+	// action that has another answer is ACTION_DECIDED, one that no answer can reach any more ACTION_EXPIRED or
+	// ACTION_CLOSED, one of ACTION_DECIDER_REVIEWER without the scope `approve` REVIEWER_ONLY.
+	DecideAction(context.Context, *DecideActionRequest) (*DecideActionResponse, error)
 	// Lists the models that the tenant's policy and the API key's own list allow, by id.
 	ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error)
 	mustEmbedUnimplementedAgentServiceServer()
@@ -344,6 +501,12 @@ func (UnimplementedAgentServiceServer) Converse(*ConverseRequest, grpc.ServerStr
 }
 func (UnimplementedAgentServiceServer) ResumeTurn(*ResumeTurnRequest, grpc.ServerStreamingServer[ResumeTurnResponse]) error {
 	return status.Error(codes.Unimplemented, "method ResumeTurn not implemented")
+}
+func (UnimplementedAgentServiceServer) StartTurn(context.Context, *StartTurnRequest) (*StartTurnResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method StartTurn not implemented")
+}
+func (UnimplementedAgentServiceServer) WaitTurn(context.Context, *WaitTurnRequest) (*WaitTurnResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method WaitTurn not implemented")
 }
 func (UnimplementedAgentServiceServer) CancelTurn(context.Context, *CancelTurnRequest) (*CancelTurnResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method CancelTurn not implemented")
@@ -372,6 +535,15 @@ func (UnimplementedAgentServiceServer) ReadMessage(*ReadMessageRequest, grpc.Ser
 func (UnimplementedAgentServiceServer) DeleteSession(context.Context, *DeleteSessionRequest) (*DeleteSessionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteSession not implemented")
 }
+func (UnimplementedAgentServiceServer) ForkSession(context.Context, *ForkSessionRequest) (*ForkSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ForkSession not implemented")
+}
+func (UnimplementedAgentServiceServer) ExportSession(*ExportSessionRequest, grpc.ServerStreamingServer[ExportSessionResponse]) error {
+	return status.Error(codes.Unimplemented, "method ExportSession not implemented")
+}
+func (UnimplementedAgentServiceServer) ImportSession(grpc.ClientStreamingServer[ImportSessionRequest, ImportSessionResponse]) error {
+	return status.Error(codes.Unimplemented, "method ImportSession not implemented")
+}
 func (UnimplementedAgentServiceServer) UploadAttachment(grpc.ClientStreamingServer[UploadAttachmentRequest, UploadAttachmentResponse]) error {
 	return status.Error(codes.Unimplemented, "method UploadAttachment not implemented")
 }
@@ -380,6 +552,12 @@ func (UnimplementedAgentServiceServer) GetAttachment(*GetAttachmentRequest, grpc
 }
 func (UnimplementedAgentServiceServer) ListAgents(context.Context, *ListAgentsRequest) (*ListAgentsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListAgents not implemented")
+}
+func (UnimplementedAgentServiceServer) ListActions(context.Context, *ListActionsRequest) (*ListActionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListActions not implemented")
+}
+func (UnimplementedAgentServiceServer) DecideAction(context.Context, *DecideActionRequest) (*DecideActionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DecideAction not implemented")
 }
 func (UnimplementedAgentServiceServer) ListModels(context.Context, *ListModelsRequest) (*ListModelsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListModels not implemented")
@@ -426,6 +604,42 @@ func _AgentService_ResumeTurn_Handler(srv interface{}, stream grpc.ServerStream)
 
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type AgentService_ResumeTurnServer = grpc.ServerStreamingServer[ResumeTurnResponse]
+
+func _AgentService_StartTurn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(StartTurnRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).StartTurn(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_StartTurn_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).StartTurn(ctx, req.(*StartTurnRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_WaitTurn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(WaitTurnRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).WaitTurn(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_WaitTurn_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).WaitTurn(ctx, req.(*WaitTurnRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
 
 func _AgentService_CancelTurn_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(CancelTurnRequest)
@@ -582,6 +796,42 @@ func _AgentService_DeleteSession_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_ForkSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ForkSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ForkSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ForkSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ForkSession(ctx, req.(*ForkSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_ExportSession_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ExportSessionRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(AgentServiceServer).ExportSession(m, &grpc.GenericServerStream[ExportSessionRequest, ExportSessionResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_ExportSessionServer = grpc.ServerStreamingServer[ExportSessionResponse]
+
+func _AgentService_ImportSession_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(AgentServiceServer).ImportSession(&grpc.GenericServerStream[ImportSessionRequest, ImportSessionResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type AgentService_ImportSessionServer = grpc.ClientStreamingServer[ImportSessionRequest, ImportSessionResponse]
+
 func _AgentService_UploadAttachment_Handler(srv interface{}, stream grpc.ServerStream) error {
 	return srv.(AgentServiceServer).UploadAttachment(&grpc.GenericServerStream[UploadAttachmentRequest, UploadAttachmentResponse]{ServerStream: stream})
 }
@@ -618,6 +868,42 @@ func _AgentService_ListAgents_Handler(srv interface{}, ctx context.Context, dec 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _AgentService_ListActions_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListActionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).ListActions(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_ListActions_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).ListActions(ctx, req.(*ListActionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _AgentService_DecideAction_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DecideActionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(AgentServiceServer).DecideAction(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: AgentService_DecideAction_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(AgentServiceServer).DecideAction(ctx, req.(*DecideActionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _AgentService_ListModels_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListModelsRequest)
 	if err := dec(in); err != nil {
@@ -643,6 +929,14 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 	ServiceName: "godoty.v1.AgentService",
 	HandlerType: (*AgentServiceServer)(nil),
 	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "StartTurn",
+			Handler:    _AgentService_StartTurn_Handler,
+		},
+		{
+			MethodName: "WaitTurn",
+			Handler:    _AgentService_WaitTurn_Handler,
+		},
 		{
 			MethodName: "CancelTurn",
 			Handler:    _AgentService_CancelTurn_Handler,
@@ -676,8 +970,20 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _AgentService_DeleteSession_Handler,
 		},
 		{
+			MethodName: "ForkSession",
+			Handler:    _AgentService_ForkSession_Handler,
+		},
+		{
 			MethodName: "ListAgents",
 			Handler:    _AgentService_ListAgents_Handler,
+		},
+		{
+			MethodName: "ListActions",
+			Handler:    _AgentService_ListActions_Handler,
+		},
+		{
+			MethodName: "DecideAction",
+			Handler:    _AgentService_DecideAction_Handler,
 		},
 		{
 			MethodName: "ListModels",
@@ -699,6 +1005,16 @@ var AgentService_ServiceDesc = grpc.ServiceDesc{
 			StreamName:    "ReadMessage",
 			Handler:       _AgentService_ReadMessage_Handler,
 			ServerStreams: true,
+		},
+		{
+			StreamName:    "ExportSession",
+			Handler:       _AgentService_ExportSession_Handler,
+			ServerStreams: true,
+		},
+		{
+			StreamName:    "ImportSession",
+			Handler:       _AgentService_ImportSession_Handler,
+			ClientStreams: true,
 		},
 		{
 			StreamName:    "UploadAttachment",

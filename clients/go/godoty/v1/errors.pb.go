@@ -302,6 +302,56 @@ const (
 	// unchanged.
 	// For example: an image for a model that takes text alone. metadata: model=deepseek/deepseek-v3.2, input=image.
 	ErrorReason_ERROR_REASON_INPUT_NOT_SUPPORTED ErrorReason = 68
+	// NOT_FOUND. The tenant has no such action, or the session that the request names has another. metadata: action_id. Do
+	// not retry.
+	// For example: DecideAction with an action of another tenant. metadata: action_id=act_01a2....
+	ErrorReason_ERROR_REASON_ACTION_NOT_FOUND ErrorReason = 80
+	// FAILED_PRECONDITION. The action has another answer, or one of another API key or user: the first one counts.
+	// ListActions has it. metadata: action_id, api_key_id (of who answered). Do not retry.
+	// For example: two people answer the same action at once; the second is refused.
+	// metadata: action_id=act_01a2..., api_key_id=182c3d7f0e9d5a67.
+	ErrorReason_ERROR_REASON_ACTION_DECIDED ErrorReason = 81
+	// FAILED_PRECONDITION. No answer can reach the action any more: the turn has gone on with its answer, a new message
+	// came instead of it, or the API key that asked was revoked. metadata: action_id, turn_id (if a turn has gone on). Do
+	// not retry.
+	// For example: the same answer is sent once more after the turn went on.
+	// metadata: action_id=act_01a2..., turn_id=turn_01a2....
+	ErrorReason_ERROR_REASON_ACTION_CLOSED ErrorReason = 82
+	// FAILED_PRECONDITION. No answer to the action came in time: it counts as denied. metadata: action_id. Do not retry.
+	// For example: an answer after 30 days. metadata: action_id=act_01a2....
+	ErrorReason_ERROR_REASON_ACTION_EXPIRED ErrorReason = 83
+	// PERMISSION_DENIED. The action is for reviewers, and the key lacks the scope `approve`. metadata: action_id. Do not
+	// retry with the same key.
+	// For example: the caller of a chat approves a transfer that a reviewer must approve. metadata: action_id=act_01a2....
+	ErrorReason_ERROR_REASON_REVIEWER_ONLY ErrorReason = 84
+	// ALREADY_EXISTS. The tenant has a session with the id of the new one, which is no fork at the same point of the same
+	// session. metadata: session_id. Do not retry with the same id.
+	// For example: ForkSession with the id of a session that was used yesterday. metadata: session_id=second.
+	ErrorReason_ERROR_REASON_SESSION_EXISTS ErrorReason = 90
+	// FAILED_PRECONDITION. The session cannot be forked at this message: it has tool calls or their results. Fork it at
+	// the user's message before them, or after the answer that follows. metadata: session_id, number. Do not retry
+	// unchanged.
+	// For example: ForkSession at the result of a tool. metadata: session_id=first, number=3.
+	ErrorReason_ERROR_REASON_FORK_POINT_REFUSED ErrorReason = 91
+	// RESOURCE_EXHAUSTED. The session has more messages than a copy may have (100,000); google.rpc.QuotaFailure names the
+	// limit. Fork it at an earlier message. metadata: limit. Do not retry unchanged.
+	// For example: ForkSession of a session of 250,000 messages. Quota: messages/copy. metadata: limit=100000.
+	ErrorReason_ERROR_REASON_SESSION_TOO_LARGE ErrorReason = 92
+	// NOT_FOUND. The tenant has no webhook of this name. metadata: webhook_name. Do not retry.
+	// For example: ListDeliveries of a webhook that is another tenant's. metadata: webhook_name=billing.
+	ErrorReason_ERROR_REASON_WEBHOOK_NOT_FOUND ErrorReason = 95
+	// RESOURCE_EXHAUSTED. The tenant has 20 webhooks: delete one first. metadata: limit. Do not retry.
+	// For example: ApplyWebhook for a 21st name. metadata: limit=20.
+	ErrorReason_ERROR_REASON_WEBHOOK_LIMIT ErrorReason = 96
+	// NOT_FOUND. The webhook has no delivery of the event: it took no event of this type, or the delivery has expired.
+	// metadata: webhook_name, event_id. Do not retry.
+	// For example: RedeliverEvent of an event of last month.
+	// metadata: webhook_name=billing, event_id=evt_01a2....
+	ErrorReason_ERROR_REASON_DELIVERY_NOT_FOUND ErrorReason = 97
+	// FAILED_PRECONDITION. The webhook is switched off. metadata: webhook_name. Enable it by ApplyWebhook first.
+	// For example: RedeliverEvent after the server has switched a dead endpoint off.
+	// metadata: webhook_name=billing.
+	ErrorReason_ERROR_REASON_WEBHOOK_OFF ErrorReason = 98
 )
 
 // Enum value maps for ErrorReason.
@@ -366,6 +416,18 @@ var (
 		66: "ERROR_REASON_ATTACHMENT_REJECTED",
 		67: "ERROR_REASON_ATTACHMENT_LIMIT",
 		68: "ERROR_REASON_INPUT_NOT_SUPPORTED",
+		80: "ERROR_REASON_ACTION_NOT_FOUND",
+		81: "ERROR_REASON_ACTION_DECIDED",
+		82: "ERROR_REASON_ACTION_CLOSED",
+		83: "ERROR_REASON_ACTION_EXPIRED",
+		84: "ERROR_REASON_REVIEWER_ONLY",
+		90: "ERROR_REASON_SESSION_EXISTS",
+		91: "ERROR_REASON_FORK_POINT_REFUSED",
+		92: "ERROR_REASON_SESSION_TOO_LARGE",
+		95: "ERROR_REASON_WEBHOOK_NOT_FOUND",
+		96: "ERROR_REASON_WEBHOOK_LIMIT",
+		97: "ERROR_REASON_DELIVERY_NOT_FOUND",
+		98: "ERROR_REASON_WEBHOOK_OFF",
 	}
 	ErrorReason_value = map[string]int32{
 		"ERROR_REASON_UNSPECIFIED":               0,
@@ -427,6 +489,18 @@ var (
 		"ERROR_REASON_ATTACHMENT_REJECTED":       66,
 		"ERROR_REASON_ATTACHMENT_LIMIT":          67,
 		"ERROR_REASON_INPUT_NOT_SUPPORTED":       68,
+		"ERROR_REASON_ACTION_NOT_FOUND":          80,
+		"ERROR_REASON_ACTION_DECIDED":            81,
+		"ERROR_REASON_ACTION_CLOSED":             82,
+		"ERROR_REASON_ACTION_EXPIRED":            83,
+		"ERROR_REASON_REVIEWER_ONLY":             84,
+		"ERROR_REASON_SESSION_EXISTS":            90,
+		"ERROR_REASON_FORK_POINT_REFUSED":        91,
+		"ERROR_REASON_SESSION_TOO_LARGE":         92,
+		"ERROR_REASON_WEBHOOK_NOT_FOUND":         95,
+		"ERROR_REASON_WEBHOOK_LIMIT":             96,
+		"ERROR_REASON_DELIVERY_NOT_FOUND":        97,
+		"ERROR_REASON_WEBHOOK_OFF":               98,
 	}
 )
 
@@ -461,7 +535,7 @@ var File_godoty_v1_errors_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_errors_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\x94\x10\n" +
+	"\x16godoty/v1/errors.proto\x12\tgodoty.v1*\xaa\x13\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\"\n" +
 	"\x1eERROR_REASON_MALFORMED_REQUEST\x10\x01\x12\x1e\n" +
@@ -522,7 +596,19 @@ const file_godoty_v1_errors_proto_rawDesc = "" +
 	"!ERROR_REASON_ATTACHMENT_NOT_FOUND\x10A\x12$\n" +
 	" ERROR_REASON_ATTACHMENT_REJECTED\x10B\x12!\n" +
 	"\x1dERROR_REASON_ATTACHMENT_LIMIT\x10C\x12$\n" +
-	" ERROR_REASON_INPUT_NOT_SUPPORTED\x10DBI\n" +
+	" ERROR_REASON_INPUT_NOT_SUPPORTED\x10D\x12!\n" +
+	"\x1dERROR_REASON_ACTION_NOT_FOUND\x10P\x12\x1f\n" +
+	"\x1bERROR_REASON_ACTION_DECIDED\x10Q\x12\x1e\n" +
+	"\x1aERROR_REASON_ACTION_CLOSED\x10R\x12\x1f\n" +
+	"\x1bERROR_REASON_ACTION_EXPIRED\x10S\x12\x1e\n" +
+	"\x1aERROR_REASON_REVIEWER_ONLY\x10T\x12\x1f\n" +
+	"\x1bERROR_REASON_SESSION_EXISTS\x10Z\x12#\n" +
+	"\x1fERROR_REASON_FORK_POINT_REFUSED\x10[\x12\"\n" +
+	"\x1eERROR_REASON_SESSION_TOO_LARGE\x10\\\x12\"\n" +
+	"\x1eERROR_REASON_WEBHOOK_NOT_FOUND\x10_\x12\x1e\n" +
+	"\x1aERROR_REASON_WEBHOOK_LIMIT\x10`\x12#\n" +
+	"\x1fERROR_REASON_DELIVERY_NOT_FOUND\x10a\x12\x1c\n" +
+	"\x18ERROR_REASON_WEBHOOK_OFF\x10bBI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
 
 var (

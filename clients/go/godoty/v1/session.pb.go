@@ -150,7 +150,9 @@ type Session struct {
 	// The name of its agent.
 	Agent string `protobuf:"bytes,8,opt,name=agent,proto3" json:"agent,omitempty"`
 	// The number of the agent's version with which it began, and which its turns take. Unset: they take the newest one.
-	AgentVersion  *int32 `protobuf:"varint,9,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
+	AgentVersion *int32 `protobuf:"varint,9,opt,name=agent_version,json=agentVersion,proto3,oneof" json:"agent_version,omitempty"`
+	// What it was forked from. Unset: it is no fork.
+	Origin        *SessionOrigin `protobuf:"bytes,50,opt,name=origin,proto3" json:"origin,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -248,6 +250,123 @@ func (x *Session) GetAgentVersion() int32 {
 	return 0
 }
 
+func (x *Session) GetOrigin() *SessionOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return nil
+}
+
+// What a session was forked from.
+type SessionOrigin struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The session. It may be deleted since, and another session may have its id.
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// The number of the last message that was copied. 0: none was.
+	Number        int64 `protobuf:"varint,2,opt,name=number,proto3" json:"number,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionOrigin) Reset() {
+	*x = SessionOrigin{}
+	mi := &file_godoty_v1_session_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionOrigin) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionOrigin) ProtoMessage() {}
+
+func (x *SessionOrigin) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_session_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionOrigin.ProtoReflect.Descriptor instead.
+func (*SessionOrigin) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_session_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *SessionOrigin) GetSessionId() string {
+	if x != nil {
+		return x.SessionId
+	}
+	return ""
+}
+
+func (x *SessionOrigin) GetNumber() int64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+// What a user says in one message.
+type UserMessage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The text.
+	Text string `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
+	// The images and documents that it carries.
+	Attachments   []*Attachment `protobuf:"bytes,2,rep,name=attachments,proto3" json:"attachments,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UserMessage) Reset() {
+	*x = UserMessage{}
+	mi := &file_godoty_v1_session_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UserMessage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UserMessage) ProtoMessage() {}
+
+func (x *UserMessage) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_session_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UserMessage.ProtoReflect.Descriptor instead.
+func (*UserMessage) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_session_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *UserMessage) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *UserMessage) GetAttachments() []*Attachment {
+	if x != nil {
+		return x.Attachments
+	}
+	return nil
+}
+
 // A message of a conversation.
 type Message struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -259,7 +378,7 @@ type Message struct {
 	Content []*ContentBlock `protobuf:"bytes,3,rep,name=content,proto3" json:"content,omitempty"`
 	// The time at which the message was persisted.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// The turn of the message.
+	// The turn of the message. Empty: the message was copied from another session.
 	TurnId string `protobuf:"bytes,5,opt,name=turn_id,json=turnId,proto3" json:"turn_id,omitempty"`
 	// The web pages that the message cites: at most 100, and 128 KiB. Models do not see them in later turns. An answer
 	// that was completed after its server had died has none.
@@ -270,7 +389,7 @@ type Message struct {
 
 func (x *Message) Reset() {
 	*x = Message{}
-	mi := &file_godoty_v1_session_proto_msgTypes[1]
+	mi := &file_godoty_v1_session_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -282,7 +401,7 @@ func (x *Message) String() string {
 func (*Message) ProtoMessage() {}
 
 func (x *Message) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_session_proto_msgTypes[1]
+	mi := &file_godoty_v1_session_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -295,7 +414,7 @@ func (x *Message) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Message.ProtoReflect.Descriptor instead.
 func (*Message) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_session_proto_rawDescGZIP(), []int{1}
+	return file_godoty_v1_session_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Message) GetNumber() int64 {
@@ -360,7 +479,7 @@ type Citation struct {
 
 func (x *Citation) Reset() {
 	*x = Citation{}
-	mi := &file_godoty_v1_session_proto_msgTypes[2]
+	mi := &file_godoty_v1_session_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +491,7 @@ func (x *Citation) String() string {
 func (*Citation) ProtoMessage() {}
 
 func (x *Citation) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_session_proto_msgTypes[2]
+	mi := &file_godoty_v1_session_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +504,7 @@ func (x *Citation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Citation.ProtoReflect.Descriptor instead.
 func (*Citation) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_session_proto_rawDescGZIP(), []int{2}
+	return file_godoty_v1_session_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Citation) GetUrl() string {
@@ -447,7 +566,7 @@ type ContentBlock struct {
 
 func (x *ContentBlock) Reset() {
 	*x = ContentBlock{}
-	mi := &file_godoty_v1_session_proto_msgTypes[3]
+	mi := &file_godoty_v1_session_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +578,7 @@ func (x *ContentBlock) String() string {
 func (*ContentBlock) ProtoMessage() {}
 
 func (x *ContentBlock) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_session_proto_msgTypes[3]
+	mi := &file_godoty_v1_session_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +591,7 @@ func (x *ContentBlock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContentBlock.ProtoReflect.Descriptor instead.
 func (*ContentBlock) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_session_proto_rawDescGZIP(), []int{3}
+	return file_godoty_v1_session_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ContentBlock) GetBlock() isContentBlock_Block {
@@ -595,7 +714,7 @@ type ToolUse struct {
 
 func (x *ToolUse) Reset() {
 	*x = ToolUse{}
-	mi := &file_godoty_v1_session_proto_msgTypes[4]
+	mi := &file_godoty_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -607,7 +726,7 @@ func (x *ToolUse) String() string {
 func (*ToolUse) ProtoMessage() {}
 
 func (x *ToolUse) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_session_proto_msgTypes[4]
+	mi := &file_godoty_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -620,7 +739,7 @@ func (x *ToolUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolUse.ProtoReflect.Descriptor instead.
 func (*ToolUse) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_session_proto_rawDescGZIP(), []int{4}
+	return file_godoty_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ToolUse) GetToolCallId() string {
@@ -661,7 +780,7 @@ type ToolResult struct {
 
 func (x *ToolResult) Reset() {
 	*x = ToolResult{}
-	mi := &file_godoty_v1_session_proto_msgTypes[5]
+	mi := &file_godoty_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -673,7 +792,7 @@ func (x *ToolResult) String() string {
 func (*ToolResult) ProtoMessage() {}
 
 func (x *ToolResult) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_session_proto_msgTypes[5]
+	mi := &file_godoty_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -686,7 +805,7 @@ func (x *ToolResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ToolResult.ProtoReflect.Descriptor instead.
 func (*ToolResult) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_godoty_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ToolResult) GetToolCallId() string {
@@ -721,7 +840,7 @@ var File_godoty_v1_session_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"\x17godoty/v1/session.proto\x12\tgodoty.v1\x1a\x1agodoty/v1/attachment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xf0\x02\n" +
+	"\x17godoty/v1/session.proto\x12\tgodoty.v1\x1a\x1agodoty/v1/attachment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa2\x03\n" +
 	"\aSession\x12\x1d\n" +
 	"\n" +
 	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x12\n" +
@@ -734,9 +853,17 @@ const file_godoty_v1_session_proto_rawDesc = "" +
 	"\vupdate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"updateTime\x12\x14\n" +
 	"\x05agent\x18\b \x01(\tR\x05agent\x12(\n" +
-	"\ragent_version\x18\t \x01(\x05H\x01R\fagentVersion\x88\x01\x01B\v\n" +
+	"\ragent_version\x18\t \x01(\x05H\x01R\fagentVersion\x88\x01\x01\x120\n" +
+	"\x06origin\x182 \x01(\v2\x18.godoty.v1.SessionOriginR\x06originB\v\n" +
 	"\t_cost_usdB\x10\n" +
-	"\x0e_agent_version\"\x82\x02\n" +
+	"\x0e_agent_version\"F\n" +
+	"\rSessionOrigin\x12\x1d\n" +
+	"\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12\x16\n" +
+	"\x06number\x18\x02 \x01(\x03R\x06number\"Z\n" +
+	"\vUserMessage\x12\x12\n" +
+	"\x04text\x18\x01 \x01(\tR\x04text\x127\n" +
+	"\vattachments\x18\x02 \x03(\v2\x15.godoty.v1.AttachmentR\vattachments\"\x82\x02\n" +
 	"\aMessage\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x03R\x06number\x12#\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x0f.godoty.v1.RoleR\x04role\x121\n" +
@@ -803,36 +930,40 @@ func file_godoty_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_godoty_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_godoty_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_godoty_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_godoty_v1_session_proto_goTypes = []any{
 	(Role)(0),                     // 0: godoty.v1.Role
 	(ToolCallStatus)(0),           // 1: godoty.v1.ToolCallStatus
 	(*Session)(nil),               // 2: godoty.v1.Session
-	(*Message)(nil),               // 3: godoty.v1.Message
-	(*Citation)(nil),              // 4: godoty.v1.Citation
-	(*ContentBlock)(nil),          // 5: godoty.v1.ContentBlock
-	(*ToolUse)(nil),               // 6: godoty.v1.ToolUse
-	(*ToolResult)(nil),            // 7: godoty.v1.ToolResult
-	(*timestamppb.Timestamp)(nil), // 8: google.protobuf.Timestamp
-	(*Attachment)(nil),            // 9: godoty.v1.Attachment
+	(*SessionOrigin)(nil),         // 3: godoty.v1.SessionOrigin
+	(*UserMessage)(nil),           // 4: godoty.v1.UserMessage
+	(*Message)(nil),               // 5: godoty.v1.Message
+	(*Citation)(nil),              // 6: godoty.v1.Citation
+	(*ContentBlock)(nil),          // 7: godoty.v1.ContentBlock
+	(*ToolUse)(nil),               // 8: godoty.v1.ToolUse
+	(*ToolResult)(nil),            // 9: godoty.v1.ToolResult
+	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
+	(*Attachment)(nil),            // 11: godoty.v1.Attachment
 }
 var file_godoty_v1_session_proto_depIdxs = []int32{
-	8,  // 0: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
-	8,  // 1: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
-	0,  // 2: godoty.v1.Message.role:type_name -> godoty.v1.Role
-	5,  // 3: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
-	8,  // 4: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
-	4,  // 5: godoty.v1.Message.citations:type_name -> godoty.v1.Citation
-	6,  // 6: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
-	7,  // 7: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
-	9,  // 8: godoty.v1.ContentBlock.attachment:type_name -> godoty.v1.Attachment
-	1,  // 9: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
-	9,  // 10: godoty.v1.ToolResult.attachments:type_name -> godoty.v1.Attachment
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	10, // 0: godoty.v1.Session.create_time:type_name -> google.protobuf.Timestamp
+	10, // 1: godoty.v1.Session.update_time:type_name -> google.protobuf.Timestamp
+	3,  // 2: godoty.v1.Session.origin:type_name -> godoty.v1.SessionOrigin
+	11, // 3: godoty.v1.UserMessage.attachments:type_name -> godoty.v1.Attachment
+	0,  // 4: godoty.v1.Message.role:type_name -> godoty.v1.Role
+	7,  // 5: godoty.v1.Message.content:type_name -> godoty.v1.ContentBlock
+	10, // 6: godoty.v1.Message.create_time:type_name -> google.protobuf.Timestamp
+	6,  // 7: godoty.v1.Message.citations:type_name -> godoty.v1.Citation
+	8,  // 8: godoty.v1.ContentBlock.tool_use:type_name -> godoty.v1.ToolUse
+	9,  // 9: godoty.v1.ContentBlock.tool_result:type_name -> godoty.v1.ToolResult
+	11, // 10: godoty.v1.ContentBlock.attachment:type_name -> godoty.v1.Attachment
+	1,  // 11: godoty.v1.ToolResult.status:type_name -> godoty.v1.ToolCallStatus
+	11, // 12: godoty.v1.ToolResult.attachments:type_name -> godoty.v1.Attachment
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_session_proto_init() }
@@ -842,8 +973,8 @@ func file_godoty_v1_session_proto_init() {
 	}
 	file_godoty_v1_attachment_proto_init()
 	file_godoty_v1_session_proto_msgTypes[0].OneofWrappers = []any{}
-	file_godoty_v1_session_proto_msgTypes[2].OneofWrappers = []any{}
-	file_godoty_v1_session_proto_msgTypes[3].OneofWrappers = []any{
+	file_godoty_v1_session_proto_msgTypes[4].OneofWrappers = []any{}
+	file_godoty_v1_session_proto_msgTypes[5].OneofWrappers = []any{
 		(*ContentBlock_Text)(nil),
 		(*ContentBlock_Reasoning)(nil),
 		(*ContentBlock_ToolUse)(nil),
@@ -856,7 +987,7 @@ func file_godoty_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_session_proto_rawDesc), len(file_godoty_v1_session_proto_rawDesc)),
 			NumEnums:      2,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

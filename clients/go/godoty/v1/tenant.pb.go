@@ -97,6 +97,9 @@ const (
 	ApiScope_API_SCOPE_ADMIN ApiScope = 3
 	// AgentDefinitionService.
 	ApiScope_API_SCOPE_AGENTS ApiScope = 4
+	// ListActions and DecideAction of AgentService; and, with API_SCOPE_CONVERSE, answers by Converse to actions of
+	// ACTION_DECIDER_REVIEWER.
+	ApiScope_API_SCOPE_APPROVE ApiScope = 5
 )
 
 // Enum value maps for ApiScope.
@@ -107,6 +110,7 @@ var (
 		2: "API_SCOPE_BILLING",
 		3: "API_SCOPE_ADMIN",
 		4: "API_SCOPE_AGENTS",
+		5: "API_SCOPE_APPROVE",
 	}
 	ApiScope_value = map[string]int32{
 		"API_SCOPE_UNSPECIFIED": 0,
@@ -114,6 +118,7 @@ var (
 		"API_SCOPE_BILLING":     2,
 		"API_SCOPE_ADMIN":       3,
 		"API_SCOPE_AGENTS":      4,
+		"API_SCOPE_APPROVE":     5,
 	}
 )
 
@@ -874,13 +879,14 @@ const file_godoty_v1_tenant_proto_rawDesc = "" +
 	"\x18TENANT_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13TENANT_STATE_ACTIVE\x10\x01\x12\x1a\n" +
 	"\x16TENANT_STATE_SUSPENDED\x10\x02\x12\x18\n" +
-	"\x14TENANT_STATE_DELETED\x10\x03*\x7f\n" +
+	"\x14TENANT_STATE_DELETED\x10\x03*\x96\x01\n" +
 	"\bApiScope\x12\x19\n" +
 	"\x15API_SCOPE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12API_SCOPE_CONVERSE\x10\x01\x12\x15\n" +
 	"\x11API_SCOPE_BILLING\x10\x02\x12\x13\n" +
 	"\x0fAPI_SCOPE_ADMIN\x10\x03\x12\x14\n" +
-	"\x10API_SCOPE_AGENTS\x10\x04*\x83\x01\n" +
+	"\x10API_SCOPE_AGENTS\x10\x04\x12\x15\n" +
+	"\x11API_SCOPE_APPROVE\x10\x05*\x83\x01\n" +
 	"\x0eAdminActorKind\x12 \n" +
 	"\x1cADMIN_ACTOR_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ADMIN_ACTOR_KIND_KEY\x10\x01\x12\x18\n" +

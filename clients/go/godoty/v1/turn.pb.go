@@ -154,6 +154,9 @@ const (
 	// None of the model's answers was valid by the turn's `output_schema`: 3, each a model call of the turn. They are not
 	// streamed and not stored.
 	StopReason_STOP_REASON_OUTPUT_INVALID StopReason = 7
+	// The turn waits for answers to actions (`turn_finished.actions`). Converse with `action_results`, or DecideAction, goes
+	// on; a new message closes them.
+	StopReason_STOP_REASON_ACTION_REQUIRED StopReason = 8
 )
 
 // Enum value maps for StopReason.
@@ -167,6 +170,7 @@ var (
 		5: "STOP_REASON_INTERRUPTED",
 		6: "STOP_REASON_BUDGET",
 		7: "STOP_REASON_OUTPUT_INVALID",
+		8: "STOP_REASON_ACTION_REQUIRED",
 	}
 	StopReason_value = map[string]int32{
 		"STOP_REASON_UNSPECIFIED":       0,
@@ -177,6 +181,7 @@ var (
 		"STOP_REASON_INTERRUPTED":       5,
 		"STOP_REASON_BUDGET":            6,
 		"STOP_REASON_OUTPUT_INVALID":    7,
+		"STOP_REASON_ACTION_REQUIRED":   8,
 	}
 )
 
@@ -336,7 +341,8 @@ func (x *TurnLimits) GetMaxCostUsd() string {
 // An event of a turn. The first event of a stream is `turn_started`, the last is `turn_finished`, unless the call ends
 // with an error. Between them, for each model call: `reasoning_delta`, `text_delta` and `annotations` as they arrive,
 // `model_call_finished` once, then `tool_call_started`, `tool_progress` if the tool reports any, and
-// `tool_call_finished` for each tool that the model called; tools run concurrently. Between the start and the end of a
+// `tool_call_finished` for each tool that the model called; tools run concurrently. A call that waits for an answer has
+// `action_required` instead, again in each turn that ends while it is open. Between the start and the end of a
 // tool call that runs a sub-agent come the events of the sub-agent, with its `agent_path`. A `heartbeat` may occur at any
 // time, also before `turn_started`. Clients skip an event that they do not know (`event` is then unset), and treat an
 // enum value that they do not know as unspecified: later versions add some.
@@ -353,7 +359,8 @@ type TurnEvent struct {
 	Time *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=time,proto3" json:"time,omitempty"`
 	// The sub-agent that the event is of: for each agent from the one that the turn's agent called to this one, its name
 	// and the number of its call in the turn, such as "researcher#1/checker#3". Empty: the turn's own agent.
-	// Sub-agents have the events `model_call_finished`, `tool_call_started`, `tool_progress` and `tool_call_finished`.
+	// Sub-agents have the events `model_call_finished`, `tool_call_started`, `tool_progress`, `tool_call_finished` and
+	// `action_required`.
 	// They never have `text_delta`, `reasoning_delta` or `annotations`: these are always of the answer, and what a
 	// sub-agent answers is the `output` of the tool call that runs it. Ids of tool calls are unique within one
 	// `agent_path`.
@@ -373,6 +380,7 @@ type TurnEvent struct {
 	//	*TurnEvent_Heartbeat
 	//	*TurnEvent_ToolProgress
 	//	*TurnEvent_Annotations
+	//	*TurnEvent_ActionRequired
 	Event         isTurnEvent_Event `protobuf_oneof:"event"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -542,6 +550,15 @@ func (x *TurnEvent) GetAnnotations() *Annotations {
 	return nil
 }
 
+func (x *TurnEvent) GetActionRequired() *Action {
+	if x != nil {
+		if x, ok := x.Event.(*TurnEvent_ActionRequired); ok {
+			return x.ActionRequired
+		}
+	}
+	return nil
+}
+
 type isTurnEvent_Event interface {
 	isTurnEvent_Event()
 }
@@ -602,6 +619,11 @@ type TurnEvent_Annotations struct {
 	Annotations *Annotations `protobuf:"bytes,16,opt,name=annotations,proto3,oneof"`
 }
 
+type TurnEvent_ActionRequired struct {
+	// A tool call waits for an answer. What the turn needs to go on is stored.
+	ActionRequired *Action `protobuf:"bytes,40,opt,name=action_required,json=actionRequired,proto3,oneof"`
+}
+
 func (*TurnEvent_TurnStarted) isTurnEvent_Event() {}
 
 func (*TurnEvent_TextDelta) isTurnEvent_Event() {}
@@ -623,6 +645,8 @@ func (*TurnEvent_Heartbeat) isTurnEvent_Event() {}
 func (*TurnEvent_ToolProgress) isTurnEvent_Event() {}
 
 func (*TurnEvent_Annotations) isTurnEvent_Event() {}
+
+func (*TurnEvent_ActionRequired) isTurnEvent_Event() {}
 
 // The turn has begun.
 type TurnStarted struct {
@@ -1127,7 +1151,9 @@ type TurnFinished struct {
 	// The value of a turn with an `output_schema`, as JSON text: valid by the schema, at most 1 MiB, with the numbers as
 	// the model wrote them. The turn's last `text_delta` events have the same text. Unset: the turn has no schema, or
 	// `stop_reason` says why there is no value.
-	OutputJson    *string `protobuf:"bytes,6,opt,name=output_json,json=outputJson,proto3,oneof" json:"output_json,omitempty"`
+	OutputJson *string `protobuf:"bytes,6,opt,name=output_json,json=outputJson,proto3,oneof" json:"output_json,omitempty"`
+	// The open actions, without their inputs, with STOP_REASON_ACTION_REQUIRED.
+	Actions       []*Action `protobuf:"bytes,40,rep,name=actions,proto3" json:"actions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1202,6 +1228,13 @@ func (x *TurnFinished) GetOutputJson() string {
 		return *x.OutputJson
 	}
 	return ""
+}
+
+func (x *TurnFinished) GetActions() []*Action {
+	if x != nil {
+		return x.Actions
+	}
+	return nil
 }
 
 // Statistics of a tool in a turn.
@@ -1483,7 +1516,7 @@ var File_godoty_v1_turn_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\n" +
-	"\x14godoty/v1/turn.proto\x12\tgodoty.v1\x1a\x16godoty/v1/budget.proto\x1a\x18godoty/v1/metering.proto\x1a\x17godoty/v1/session.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x01\n" +
+	"\x14godoty/v1/turn.proto\x12\tgodoty.v1\x1a\x16godoty/v1/action.proto\x1a\x16godoty/v1/budget.proto\x1a\x18godoty/v1/metering.proto\x1a\x17godoty/v1/session.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x01\n" +
 	"\n" +
 	"TurnLimits\x12+\n" +
 	"\x0fmax_model_calls\x18\x01 \x01(\x05H\x00R\rmaxModelCalls\x88\x01\x01\x12/\n" +
@@ -1492,7 +1525,7 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"maxCostUsd\x88\x01\x01B\x12\n" +
 	"\x10_max_model_callsB\x14\n" +
 	"\x12_max_output_tokensB\x0f\n" +
-	"\r_max_cost_usd\"\xe8\x06\n" +
+	"\r_max_cost_usd\"\xa6\a\n" +
 	"\tTurnEvent\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x03R\bsequence\x12\x17\n" +
 	"\aturn_id\x18\x02 \x01(\tR\x06turnId\x12.\n" +
@@ -1511,7 +1544,8 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\rturn_finished\x18\v \x01(\v2\x17.godoty.v1.TurnFinishedH\x00R\fturnFinished\x124\n" +
 	"\theartbeat\x18\f \x01(\v2\x14.godoty.v1.HeartbeatH\x00R\theartbeat\x12>\n" +
 	"\rtool_progress\x18\r \x01(\v2\x17.godoty.v1.ToolProgressH\x00R\ftoolProgress\x12:\n" +
-	"\vannotations\x18\x10 \x01(\v2\x16.godoty.v1.AnnotationsH\x00R\vannotationsB\a\n" +
+	"\vannotations\x18\x10 \x01(\v2\x16.godoty.v1.AnnotationsH\x00R\vannotations\x12<\n" +
+	"\x0faction_required\x18( \x01(\v2\x11.godoty.v1.ActionH\x00R\x0eactionRequiredB\a\n" +
 	"\x05event\"\xd2\x01\n" +
 	"\vTurnStarted\x12\x1d\n" +
 	"\n" +
@@ -1548,7 +1582,7 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\x06output\x18\x03 \x01(\tR\x06output\x125\n" +
 	"\bduration\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\bduration\"=\n" +
 	"\x11ModelCallFinished\x12(\n" +
-	"\x04call\x18\x01 \x01(\v2\x14.godoty.v1.ModelCallR\x04call\"\xdc\x02\n" +
+	"\x04call\x18\x01 \x01(\v2\x14.godoty.v1.ModelCallR\x04call\"\x89\x03\n" +
 	"\fTurnFinished\x126\n" +
 	"\vstop_reason\x18\x01 \x01(\x0e2\x15.godoty.v1.StopReasonR\n" +
 	"stopReason\x122\n" +
@@ -1558,7 +1592,8 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\x0fcycle_durations\x18\x04 \x03(\v2\x19.google.protobuf.DurationR\x0ecycleDurations\x12,\n" +
 	"\x05tools\x18\x05 \x03(\v2\x16.godoty.v1.ToolSummaryR\x05tools\x12$\n" +
 	"\voutput_json\x18\x06 \x01(\tH\x00R\n" +
-	"outputJson\x88\x01\x01B\x0e\n" +
+	"outputJson\x88\x01\x01\x12+\n" +
+	"\aactions\x18( \x03(\v2\x11.godoty.v1.ActionR\aactionsB\x0e\n" +
 	"\f_output_json\"\x86\x01\n" +
 	"\vToolSummary\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
@@ -1596,7 +1631,7 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\fOnDisconnect\x12\x1d\n" +
 	"\x19ON_DISCONNECT_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14ON_DISCONNECT_CANCEL\x10\x01\x12\x1a\n" +
-	"\x16ON_DISCONNECT_CONTINUE\x10\x02*\xfe\x01\n" +
+	"\x16ON_DISCONNECT_CONTINUE\x10\x02*\x9f\x02\n" +
 	"\n" +
 	"StopReason\x12\x1b\n" +
 	"\x17STOP_REASON_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -1606,7 +1641,8 @@ const file_godoty_v1_turn_proto_rawDesc = "" +
 	"\x1cSTOP_REASON_CONTENT_FILTERED\x10\x04\x12\x1b\n" +
 	"\x17STOP_REASON_INTERRUPTED\x10\x05\x12\x16\n" +
 	"\x12STOP_REASON_BUDGET\x10\x06\x12\x1e\n" +
-	"\x1aSTOP_REASON_OUTPUT_INVALID\x10\a*m\n" +
+	"\x1aSTOP_REASON_OUTPUT_INVALID\x10\a\x12\x1f\n" +
+	"\x1bSTOP_REASON_ACTION_REQUIRED\x10\b*m\n" +
 	"\tTurnState\x12\x1a\n" +
 	"\x16TURN_STATE_UNSPECIFIED\x10\x00\x12\x16\n" +
 	"\x12TURN_STATE_WAITING\x10\x01\x12\x16\n" +
@@ -1649,11 +1685,12 @@ var file_godoty_v1_turn_proto_goTypes = []any{
 	(*Turn)(nil),                  // 17: godoty.v1.Turn
 	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 	(*BudgetAlert)(nil),           // 19: godoty.v1.BudgetAlert
-	(*Totals)(nil),                // 20: godoty.v1.Totals
-	(*Citation)(nil),              // 21: godoty.v1.Citation
-	(ToolCallStatus)(0),           // 22: godoty.v1.ToolCallStatus
-	(*durationpb.Duration)(nil),   // 23: google.protobuf.Duration
-	(*ModelCall)(nil),             // 24: godoty.v1.ModelCall
+	(*Action)(nil),                // 20: godoty.v1.Action
+	(*Totals)(nil),                // 21: godoty.v1.Totals
+	(*Citation)(nil),              // 22: godoty.v1.Citation
+	(ToolCallStatus)(0),           // 23: godoty.v1.ToolCallStatus
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*ModelCall)(nil),             // 25: godoty.v1.ModelCall
 }
 var file_godoty_v1_turn_proto_depIdxs = []int32{
 	18, // 0: godoty.v1.TurnEvent.time:type_name -> google.protobuf.Timestamp
@@ -1668,27 +1705,29 @@ var file_godoty_v1_turn_proto_depIdxs = []int32{
 	16, // 9: godoty.v1.TurnEvent.heartbeat:type_name -> godoty.v1.Heartbeat
 	11, // 10: godoty.v1.TurnEvent.tool_progress:type_name -> godoty.v1.ToolProgress
 	9,  // 11: godoty.v1.TurnEvent.annotations:type_name -> godoty.v1.Annotations
-	20, // 12: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
-	21, // 13: godoty.v1.Annotations.citations:type_name -> godoty.v1.Citation
-	22, // 14: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
-	23, // 15: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
-	24, // 16: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
-	2,  // 17: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
-	20, // 18: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
-	20, // 19: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
-	23, // 20: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
-	15, // 21: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
-	23, // 22: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
-	3,  // 23: godoty.v1.Turn.state:type_name -> godoty.v1.TurnState
-	2,  // 24: godoty.v1.Turn.stop_reason:type_name -> godoty.v1.StopReason
-	20, // 25: godoty.v1.Turn.totals:type_name -> godoty.v1.Totals
-	18, // 26: godoty.v1.Turn.create_time:type_name -> google.protobuf.Timestamp
-	18, // 27: godoty.v1.Turn.end_time:type_name -> google.protobuf.Timestamp
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	20, // 12: godoty.v1.TurnEvent.action_required:type_name -> godoty.v1.Action
+	21, // 13: godoty.v1.TurnStarted.totals:type_name -> godoty.v1.Totals
+	22, // 14: godoty.v1.Annotations.citations:type_name -> godoty.v1.Citation
+	23, // 15: godoty.v1.ToolCallFinished.status:type_name -> godoty.v1.ToolCallStatus
+	24, // 16: godoty.v1.ToolCallFinished.duration:type_name -> google.protobuf.Duration
+	25, // 17: godoty.v1.ModelCallFinished.call:type_name -> godoty.v1.ModelCall
+	2,  // 18: godoty.v1.TurnFinished.stop_reason:type_name -> godoty.v1.StopReason
+	21, // 19: godoty.v1.TurnFinished.turn_totals:type_name -> godoty.v1.Totals
+	21, // 20: godoty.v1.TurnFinished.session_totals:type_name -> godoty.v1.Totals
+	24, // 21: godoty.v1.TurnFinished.cycle_durations:type_name -> google.protobuf.Duration
+	15, // 22: godoty.v1.TurnFinished.tools:type_name -> godoty.v1.ToolSummary
+	20, // 23: godoty.v1.TurnFinished.actions:type_name -> godoty.v1.Action
+	24, // 24: godoty.v1.ToolSummary.duration:type_name -> google.protobuf.Duration
+	3,  // 25: godoty.v1.Turn.state:type_name -> godoty.v1.TurnState
+	2,  // 26: godoty.v1.Turn.stop_reason:type_name -> godoty.v1.StopReason
+	21, // 27: godoty.v1.Turn.totals:type_name -> godoty.v1.Totals
+	18, // 28: godoty.v1.Turn.create_time:type_name -> google.protobuf.Timestamp
+	18, // 29: godoty.v1.Turn.end_time:type_name -> google.protobuf.Timestamp
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_turn_proto_init() }
@@ -1696,6 +1735,7 @@ func file_godoty_v1_turn_proto_init() {
 	if File_godoty_v1_turn_proto != nil {
 		return
 	}
+	file_godoty_v1_action_proto_init()
 	file_godoty_v1_budget_proto_init()
 	file_godoty_v1_metering_proto_init()
 	file_godoty_v1_session_proto_init()
@@ -1712,6 +1752,7 @@ func file_godoty_v1_turn_proto_init() {
 		(*TurnEvent_Heartbeat)(nil),
 		(*TurnEvent_ToolProgress)(nil),
 		(*TurnEvent_Annotations)(nil),
+		(*TurnEvent_ActionRequired)(nil),
 	}
 	file_godoty_v1_turn_proto_msgTypes[2].OneofWrappers = []any{}
 	file_godoty_v1_turn_proto_msgTypes[7].OneofWrappers = []any{}

@@ -4,6 +4,7 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
+import { ClientTool, ToolApproval } from "./action.js";
 import { TurnLimits } from "./turn.js";
 
 /** Agents: what a tenant writes of them, and their versions. */
@@ -509,7 +510,23 @@ export interface AgentTool {
     | //
     /** Another agent of the tenant, which answers a task that the model gives it. */
     { $case: "agent"; value: SubAgent }
+    | //
+    /** A tool that the callers of the agent run. */
+    { $case: "client"; value: ClientTool }
     | undefined;
+  /**
+   * When calls of the tool need approval: such a call ends the turn with an action. Of an MCP server: all tools of the
+   * entry. Not for a `client` tool, which asks by itself. Unset: never.
+   */
+  approval:
+    | ToolApproval
+    | undefined;
+  /**
+   * Calling the tool twice with one input does no more than calling it once. If a server dies while the tool runs in a
+   * step that waits for actions, such a call is made again, with the same id; another one is answered with an error that
+   * says that its outcome is unknown.
+   */
+  idempotent: boolean;
 }
 
 /**
@@ -1536,7 +1553,7 @@ export const ModelReasoning: MessageFns<ModelReasoning> = {
 };
 
 function createBaseAgentTool(): AgentTool {
-  return { tool: undefined };
+  return { tool: undefined, approval: undefined, idempotent: false };
 }
 
 export const AgentTool: MessageFns<AgentTool> = {
@@ -1551,6 +1568,15 @@ export const AgentTool: MessageFns<AgentTool> = {
       case "agent":
         SubAgent.encode(message.tool.value, writer.uint32(26).fork()).join();
         break;
+      case "client":
+        ClientTool.encode(message.tool.value, writer.uint32(322).fork()).join();
+        break;
+    }
+    if (message.approval !== undefined) {
+      ToolApproval.encode(message.approval, writer.uint32(330).fork()).join();
+    }
+    if (message.idempotent !== false) {
+      writer.uint32(336).bool(message.idempotent);
     }
     return writer;
   },
@@ -1592,6 +1618,30 @@ export const AgentTool: MessageFns<AgentTool> = {
             message.tool = { $case: "agent", value: SubAgent.decode(reader, reader.uint32()) };
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.tool = { $case: "client", value: ClientTool.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 41: {
+            if (tag !== 330) {
+              break;
+            }
+
+            message.approval = ToolApproval.decode(reader, reader.uint32());
+            continue;
+          }
+          case 42: {
+            if (tag !== 336) {
+              break;
+            }
+
+            message.idempotent = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1612,7 +1662,11 @@ export const AgentTool: MessageFns<AgentTool> = {
         ? { $case: "mcp", value: McpToolset.fromJSON(object.mcp) }
         : isSet(object.agent)
         ? { $case: "agent", value: SubAgent.fromJSON(object.agent) }
+        : isSet(object.client)
+        ? { $case: "client", value: ClientTool.fromJSON(object.client) }
         : undefined,
+      approval: isSet(object.approval) ? ToolApproval.fromJSON(object.approval) : undefined,
+      idempotent: isSet(object.idempotent) ? globalThis.Boolean(object.idempotent) : false,
     };
   },
 
@@ -1624,6 +1678,14 @@ export const AgentTool: MessageFns<AgentTool> = {
       obj.mcp = McpToolset.toJSON(message.tool.value);
     } else if (message.tool?.$case === "agent") {
       obj.agent = SubAgent.toJSON(message.tool.value);
+    } else if (message.tool?.$case === "client") {
+      obj.client = ClientTool.toJSON(message.tool.value);
+    }
+    if (message.approval !== undefined) {
+      obj.approval = ToolApproval.toJSON(message.approval);
+    }
+    if (message.idempotent !== false) {
+      obj.idempotent = message.idempotent;
     }
     return obj;
   },
@@ -1652,7 +1714,17 @@ export const AgentTool: MessageFns<AgentTool> = {
         }
         break;
       }
+      case "client": {
+        if (object.tool?.value !== undefined && object.tool?.value !== null) {
+          message.tool = { $case: "client", value: ClientTool.fromPartial(object.tool.value) };
+        }
+        break;
+      }
     }
+    message.approval = (object.approval !== undefined && object.approval !== null)
+      ? ToolApproval.fromPartial(object.approval)
+      : undefined;
+    message.idempotent = object.idempotent ?? false;
     return message;
   },
 };

@@ -28,8 +28,20 @@ import {
   ListMcpServersRequest,
   ListMcpServersResponse,
 } from "./mcp_server.js";
+import {
+  ApplyWebhookRequest,
+  ApplyWebhookResponse,
+  DeleteWebhookRequest,
+  DeleteWebhookResponse,
+  ListDeliveriesRequest,
+  ListDeliveriesResponse,
+  ListWebhooksRequest,
+  ListWebhooksResponse,
+  RedeliverEventRequest,
+  RedeliverEventResponse,
+} from "./webhook.js";
 
-/** A tenant's agents, and their MCP servers. */
+/** A tenant's agents, their MCP servers, and the tenant's webhooks. */
 
 /** The definition to apply. */
 export interface ApplyAgentRequest {
@@ -996,9 +1008,10 @@ export const DeleteAgentResponse: MessageFns<DeleteAgentResponse> = {
 };
 
 /**
- * The definitions of a tenant's agents, and the MCP servers whose tools they use. Each call requires an API key of the
- * scope `agents` and reads or changes those of the key's own tenant. A change reaches the next turn on every server
- * within 2 seconds; a running turn goes on with what it began with.
+ * The definitions of a tenant's agents, the MCP servers whose tools they use, and the webhooks that are notified of what
+ * they do. Each call requires an API key of the scope `agents` and reads or changes those of the key's own tenant. A change
+ * of an agent or an MCP server reaches the next turn on every server within 2 seconds; a running turn goes on with what it
+ * began with.
  */
 export type AgentDefinitionServiceService = typeof AgentDefinitionServiceService;
 export const AgentDefinitionServiceService = {
@@ -1132,6 +1145,70 @@ export const AgentDefinitionServiceService = {
       Buffer.from(CheckMcpServerResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): CheckMcpServerResponse => CheckMcpServerResponse.decode(value),
   },
+  /**
+   * Creates a webhook, or changes the one of this name. It need not be reachable. It gets the events of turns that end 5
+   * seconds later or after that. The same webhook as before changes nothing, so a retry without `rotate_secret` is
+   * harmless; but only the first response has the secret.
+   */
+  applyWebhook: {
+    path: "/godoty.v1.AgentDefinitionService/ApplyWebhook" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ApplyWebhookRequest): Buffer => Buffer.from(ApplyWebhookRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ApplyWebhookRequest => ApplyWebhookRequest.decode(value),
+    responseSerialize: (value: ApplyWebhookResponse): Buffer =>
+      Buffer.from(ApplyWebhookResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ApplyWebhookResponse => ApplyWebhookResponse.decode(value),
+  },
+  /** Lists the webhooks, by name, without their secrets. */
+  listWebhooks: {
+    path: "/godoty.v1.AgentDefinitionService/ListWebhooks" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListWebhooksRequest): Buffer => Buffer.from(ListWebhooksRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListWebhooksRequest => ListWebhooksRequest.decode(value),
+    responseSerialize: (value: ListWebhooksResponse): Buffer =>
+      Buffer.from(ListWebhooksResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListWebhooksResponse => ListWebhooksResponse.decode(value),
+  },
+  /** Deletes a webhook, with its secrets and deliveries. A delivery that is being sent may still arrive. */
+  deleteWebhook: {
+    path: "/godoty.v1.AgentDefinitionService/DeleteWebhook" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DeleteWebhookRequest): Buffer => Buffer.from(DeleteWebhookRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DeleteWebhookRequest => DeleteWebhookRequest.decode(value),
+    responseSerialize: (value: DeleteWebhookResponse): Buffer =>
+      Buffer.from(DeleteWebhookResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DeleteWebhookResponse => DeleteWebhookResponse.decode(value),
+  },
+  /** Lists the deliveries of a webhook, newest first. */
+  listDeliveries: {
+    path: "/godoty.v1.AgentDefinitionService/ListDeliveries" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListDeliveriesRequest): Buffer =>
+      Buffer.from(ListDeliveriesRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListDeliveriesRequest => ListDeliveriesRequest.decode(value),
+    responseSerialize: (value: ListDeliveriesResponse): Buffer =>
+      Buffer.from(ListDeliveriesResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListDeliveriesResponse => ListDeliveriesResponse.decode(value),
+  },
+  /**
+   * Delivers an event again, or now if it is pending, under the same id and with all attempts before it. The webhook must
+   * be enabled, and the delivery still be stored.
+   */
+  redeliverEvent: {
+    path: "/godoty.v1.AgentDefinitionService/RedeliverEvent" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: RedeliverEventRequest): Buffer =>
+      Buffer.from(RedeliverEventRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): RedeliverEventRequest => RedeliverEventRequest.decode(value),
+    responseSerialize: (value: RedeliverEventResponse): Buffer =>
+      Buffer.from(RedeliverEventResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): RedeliverEventResponse => RedeliverEventResponse.decode(value),
+  },
 } as const;
 
 export interface AgentDefinitionServiceServer extends UntypedServiceImplementation {
@@ -1172,6 +1249,23 @@ export interface AgentDefinitionServiceServer extends UntypedServiceImplementati
    * with `problem`, not an error.
    */
   checkMcpServer: handleUnaryCall<CheckMcpServerRequest, CheckMcpServerResponse>;
+  /**
+   * Creates a webhook, or changes the one of this name. It need not be reachable. It gets the events of turns that end 5
+   * seconds later or after that. The same webhook as before changes nothing, so a retry without `rotate_secret` is
+   * harmless; but only the first response has the secret.
+   */
+  applyWebhook: handleUnaryCall<ApplyWebhookRequest, ApplyWebhookResponse>;
+  /** Lists the webhooks, by name, without their secrets. */
+  listWebhooks: handleUnaryCall<ListWebhooksRequest, ListWebhooksResponse>;
+  /** Deletes a webhook, with its secrets and deliveries. A delivery that is being sent may still arrive. */
+  deleteWebhook: handleUnaryCall<DeleteWebhookRequest, DeleteWebhookResponse>;
+  /** Lists the deliveries of a webhook, newest first. */
+  listDeliveries: handleUnaryCall<ListDeliveriesRequest, ListDeliveriesResponse>;
+  /**
+   * Delivers an event again, or now if it is pending, under the same id and with all attempts before it. The webhook must
+   * be enabled, and the delivery still be stored.
+   */
+  redeliverEvent: handleUnaryCall<RedeliverEventRequest, RedeliverEventResponse>;
 }
 
 export interface AgentDefinitionServiceClient extends Client {
@@ -1351,6 +1445,93 @@ export interface AgentDefinitionServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: CheckMcpServerResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Creates a webhook, or changes the one of this name. It need not be reachable. It gets the events of turns that end 5
+   * seconds later or after that. The same webhook as before changes nothing, so a retry without `rotate_secret` is
+   * harmless; but only the first response has the secret.
+   */
+  applyWebhook(
+    request: ApplyWebhookRequest,
+    callback: (error: ServiceError | null, response: ApplyWebhookResponse) => void,
+  ): ClientUnaryCall;
+  applyWebhook(
+    request: ApplyWebhookRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ApplyWebhookResponse) => void,
+  ): ClientUnaryCall;
+  applyWebhook(
+    request: ApplyWebhookRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ApplyWebhookResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists the webhooks, by name, without their secrets. */
+  listWebhooks(
+    request: ListWebhooksRequest,
+    callback: (error: ServiceError | null, response: ListWebhooksResponse) => void,
+  ): ClientUnaryCall;
+  listWebhooks(
+    request: ListWebhooksRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListWebhooksResponse) => void,
+  ): ClientUnaryCall;
+  listWebhooks(
+    request: ListWebhooksRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListWebhooksResponse) => void,
+  ): ClientUnaryCall;
+  /** Deletes a webhook, with its secrets and deliveries. A delivery that is being sent may still arrive. */
+  deleteWebhook(
+    request: DeleteWebhookRequest,
+    callback: (error: ServiceError | null, response: DeleteWebhookResponse) => void,
+  ): ClientUnaryCall;
+  deleteWebhook(
+    request: DeleteWebhookRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DeleteWebhookResponse) => void,
+  ): ClientUnaryCall;
+  deleteWebhook(
+    request: DeleteWebhookRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DeleteWebhookResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists the deliveries of a webhook, newest first. */
+  listDeliveries(
+    request: ListDeliveriesRequest,
+    callback: (error: ServiceError | null, response: ListDeliveriesResponse) => void,
+  ): ClientUnaryCall;
+  listDeliveries(
+    request: ListDeliveriesRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListDeliveriesResponse) => void,
+  ): ClientUnaryCall;
+  listDeliveries(
+    request: ListDeliveriesRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListDeliveriesResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Delivers an event again, or now if it is pending, under the same id and with all attempts before it. The webhook must
+   * be enabled, and the delivery still be stored.
+   */
+  redeliverEvent(
+    request: RedeliverEventRequest,
+    callback: (error: ServiceError | null, response: RedeliverEventResponse) => void,
+  ): ClientUnaryCall;
+  redeliverEvent(
+    request: RedeliverEventRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: RedeliverEventResponse) => void,
+  ): ClientUnaryCall;
+  redeliverEvent(
+    request: RedeliverEventRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: RedeliverEventResponse) => void,
   ): ClientUnaryCall;
 }
 

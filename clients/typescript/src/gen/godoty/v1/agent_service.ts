@@ -21,11 +21,12 @@ import {
 } from "@grpc/grpc-js";
 import { Duration } from "../../google/protobuf/duration.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
+import { Action, ActionResult, ActionState, actionStateFromJSON, actionStateToJSON, ClientTool } from "./action.js";
 import { AgentSummary, ModelParameters } from "./agent.js";
 import { Attachment, AttachmentSource } from "./attachment.js";
 import { AgentTotals, CacheSavings, ModelTotals, ProviderLatency, Run, Totals } from "./metering.js";
 import { CatalogueState, catalogueStateFromJSON, catalogueStateToJSON, Model } from "./model.js";
-import { ContentBlock, Message, Session } from "./session.js";
+import { ContentBlock, Message, Session, UserMessage } from "./session.js";
 import {
   OnBusy,
   onBusyFromJSON,
@@ -50,7 +51,10 @@ export interface ConverseRequest {
    * use of the id. Empty: a new session with a generated id, returned in `turn_started`.
    */
   sessionId: string;
-  /** Required. The user's message: not blank, at most 256 KiB of UTF-8. */
+  /**
+   * The user's message: not blank, at most 256 KiB of UTF-8. Open actions of the session are closed by it: the model sees
+   * that they were not carried out. Empty: the request has `action_results`.
+   */
   text: string;
   /**
    * The OpenRouter model, such as "openai/gpt-4o-mini"; it may differ from turn to turn. Empty: the model of the
@@ -127,6 +131,18 @@ export interface ConverseRequest {
    * not let requests override it: INVALID_FIELD. So is a model that can neither answer by a JSON schema nor call tools.
    */
   outputSchema: string;
+  /**
+   * Answers to open actions of the session, in place of a message: at most 16, each action once; with
+   * `client_tools` at most 131072 bytes. The turn that asked goes
+   * on: with its agent, version, model, parameters, variables, schema and client tools, and its limits count for both. A
+   * field of the request that sets one of these may only repeat it (INVALID_FIELD). Answers are stored before the turn
+   * goes on; what is decided runs, and what is still open is asked again (STOP_REASON_ACTION_REQUIRED), without a model
+   * call. If the turn ends before the model was asked, the session waits as before, and the same answers may be sent
+   * again. Needs a `session_id`; errors are those of DecideAction.
+   */
+  actionResults: ActionResult[];
+  /** Tools that the caller runs, beside those of the agent: at most 16, with names that no other tool of the agent has. */
+  clientTools: ClientTool[];
 }
 
 export interface ConverseRequest_VariablesEntry {
@@ -152,6 +168,41 @@ export interface ResumeTurnRequest {
 export interface ResumeTurnResponse {
   /** The event, as Converse sends it. */
   event: TurnEvent | undefined;
+}
+
+/** The turn to begin. */
+export interface StartTurnRequest {
+  /**
+   * Required. The turn, as for Converse. `on_disconnect` is unset or ON_DISCONNECT_CONTINUE. The same `request_id` with
+   * the same request attaches to the turn or repeats the response, whether it was Converse with ON_DISCONNECT_CONTINUE
+   * or StartTurn. With ON_BUSY_WAIT the call waits until the turn has begun; if it ends before, so does the turn.
+   */
+  request: ConverseRequest | undefined;
+}
+
+/** The turn has begun. */
+export interface StartTurnResponse {
+  /** The turn. */
+  turnId: string;
+  /** The session: that of the request, or the generated id of a new one. */
+  sessionId: string;
+}
+
+/** The turn to wait for. */
+export interface WaitTurnRequest {
+  /** Required. The turn. */
+  turnId: string;
+  /**
+   * How long to wait at most: 0 (the turn as it is) to 5 minutes. Unset: 30 seconds. Keep it below the deadline of the
+   * call.
+   */
+  timeout: Duration | undefined;
+}
+
+/** A turn that has ended, or has not ended within the time (`turn.state`). */
+export interface WaitTurnResponse {
+  /** The turn, as GetTurn returns it. */
+  turn: Turn | undefined;
 }
 
 /** The turn to cancel. */
@@ -321,6 +372,67 @@ export interface DeleteSessionRequest {
 export interface DeleteSessionResponse {
 }
 
+/** The session to fork, and the point. */
+export interface ForkSessionRequest {
+  /** Required. The session to fork. */
+  sessionId: string;
+  /** The id of the fork, chosen as that of a session, and not in use. Empty: it is generated. */
+  forkSessionId: string;
+  /**
+   * The number of a message. An answer without tool calls: the fork ends after it. A message of the user: the fork ends
+   * before it, and `next_message` has what it says. Any other message: FORK_POINT_REFUSED. 0: the fork has all messages
+   * of the turns that have ended; tool calls that are open then are closed in the fork, with the result that they were
+   * not carried over.
+   */
+  number: bigint;
+}
+
+/** The fork. */
+export interface ForkSessionResponse {
+  /** The fork. */
+  session:
+    | Session
+    | undefined;
+  /**
+   * The user's message before which the fork ends: send it, or another one, by Converse. The fork names its
+   * attachments. Unset: the fork ends after an answer.
+   */
+  nextMessage: UserMessage | undefined;
+}
+
+/** The session to export. */
+export interface ExportSessionRequest {
+  /** Required. The session. */
+  sessionId: string;
+}
+
+/** A line of an export. */
+export interface ExportSessionResponse {
+  /** A SessionRecord as protobuf JSON, without the line end: at most 256 KiB of UTF-8. */
+  line: string;
+}
+
+/** Lines of the session to make. The fields beside `lines` count in the first request of the call. */
+export interface ImportSessionRequest {
+  /**
+   * Required. One or more whole lines, each a SessionRecord as ExportSession streams it: at most 256 KiB of UTF-8. The
+   * first line of the call is `begin`, the last is `end`.
+   */
+  lines: string;
+  /** The id of the new session, not in use. Empty: it is generated. */
+  sessionId: string;
+  /** The name of the tenant's end user. Empty: that of the export, if it has one. */
+  user: string;
+  /** The agent: its name, or `name@version`, as for Converse. Empty: that of the export. */
+  agent: string;
+}
+
+/** The session that was made. */
+export interface ImportSessionResponse {
+  /** The session. */
+  session: Session | undefined;
+}
+
 /** A piece of the attachment to store. */
 export interface UploadAttachmentRequest {
   /**
@@ -394,6 +506,42 @@ export interface ListModelsResponse {
   nextPageToken: string;
 }
 
+/** A query for actions. */
+export interface ListActionsRequest {
+  /** Only actions of this session. Empty: actions of all the tenant's sessions. */
+  sessionId: string;
+  /** Only actions in this state. Unset: actions in any state. */
+  state: ActionState;
+  /** Maximum number of actions; 0 means 50, values above 500 are reduced to 500. */
+  pageSize: number;
+  /** The `next_page_token` of the previous page of the same query. Empty: the first page. */
+  pageToken: string;
+}
+
+/** A page of actions. A page is limited to about 1 MiB, so it may contain fewer actions than requested. */
+export interface ListActionsResponse {
+  /** The actions, newest first. */
+  actions: Action[];
+  /** The `page_token` of the next page. Empty: this is the last page. */
+  nextPageToken: string;
+}
+
+/** An answer to an action. */
+export interface DecideActionRequest {
+  /** Required. The answer. */
+  actionResult:
+    | ActionResult
+    | undefined;
+  /** The person who answers, an opaque id of at most 128 characters, which is stored with the answer. Empty: not named. */
+  user: string;
+}
+
+/** The action as it is now. */
+export interface DecideActionResponse {
+  /** The action. */
+  action: Action | undefined;
+}
+
 function createBaseConverseRequest(): ConverseRequest {
   return {
     sessionId: "",
@@ -411,6 +559,8 @@ function createBaseConverseRequest(): ConverseRequest {
     parameters: undefined,
     attachments: [],
     outputSchema: "",
+    actionResults: [],
+    clientTools: [],
   };
 }
 
@@ -460,6 +610,12 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     }
     if (message.outputSchema !== "") {
       writer.uint32(122).string(message.outputSchema);
+    }
+    for (const v of message.actionResults) {
+      ActionResult.encode(v!, writer.uint32(322).fork()).join();
+    }
+    for (const v of message.clientTools) {
+      ClientTool.encode(v!, writer.uint32(330).fork()).join();
     }
     return writer;
   },
@@ -600,6 +756,22 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
             message.outputSchema = reader.string();
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.actionResults.push(ActionResult.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 41: {
+            if (tag !== 330) {
+              break;
+            }
+
+            message.clientTools.push(ClientTool.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -672,6 +844,16 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
         : isSet(object.output_schema)
         ? globalThis.String(object.output_schema)
         : "",
+      actionResults: globalThis.Array.isArray(object?.actionResults)
+        ? object.actionResults.map((e: any) => ActionResult.fromJSON(e))
+        : globalThis.Array.isArray(object?.action_results)
+        ? object.action_results.map((e: any) => ActionResult.fromJSON(e))
+        : [],
+      clientTools: globalThis.Array.isArray(object?.clientTools)
+        ? object.clientTools.map((e: any) => ClientTool.fromJSON(e))
+        : globalThis.Array.isArray(object?.client_tools)
+        ? object.client_tools.map((e: any) => ClientTool.fromJSON(e))
+        : [],
     };
   },
 
@@ -728,6 +910,12 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
     if (message.outputSchema !== "") {
       obj.outputSchema = message.outputSchema;
     }
+    if (message.actionResults?.length) {
+      obj.actionResults = message.actionResults.map((e) => ActionResult.toJSON(e));
+    }
+    if (message.clientTools?.length) {
+      obj.clientTools = message.clientTools.map((e) => ClientTool.toJSON(e));
+    }
     return obj;
   },
 
@@ -765,6 +953,8 @@ export const ConverseRequest: MessageFns<ConverseRequest> = {
       : undefined;
     message.attachments = object.attachments?.map((e) => AttachmentSource.fromPartial(e)) || [];
     message.outputSchema = object.outputSchema ?? "";
+    message.actionResults = object.actionResults?.map((e) => ActionResult.fromPartial(e)) || [];
+    message.clientTools = object.clientTools?.map((e) => ClientTool.fromPartial(e)) || [];
     return message;
   },
 };
@@ -1088,6 +1278,326 @@ export const ResumeTurnResponse: MessageFns<ResumeTurnResponse> = {
     message.event = (object.event !== undefined && object.event !== null)
       ? TurnEvent.fromPartial(object.event)
       : undefined;
+    return message;
+  },
+};
+
+function createBaseStartTurnRequest(): StartTurnRequest {
+  return { request: undefined };
+}
+
+export const StartTurnRequest: MessageFns<StartTurnRequest> = {
+  encode(message: StartTurnRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.request !== undefined) {
+      ConverseRequest.encode(message.request, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StartTurnRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStartTurnRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.request = ConverseRequest.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StartTurnRequest {
+    return { request: isSet(object.request) ? ConverseRequest.fromJSON(object.request) : undefined };
+  },
+
+  toJSON(message: StartTurnRequest): unknown {
+    const obj: any = {};
+    if (message.request !== undefined) {
+      obj.request = ConverseRequest.toJSON(message.request);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<StartTurnRequest>, I>>(base?: I): StartTurnRequest {
+    return StartTurnRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<StartTurnRequest>, I>>(object: I): StartTurnRequest {
+    const message = createBaseStartTurnRequest();
+    message.request = (object.request !== undefined && object.request !== null)
+      ? ConverseRequest.fromPartial(object.request)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseStartTurnResponse(): StartTurnResponse {
+  return { turnId: "", sessionId: "" };
+}
+
+export const StartTurnResponse: MessageFns<StartTurnResponse> = {
+  encode(message: StartTurnResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.turnId !== "") {
+      writer.uint32(10).string(message.turnId);
+    }
+    if (message.sessionId !== "") {
+      writer.uint32(18).string(message.sessionId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): StartTurnResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseStartTurnResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.turnId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): StartTurnResponse {
+    return {
+      turnId: isSet(object.turnId)
+        ? globalThis.String(object.turnId)
+        : isSet(object.turn_id)
+        ? globalThis.String(object.turn_id)
+        : "",
+      sessionId: isSet(object.sessionId)
+        ? globalThis.String(object.sessionId)
+        : isSet(object.session_id)
+        ? globalThis.String(object.session_id)
+        : "",
+    };
+  },
+
+  toJSON(message: StartTurnResponse): unknown {
+    const obj: any = {};
+    if (message.turnId !== "") {
+      obj.turnId = message.turnId;
+    }
+    if (message.sessionId !== "") {
+      obj.sessionId = message.sessionId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<StartTurnResponse>, I>>(base?: I): StartTurnResponse {
+    return StartTurnResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<StartTurnResponse>, I>>(object: I): StartTurnResponse {
+    const message = createBaseStartTurnResponse();
+    message.turnId = object.turnId ?? "";
+    message.sessionId = object.sessionId ?? "";
+    return message;
+  },
+};
+
+function createBaseWaitTurnRequest(): WaitTurnRequest {
+  return { turnId: "", timeout: undefined };
+}
+
+export const WaitTurnRequest: MessageFns<WaitTurnRequest> = {
+  encode(message: WaitTurnRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.turnId !== "") {
+      writer.uint32(10).string(message.turnId);
+    }
+    if (message.timeout !== undefined) {
+      Duration.encode(message.timeout, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WaitTurnRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWaitTurnRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.turnId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.timeout = Duration.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WaitTurnRequest {
+    return {
+      turnId: isSet(object.turnId)
+        ? globalThis.String(object.turnId)
+        : isSet(object.turn_id)
+        ? globalThis.String(object.turn_id)
+        : "",
+      timeout: isSet(object.timeout) ? Duration.fromJSON(object.timeout) : undefined,
+    };
+  },
+
+  toJSON(message: WaitTurnRequest): unknown {
+    const obj: any = {};
+    if (message.turnId !== "") {
+      obj.turnId = message.turnId;
+    }
+    if (message.timeout !== undefined) {
+      obj.timeout = Duration.toJSON(message.timeout);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<WaitTurnRequest>, I>>(base?: I): WaitTurnRequest {
+    return WaitTurnRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<WaitTurnRequest>, I>>(object: I): WaitTurnRequest {
+    const message = createBaseWaitTurnRequest();
+    message.turnId = object.turnId ?? "";
+    message.timeout = (object.timeout !== undefined && object.timeout !== null)
+      ? Duration.fromPartial(object.timeout)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseWaitTurnResponse(): WaitTurnResponse {
+  return { turn: undefined };
+}
+
+export const WaitTurnResponse: MessageFns<WaitTurnResponse> = {
+  encode(message: WaitTurnResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.turn !== undefined) {
+      Turn.encode(message.turn, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): WaitTurnResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseWaitTurnResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.turn = Turn.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): WaitTurnResponse {
+    return { turn: isSet(object.turn) ? Turn.fromJSON(object.turn) : undefined };
+  },
+
+  toJSON(message: WaitTurnResponse): unknown {
+    const obj: any = {};
+    if (message.turn !== undefined) {
+      obj.turn = Turn.toJSON(message.turn);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<WaitTurnResponse>, I>>(base?: I): WaitTurnResponse {
+    return WaitTurnResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<WaitTurnResponse>, I>>(object: I): WaitTurnResponse {
+    const message = createBaseWaitTurnResponse();
+    message.turn = (object.turn !== undefined && object.turn !== null) ? Turn.fromPartial(object.turn) : undefined;
     return message;
   },
 };
@@ -2736,6 +3246,541 @@ export const DeleteSessionResponse: MessageFns<DeleteSessionResponse> = {
   },
 };
 
+function createBaseForkSessionRequest(): ForkSessionRequest {
+  return { sessionId: "", forkSessionId: "", number: 0n };
+}
+
+export const ForkSessionRequest: MessageFns<ForkSessionRequest> = {
+  encode(message: ForkSessionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sessionId !== "") {
+      writer.uint32(10).string(message.sessionId);
+    }
+    if (message.forkSessionId !== "") {
+      writer.uint32(18).string(message.forkSessionId);
+    }
+    if (message.number !== 0n) {
+      if (BigInt.asIntN(64, message.number) !== message.number) {
+        throw new globalThis.Error("value provided for field message.number of type int64 too large");
+      }
+      writer.uint32(24).int64(message.number);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ForkSessionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForkSessionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.forkSessionId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.number = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ForkSessionRequest {
+    return {
+      sessionId: isSet(object.sessionId)
+        ? globalThis.String(object.sessionId)
+        : isSet(object.session_id)
+        ? globalThis.String(object.session_id)
+        : "",
+      forkSessionId: isSet(object.forkSessionId)
+        ? globalThis.String(object.forkSessionId)
+        : isSet(object.fork_session_id)
+        ? globalThis.String(object.fork_session_id)
+        : "",
+      number: isSet(object.number) ? BigInt(object.number) : 0n,
+    };
+  },
+
+  toJSON(message: ForkSessionRequest): unknown {
+    const obj: any = {};
+    if (message.sessionId !== "") {
+      obj.sessionId = message.sessionId;
+    }
+    if (message.forkSessionId !== "") {
+      obj.forkSessionId = message.forkSessionId;
+    }
+    if (message.number !== 0n) {
+      obj.number = message.number.toString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ForkSessionRequest>, I>>(base?: I): ForkSessionRequest {
+    return ForkSessionRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ForkSessionRequest>, I>>(object: I): ForkSessionRequest {
+    const message = createBaseForkSessionRequest();
+    message.sessionId = object.sessionId ?? "";
+    message.forkSessionId = object.forkSessionId ?? "";
+    message.number = (object.number !== undefined && object.number !== null) ? BigInt(object.number) : 0n;
+    return message;
+  },
+};
+
+function createBaseForkSessionResponse(): ForkSessionResponse {
+  return { session: undefined, nextMessage: undefined };
+}
+
+export const ForkSessionResponse: MessageFns<ForkSessionResponse> = {
+  encode(message: ForkSessionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.session !== undefined) {
+      Session.encode(message.session, writer.uint32(10).fork()).join();
+    }
+    if (message.nextMessage !== undefined) {
+      UserMessage.encode(message.nextMessage, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ForkSessionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseForkSessionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.session = Session.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextMessage = UserMessage.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ForkSessionResponse {
+    return {
+      session: isSet(object.session) ? Session.fromJSON(object.session) : undefined,
+      nextMessage: isSet(object.nextMessage)
+        ? UserMessage.fromJSON(object.nextMessage)
+        : isSet(object.next_message)
+        ? UserMessage.fromJSON(object.next_message)
+        : undefined,
+    };
+  },
+
+  toJSON(message: ForkSessionResponse): unknown {
+    const obj: any = {};
+    if (message.session !== undefined) {
+      obj.session = Session.toJSON(message.session);
+    }
+    if (message.nextMessage !== undefined) {
+      obj.nextMessage = UserMessage.toJSON(message.nextMessage);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ForkSessionResponse>, I>>(base?: I): ForkSessionResponse {
+    return ForkSessionResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ForkSessionResponse>, I>>(object: I): ForkSessionResponse {
+    const message = createBaseForkSessionResponse();
+    message.session = (object.session !== undefined && object.session !== null)
+      ? Session.fromPartial(object.session)
+      : undefined;
+    message.nextMessage = (object.nextMessage !== undefined && object.nextMessage !== null)
+      ? UserMessage.fromPartial(object.nextMessage)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseExportSessionRequest(): ExportSessionRequest {
+  return { sessionId: "" };
+}
+
+export const ExportSessionRequest: MessageFns<ExportSessionRequest> = {
+  encode(message: ExportSessionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sessionId !== "") {
+      writer.uint32(10).string(message.sessionId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExportSessionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExportSessionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ExportSessionRequest {
+    return {
+      sessionId: isSet(object.sessionId)
+        ? globalThis.String(object.sessionId)
+        : isSet(object.session_id)
+        ? globalThis.String(object.session_id)
+        : "",
+    };
+  },
+
+  toJSON(message: ExportSessionRequest): unknown {
+    const obj: any = {};
+    if (message.sessionId !== "") {
+      obj.sessionId = message.sessionId;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ExportSessionRequest>, I>>(base?: I): ExportSessionRequest {
+    return ExportSessionRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ExportSessionRequest>, I>>(object: I): ExportSessionRequest {
+    const message = createBaseExportSessionRequest();
+    message.sessionId = object.sessionId ?? "";
+    return message;
+  },
+};
+
+function createBaseExportSessionResponse(): ExportSessionResponse {
+  return { line: "" };
+}
+
+export const ExportSessionResponse: MessageFns<ExportSessionResponse> = {
+  encode(message: ExportSessionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.line !== "") {
+      writer.uint32(10).string(message.line);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ExportSessionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseExportSessionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.line = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ExportSessionResponse {
+    return { line: isSet(object.line) ? globalThis.String(object.line) : "" };
+  },
+
+  toJSON(message: ExportSessionResponse): unknown {
+    const obj: any = {};
+    if (message.line !== "") {
+      obj.line = message.line;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ExportSessionResponse>, I>>(base?: I): ExportSessionResponse {
+    return ExportSessionResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ExportSessionResponse>, I>>(object: I): ExportSessionResponse {
+    const message = createBaseExportSessionResponse();
+    message.line = object.line ?? "";
+    return message;
+  },
+};
+
+function createBaseImportSessionRequest(): ImportSessionRequest {
+  return { lines: "", sessionId: "", user: "", agent: "" };
+}
+
+export const ImportSessionRequest: MessageFns<ImportSessionRequest> = {
+  encode(message: ImportSessionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.lines !== "") {
+      writer.uint32(10).string(message.lines);
+    }
+    if (message.sessionId !== "") {
+      writer.uint32(18).string(message.sessionId);
+    }
+    if (message.user !== "") {
+      writer.uint32(26).string(message.user);
+    }
+    if (message.agent !== "") {
+      writer.uint32(34).string(message.agent);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImportSessionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImportSessionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.lines = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+          case 3: {
+            if (tag !== 26) {
+              break;
+            }
+
+            message.user = reader.string();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.agent = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ImportSessionRequest {
+    return {
+      lines: isSet(object.lines) ? globalThis.String(object.lines) : "",
+      sessionId: isSet(object.sessionId)
+        ? globalThis.String(object.sessionId)
+        : isSet(object.session_id)
+        ? globalThis.String(object.session_id)
+        : "",
+      user: isSet(object.user) ? globalThis.String(object.user) : "",
+      agent: isSet(object.agent) ? globalThis.String(object.agent) : "",
+    };
+  },
+
+  toJSON(message: ImportSessionRequest): unknown {
+    const obj: any = {};
+    if (message.lines !== "") {
+      obj.lines = message.lines;
+    }
+    if (message.sessionId !== "") {
+      obj.sessionId = message.sessionId;
+    }
+    if (message.user !== "") {
+      obj.user = message.user;
+    }
+    if (message.agent !== "") {
+      obj.agent = message.agent;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ImportSessionRequest>, I>>(base?: I): ImportSessionRequest {
+    return ImportSessionRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ImportSessionRequest>, I>>(object: I): ImportSessionRequest {
+    const message = createBaseImportSessionRequest();
+    message.lines = object.lines ?? "";
+    message.sessionId = object.sessionId ?? "";
+    message.user = object.user ?? "";
+    message.agent = object.agent ?? "";
+    return message;
+  },
+};
+
+function createBaseImportSessionResponse(): ImportSessionResponse {
+  return { session: undefined };
+}
+
+export const ImportSessionResponse: MessageFns<ImportSessionResponse> = {
+  encode(message: ImportSessionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.session !== undefined) {
+      Session.encode(message.session, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ImportSessionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseImportSessionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.session = Session.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ImportSessionResponse {
+    return { session: isSet(object.session) ? Session.fromJSON(object.session) : undefined };
+  },
+
+  toJSON(message: ImportSessionResponse): unknown {
+    const obj: any = {};
+    if (message.session !== undefined) {
+      obj.session = Session.toJSON(message.session);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ImportSessionResponse>, I>>(base?: I): ImportSessionResponse {
+    return ImportSessionResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ImportSessionResponse>, I>>(object: I): ImportSessionResponse {
+    const message = createBaseImportSessionResponse();
+    message.session = (object.session !== undefined && object.session !== null)
+      ? Session.fromPartial(object.session)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseUploadAttachmentRequest(): UploadAttachmentRequest {
   return { data: Buffer.alloc(0) };
 }
@@ -3458,9 +4503,388 @@ export const ListModelsResponse: MessageFns<ListModelsResponse> = {
   },
 };
 
+function createBaseListActionsRequest(): ListActionsRequest {
+  return { sessionId: "", state: 0, pageSize: 0, pageToken: "" };
+}
+
+export const ListActionsRequest: MessageFns<ListActionsRequest> = {
+  encode(message: ListActionsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sessionId !== "") {
+      writer.uint32(10).string(message.sessionId);
+    }
+    if (message.state !== 0) {
+      writer.uint32(16).int32(message.state);
+    }
+    if (message.pageSize !== 0) {
+      writer.uint32(24).int32(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      writer.uint32(34).string(message.pageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListActionsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListActionsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.state = reader.int32() as any;
+            continue;
+          }
+          case 3: {
+            if (tag !== 24) {
+              break;
+            }
+
+            message.pageSize = reader.int32();
+            continue;
+          }
+          case 4: {
+            if (tag !== 34) {
+              break;
+            }
+
+            message.pageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListActionsRequest {
+    return {
+      sessionId: isSet(object.sessionId)
+        ? globalThis.String(object.sessionId)
+        : isSet(object.session_id)
+        ? globalThis.String(object.session_id)
+        : "",
+      state: isSet(object.state) ? actionStateFromJSON(object.state) : 0,
+      pageSize: isSet(object.pageSize)
+        ? globalThis.Number(object.pageSize)
+        : isSet(object.page_size)
+        ? globalThis.Number(object.page_size)
+        : 0,
+      pageToken: isSet(object.pageToken)
+        ? globalThis.String(object.pageToken)
+        : isSet(object.page_token)
+        ? globalThis.String(object.page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListActionsRequest): unknown {
+    const obj: any = {};
+    if (message.sessionId !== "") {
+      obj.sessionId = message.sessionId;
+    }
+    if (message.state !== 0) {
+      obj.state = actionStateToJSON(message.state);
+    }
+    if (message.pageSize !== 0) {
+      obj.pageSize = Math.round(message.pageSize);
+    }
+    if (message.pageToken !== "") {
+      obj.pageToken = message.pageToken;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListActionsRequest>, I>>(base?: I): ListActionsRequest {
+    return ListActionsRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListActionsRequest>, I>>(object: I): ListActionsRequest {
+    const message = createBaseListActionsRequest();
+    message.sessionId = object.sessionId ?? "";
+    message.state = object.state ?? 0;
+    message.pageSize = object.pageSize ?? 0;
+    message.pageToken = object.pageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseListActionsResponse(): ListActionsResponse {
+  return { actions: [], nextPageToken: "" };
+}
+
+export const ListActionsResponse: MessageFns<ListActionsResponse> = {
+  encode(message: ListActionsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.actions) {
+      Action.encode(v!, writer.uint32(10).fork()).join();
+    }
+    if (message.nextPageToken !== "") {
+      writer.uint32(18).string(message.nextPageToken);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListActionsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListActionsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.actions.push(Action.decode(reader, reader.uint32()));
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.nextPageToken = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListActionsResponse {
+    return {
+      actions: globalThis.Array.isArray(object?.actions) ? object.actions.map((e: any) => Action.fromJSON(e)) : [],
+      nextPageToken: isSet(object.nextPageToken)
+        ? globalThis.String(object.nextPageToken)
+        : isSet(object.next_page_token)
+        ? globalThis.String(object.next_page_token)
+        : "",
+    };
+  },
+
+  toJSON(message: ListActionsResponse): unknown {
+    const obj: any = {};
+    if (message.actions?.length) {
+      obj.actions = message.actions.map((e) => Action.toJSON(e));
+    }
+    if (message.nextPageToken !== "") {
+      obj.nextPageToken = message.nextPageToken;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<ListActionsResponse>, I>>(base?: I): ListActionsResponse {
+    return ListActionsResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<ListActionsResponse>, I>>(object: I): ListActionsResponse {
+    const message = createBaseListActionsResponse();
+    message.actions = object.actions?.map((e) => Action.fromPartial(e)) || [];
+    message.nextPageToken = object.nextPageToken ?? "";
+    return message;
+  },
+};
+
+function createBaseDecideActionRequest(): DecideActionRequest {
+  return { actionResult: undefined, user: "" };
+}
+
+export const DecideActionRequest: MessageFns<DecideActionRequest> = {
+  encode(message: DecideActionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.actionResult !== undefined) {
+      ActionResult.encode(message.actionResult, writer.uint32(10).fork()).join();
+    }
+    if (message.user !== "") {
+      writer.uint32(18).string(message.user);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DecideActionRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDecideActionRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.actionResult = ActionResult.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.user = reader.string();
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DecideActionRequest {
+    return {
+      actionResult: isSet(object.actionResult)
+        ? ActionResult.fromJSON(object.actionResult)
+        : isSet(object.action_result)
+        ? ActionResult.fromJSON(object.action_result)
+        : undefined,
+      user: isSet(object.user) ? globalThis.String(object.user) : "",
+    };
+  },
+
+  toJSON(message: DecideActionRequest): unknown {
+    const obj: any = {};
+    if (message.actionResult !== undefined) {
+      obj.actionResult = ActionResult.toJSON(message.actionResult);
+    }
+    if (message.user !== "") {
+      obj.user = message.user;
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DecideActionRequest>, I>>(base?: I): DecideActionRequest {
+    return DecideActionRequest.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DecideActionRequest>, I>>(object: I): DecideActionRequest {
+    const message = createBaseDecideActionRequest();
+    message.actionResult = (object.actionResult !== undefined && object.actionResult !== null)
+      ? ActionResult.fromPartial(object.actionResult)
+      : undefined;
+    message.user = object.user ?? "";
+    return message;
+  },
+};
+
+function createBaseDecideActionResponse(): DecideActionResponse {
+  return { action: undefined };
+}
+
+export const DecideActionResponse: MessageFns<DecideActionResponse> = {
+  encode(message: DecideActionResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.action !== undefined) {
+      Action.encode(message.action, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): DecideActionResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseDecideActionResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.action = Action.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): DecideActionResponse {
+    return { action: isSet(object.action) ? Action.fromJSON(object.action) : undefined };
+  },
+
+  toJSON(message: DecideActionResponse): unknown {
+    const obj: any = {};
+    if (message.action !== undefined) {
+      obj.action = Action.toJSON(message.action);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<DecideActionResponse>, I>>(base?: I): DecideActionResponse {
+    return DecideActionResponse.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<DecideActionResponse>, I>>(object: I): DecideActionResponse {
+    const message = createBaseDecideActionResponse();
+    message.action = (object.action !== undefined && object.action !== null)
+      ? Action.fromPartial(object.action)
+      : undefined;
+    return message;
+  },
+};
+
 /**
  * Conversations with an agent. Each call requires the metadata `authorization: Bearer gdt_...` with an API key of
- * the scope `converse`; all data that it reads or writes belongs to the key's tenant. See errors.proto for the errors.
+ * the scope `converse` (ListActions and DecideAction: or `approve`); all data that it reads or writes belongs to the
+ * key's tenant. See errors.proto for the errors.
  * Later versions add events, fields and enum values: a client skips events and values that it does not know.
  */
 export type AgentServiceService = typeof AgentServiceService;
@@ -3487,6 +4911,34 @@ export const AgentServiceService = {
     requestDeserialize: (value: Buffer): ResumeTurnRequest => ResumeTurnRequest.decode(value),
     responseSerialize: (value: ResumeTurnResponse): Buffer => Buffer.from(ResumeTurnResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ResumeTurnResponse => ResumeTurnResponse.decode(value),
+  },
+  /**
+   * Begins a turn as Converse does, without a stream, and returns once it has begun: what would be `turn_started` is
+   * durable, and the turn runs to its end (ON_DISCONNECT_CONTINUE). Its errors until then are those of Converse.
+   * WaitTurn returns its end, ResumeTurn its events, from any server.
+   */
+  startTurn: {
+    path: "/godoty.v1.AgentService/StartTurn" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: StartTurnRequest): Buffer => Buffer.from(StartTurnRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): StartTurnRequest => StartTurnRequest.decode(value),
+    responseSerialize: (value: StartTurnResponse): Buffer => Buffer.from(StartTurnResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): StartTurnResponse => StartTurnResponse.decode(value),
+  },
+  /**
+   * Returns a turn once it has ended, or as it is when `timeout` has passed, from any server. The call is no reader of
+   * the turn: one that ends with its last reader (ON_DISCONNECT_CANCEL) does so although a call waits for it. The open
+   * calls of a tenant count together with its streams.
+   */
+  waitTurn: {
+    path: "/godoty.v1.AgentService/WaitTurn" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: WaitTurnRequest): Buffer => Buffer.from(WaitTurnRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): WaitTurnRequest => WaitTurnRequest.decode(value),
+    responseSerialize: (value: WaitTurnResponse): Buffer => Buffer.from(WaitTurnResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): WaitTurnResponse => WaitTurnResponse.decode(value),
   },
   /**
    * Cancels a running turn at once: the connection to the provider is closed, and the cost up to then is settled. A
@@ -3595,6 +5047,55 @@ export const AgentServiceService = {
     responseDeserialize: (value: Buffer): DeleteSessionResponse => DeleteSessionResponse.decode(value),
   },
   /**
+   * Makes a session with the messages of another one up to a point: to try another continuation, or to regenerate an
+   * answer. The fork has the agent, its version, the end user and the model of its origin, the agent's state of that
+   * point, and totals of "0". The origin and its totals do not change, and neither depends on the other afterwards:
+   * attachments that both name are stored as long as one of them. It is complete, or it is not there. A turn may run in
+   * the origin meanwhile; its messages are not copied. The same request again, with its `fork_session_id`, returns the
+   * same fork. At most 100000 messages.
+   */
+  forkSession: {
+    path: "/godoty.v1.AgentService/ForkSession" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ForkSessionRequest): Buffer => Buffer.from(ForkSessionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ForkSessionRequest => ForkSessionRequest.decode(value),
+    responseSerialize: (value: ForkSessionResponse): Buffer => Buffer.from(ForkSessionResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ForkSessionResponse => ForkSessionResponse.decode(value),
+  },
+  /**
+   * Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over,
+   * to keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had
+   * ended when the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
+   */
+  exportSession: {
+    path: "/godoty.v1.AgentService/ExportSession" as const,
+    requestStream: false as const,
+    responseStream: true as const,
+    requestSerialize: (value: ExportSessionRequest): Buffer => Buffer.from(ExportSessionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ExportSessionRequest => ExportSessionRequest.decode(value),
+    responseSerialize: (value: ExportSessionResponse): Buffer =>
+      Buffer.from(ExportSessionResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ExportSessionResponse => ExportSessionResponse.decode(value),
+  },
+  /**
+   * Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its
+   * history is made one that every provider takes: what is missing, such as the result of a tool call, is completed.
+   * Attachments that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves
+   * nothing. Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive
+   * within 2 minutes.
+   */
+  importSession: {
+    path: "/godoty.v1.AgentService/ImportSession" as const,
+    requestStream: true as const,
+    responseStream: false as const,
+    requestSerialize: (value: ImportSessionRequest): Buffer => Buffer.from(ImportSessionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ImportSessionRequest => ImportSessionRequest.decode(value),
+    responseSerialize: (value: ImportSessionResponse): Buffer =>
+      Buffer.from(ImportSessionResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ImportSessionResponse => ImportSessionResponse.decode(value),
+  },
+  /**
    * Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
    * that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and
    * nothing of it is stored. The same bytes are stored once, however often a tenant uploads them.
@@ -3631,6 +5132,33 @@ export const AgentServiceService = {
     responseSerialize: (value: ListAgentsResponse): Buffer => Buffer.from(ListAgentsResponse.encode(value).finish()),
     responseDeserialize: (value: Buffer): ListAgentsResponse => ListAgentsResponse.decode(value),
   },
+  /** Lists the actions of a session or of the tenant, newest first, until their session is deleted. */
+  listActions: {
+    path: "/godoty.v1.AgentService/ListActions" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: ListActionsRequest): Buffer => Buffer.from(ListActionsRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): ListActionsRequest => ListActionsRequest.decode(value),
+    responseSerialize: (value: ListActionsResponse): Buffer => Buffer.from(ListActionsResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): ListActionsResponse => ListActionsResponse.decode(value),
+  },
+  /**
+   * Answers an action without a conversation at hand, as a back office does. The answer is stored; once the turn has no
+   * open action left, the session goes on by itself under ON_DISCONNECT_CONTINUE, with the API key that asked: its key,
+   * policy and budgets are checked again, and it is billed. The same answer by the same key and user changes nothing. An
+   * action that has another answer is ACTION_DECIDED, one that no answer can reach any more ACTION_EXPIRED or
+   * ACTION_CLOSED, one of ACTION_DECIDER_REVIEWER without the scope `approve` REVIEWER_ONLY.
+   */
+  decideAction: {
+    path: "/godoty.v1.AgentService/DecideAction" as const,
+    requestStream: false as const,
+    responseStream: false as const,
+    requestSerialize: (value: DecideActionRequest): Buffer => Buffer.from(DecideActionRequest.encode(value).finish()),
+    requestDeserialize: (value: Buffer): DecideActionRequest => DecideActionRequest.decode(value),
+    responseSerialize: (value: DecideActionResponse): Buffer =>
+      Buffer.from(DecideActionResponse.encode(value).finish()),
+    responseDeserialize: (value: Buffer): DecideActionResponse => DecideActionResponse.decode(value),
+  },
   /** Lists the models that the tenant's policy and the API key's own list allow, by id. */
   listModels: {
     path: "/godoty.v1.AgentService/ListModels" as const,
@@ -3651,6 +5179,18 @@ export interface AgentServiceServer extends UntypedServiceImplementation {
    * its log are retained for 24 hours after its end. The stream counts as a reader of the turn (`on_disconnect`).
    */
   resumeTurn: handleServerStreamingCall<ResumeTurnRequest, ResumeTurnResponse>;
+  /**
+   * Begins a turn as Converse does, without a stream, and returns once it has begun: what would be `turn_started` is
+   * durable, and the turn runs to its end (ON_DISCONNECT_CONTINUE). Its errors until then are those of Converse.
+   * WaitTurn returns its end, ResumeTurn its events, from any server.
+   */
+  startTurn: handleUnaryCall<StartTurnRequest, StartTurnResponse>;
+  /**
+   * Returns a turn once it has ended, or as it is when `timeout` has passed, from any server. The call is no reader of
+   * the turn: one that ends with its last reader (ON_DISCONNECT_CANCEL) does so although a call waits for it. The open
+   * calls of a tenant count together with its streams.
+   */
+  waitTurn: handleUnaryCall<WaitTurnRequest, WaitTurnResponse>;
   /**
    * Cancels a running turn at once: the connection to the provider is closed, and the cost up to then is settled. A
    * turn that has ended does not change.
@@ -3681,6 +5221,29 @@ export interface AgentServiceServer extends UntypedServiceImplementation {
    */
   deleteSession: handleUnaryCall<DeleteSessionRequest, DeleteSessionResponse>;
   /**
+   * Makes a session with the messages of another one up to a point: to try another continuation, or to regenerate an
+   * answer. The fork has the agent, its version, the end user and the model of its origin, the agent's state of that
+   * point, and totals of "0". The origin and its totals do not change, and neither depends on the other afterwards:
+   * attachments that both name are stored as long as one of them. It is complete, or it is not there. A turn may run in
+   * the origin meanwhile; its messages are not copied. The same request again, with its `fork_session_id`, returns the
+   * same fork. At most 100000 messages.
+   */
+  forkSession: handleUnaryCall<ForkSessionRequest, ForkSessionResponse>;
+  /**
+   * Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over,
+   * to keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had
+   * ended when the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
+   */
+  exportSession: handleServerStreamingCall<ExportSessionRequest, ExportSessionResponse>;
+  /**
+   * Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its
+   * history is made one that every provider takes: what is missing, such as the result of a tool call, is completed.
+   * Attachments that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves
+   * nothing. Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive
+   * within 2 minutes.
+   */
+  importSession: handleClientStreamingCall<ImportSessionRequest, ImportSessionResponse>;
+  /**
    * Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
    * that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and
    * nothing of it is stored. The same bytes are stored once, however often a tenant uploads them.
@@ -3690,6 +5253,16 @@ export interface AgentServiceServer extends UntypedServiceImplementation {
   getAttachment: handleServerStreamingCall<GetAttachmentRequest, GetAttachmentResponse>;
   /** Lists the tenant's agents with which a session can begin, by name: those that its policy allows. */
   listAgents: handleUnaryCall<ListAgentsRequest, ListAgentsResponse>;
+  /** Lists the actions of a session or of the tenant, newest first, until their session is deleted. */
+  listActions: handleUnaryCall<ListActionsRequest, ListActionsResponse>;
+  /**
+   * Answers an action without a conversation at hand, as a back office does. The answer is stored; once the turn has no
+   * open action left, the session goes on by itself under ON_DISCONNECT_CONTINUE, with the API key that asked: its key,
+   * policy and budgets are checked again, and it is billed. The same answer by the same key and user changes nothing. An
+   * action that has another answer is ACTION_DECIDED, one that no answer can reach any more ACTION_EXPIRED or
+   * ACTION_CLOSED, one of ACTION_DECIDER_REVIEWER without the scope `approve` REVIEWER_ONLY.
+   */
+  decideAction: handleUnaryCall<DecideActionRequest, DecideActionResponse>;
   /** Lists the models that the tenant's policy and the API key's own list allow, by id. */
   listModels: handleUnaryCall<ListModelsRequest, ListModelsResponse>;
 }
@@ -3712,6 +5285,46 @@ export interface AgentServiceClient extends Client {
     metadata?: Metadata,
     options?: Partial<CallOptions>,
   ): ClientReadableStream<ResumeTurnResponse>;
+  /**
+   * Begins a turn as Converse does, without a stream, and returns once it has begun: what would be `turn_started` is
+   * durable, and the turn runs to its end (ON_DISCONNECT_CONTINUE). Its errors until then are those of Converse.
+   * WaitTurn returns its end, ResumeTurn its events, from any server.
+   */
+  startTurn(
+    request: StartTurnRequest,
+    callback: (error: ServiceError | null, response: StartTurnResponse) => void,
+  ): ClientUnaryCall;
+  startTurn(
+    request: StartTurnRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: StartTurnResponse) => void,
+  ): ClientUnaryCall;
+  startTurn(
+    request: StartTurnRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: StartTurnResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Returns a turn once it has ended, or as it is when `timeout` has passed, from any server. The call is no reader of
+   * the turn: one that ends with its last reader (ON_DISCONNECT_CANCEL) does so although a call waits for it. The open
+   * calls of a tenant count together with its streams.
+   */
+  waitTurn(
+    request: WaitTurnRequest,
+    callback: (error: ServiceError | null, response: WaitTurnResponse) => void,
+  ): ClientUnaryCall;
+  waitTurn(
+    request: WaitTurnRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: WaitTurnResponse) => void,
+  ): ClientUnaryCall;
+  waitTurn(
+    request: WaitTurnRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: WaitTurnResponse) => void,
+  ): ClientUnaryCall;
   /**
    * Cancels a running turn at once: the connection to the provider is closed, and the cost up to then is settled. A
    * turn that has ended does not change.
@@ -3859,6 +5472,66 @@ export interface AgentServiceClient extends Client {
     callback: (error: ServiceError | null, response: DeleteSessionResponse) => void,
   ): ClientUnaryCall;
   /**
+   * Makes a session with the messages of another one up to a point: to try another continuation, or to regenerate an
+   * answer. The fork has the agent, its version, the end user and the model of its origin, the agent's state of that
+   * point, and totals of "0". The origin and its totals do not change, and neither depends on the other afterwards:
+   * attachments that both name are stored as long as one of them. It is complete, or it is not there. A turn may run in
+   * the origin meanwhile; its messages are not copied. The same request again, with its `fork_session_id`, returns the
+   * same fork. At most 100000 messages.
+   */
+  forkSession(
+    request: ForkSessionRequest,
+    callback: (error: ServiceError | null, response: ForkSessionResponse) => void,
+  ): ClientUnaryCall;
+  forkSession(
+    request: ForkSessionRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ForkSessionResponse) => void,
+  ): ClientUnaryCall;
+  forkSession(
+    request: ForkSessionRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ForkSessionResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over,
+   * to keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had
+   * ended when the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
+   */
+  exportSession(
+    request: ExportSessionRequest,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<ExportSessionResponse>;
+  exportSession(
+    request: ExportSessionRequest,
+    metadata?: Metadata,
+    options?: Partial<CallOptions>,
+  ): ClientReadableStream<ExportSessionResponse>;
+  /**
+   * Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its
+   * history is made one that every provider takes: what is missing, such as the result of a tool call, is completed.
+   * Attachments that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves
+   * nothing. Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive
+   * within 2 minutes.
+   */
+  importSession(
+    callback: (error: ServiceError | null, response: ImportSessionResponse) => void,
+  ): ClientWritableStream<ImportSessionRequest>;
+  importSession(
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ImportSessionResponse) => void,
+  ): ClientWritableStream<ImportSessionRequest>;
+  importSession(
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ImportSessionResponse) => void,
+  ): ClientWritableStream<ImportSessionRequest>;
+  importSession(
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ImportSessionResponse) => void,
+  ): ClientWritableStream<ImportSessionRequest>;
+  /**
    * Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
    * that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and
    * nothing of it is stored. The same bytes are stored once, however often a tenant uploads them.
@@ -3904,6 +5577,44 @@ export interface AgentServiceClient extends Client {
     metadata: Metadata,
     options: Partial<CallOptions>,
     callback: (error: ServiceError | null, response: ListAgentsResponse) => void,
+  ): ClientUnaryCall;
+  /** Lists the actions of a session or of the tenant, newest first, until their session is deleted. */
+  listActions(
+    request: ListActionsRequest,
+    callback: (error: ServiceError | null, response: ListActionsResponse) => void,
+  ): ClientUnaryCall;
+  listActions(
+    request: ListActionsRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: ListActionsResponse) => void,
+  ): ClientUnaryCall;
+  listActions(
+    request: ListActionsRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: ListActionsResponse) => void,
+  ): ClientUnaryCall;
+  /**
+   * Answers an action without a conversation at hand, as a back office does. The answer is stored; once the turn has no
+   * open action left, the session goes on by itself under ON_DISCONNECT_CONTINUE, with the API key that asked: its key,
+   * policy and budgets are checked again, and it is billed. The same answer by the same key and user changes nothing. An
+   * action that has another answer is ACTION_DECIDED, one that no answer can reach any more ACTION_EXPIRED or
+   * ACTION_CLOSED, one of ACTION_DECIDER_REVIEWER without the scope `approve` REVIEWER_ONLY.
+   */
+  decideAction(
+    request: DecideActionRequest,
+    callback: (error: ServiceError | null, response: DecideActionResponse) => void,
+  ): ClientUnaryCall;
+  decideAction(
+    request: DecideActionRequest,
+    metadata: Metadata,
+    callback: (error: ServiceError | null, response: DecideActionResponse) => void,
+  ): ClientUnaryCall;
+  decideAction(
+    request: DecideActionRequest,
+    metadata: Metadata,
+    options: Partial<CallOptions>,
+    callback: (error: ServiceError | null, response: DecideActionResponse) => void,
   ): ClientUnaryCall;
   /** Lists the models that the tenant's policy and the API key's own list allow, by id. */
   listModels(

@@ -400,6 +400,80 @@ export enum ErrorReason {
    * For example: an image for a model that takes text alone. metadata: model=deepseek/deepseek-v3.2, input=image.
    */
   ERROR_REASON_INPUT_NOT_SUPPORTED = 68,
+  /**
+   * ERROR_REASON_ACTION_NOT_FOUND - NOT_FOUND. The tenant has no such action, or the session that the request names has another. metadata: action_id. Do
+   * not retry.
+   * For example: DecideAction with an action of another tenant. metadata: action_id=act_01a2....
+   */
+  ERROR_REASON_ACTION_NOT_FOUND = 80,
+  /**
+   * ERROR_REASON_ACTION_DECIDED - FAILED_PRECONDITION. The action has another answer, or one of another API key or user: the first one counts.
+   * ListActions has it. metadata: action_id, api_key_id (of who answered). Do not retry.
+   * For example: two people answer the same action at once; the second is refused.
+   * metadata: action_id=act_01a2..., api_key_id=182c3d7f0e9d5a67.
+   */
+  ERROR_REASON_ACTION_DECIDED = 81,
+  /**
+   * ERROR_REASON_ACTION_CLOSED - FAILED_PRECONDITION. No answer can reach the action any more: the turn has gone on with its answer, a new message
+   * came instead of it, or the API key that asked was revoked. metadata: action_id, turn_id (if a turn has gone on). Do
+   * not retry.
+   * For example: the same answer is sent once more after the turn went on.
+   * metadata: action_id=act_01a2..., turn_id=turn_01a2....
+   */
+  ERROR_REASON_ACTION_CLOSED = 82,
+  /**
+   * ERROR_REASON_ACTION_EXPIRED - FAILED_PRECONDITION. No answer to the action came in time: it counts as denied. metadata: action_id. Do not retry.
+   * For example: an answer after 30 days. metadata: action_id=act_01a2....
+   */
+  ERROR_REASON_ACTION_EXPIRED = 83,
+  /**
+   * ERROR_REASON_REVIEWER_ONLY - PERMISSION_DENIED. The action is for reviewers, and the key lacks the scope `approve`. metadata: action_id. Do not
+   * retry with the same key.
+   * For example: the caller of a chat approves a transfer that a reviewer must approve. metadata: action_id=act_01a2....
+   */
+  ERROR_REASON_REVIEWER_ONLY = 84,
+  /**
+   * ERROR_REASON_SESSION_EXISTS - ALREADY_EXISTS. The tenant has a session with the id of the new one, which is no fork at the same point of the same
+   * session. metadata: session_id. Do not retry with the same id.
+   * For example: ForkSession with the id of a session that was used yesterday. metadata: session_id=second.
+   */
+  ERROR_REASON_SESSION_EXISTS = 90,
+  /**
+   * ERROR_REASON_FORK_POINT_REFUSED - FAILED_PRECONDITION. The session cannot be forked at this message: it has tool calls or their results. Fork it at
+   * the user's message before them, or after the answer that follows. metadata: session_id, number. Do not retry
+   * unchanged.
+   * For example: ForkSession at the result of a tool. metadata: session_id=first, number=3.
+   */
+  ERROR_REASON_FORK_POINT_REFUSED = 91,
+  /**
+   * ERROR_REASON_SESSION_TOO_LARGE - RESOURCE_EXHAUSTED. The session has more messages than a copy may have (100,000); google.rpc.QuotaFailure names the
+   * limit. Fork it at an earlier message. metadata: limit. Do not retry unchanged.
+   * For example: ForkSession of a session of 250,000 messages. Quota: messages/copy. metadata: limit=100000.
+   */
+  ERROR_REASON_SESSION_TOO_LARGE = 92,
+  /**
+   * ERROR_REASON_WEBHOOK_NOT_FOUND - NOT_FOUND. The tenant has no webhook of this name. metadata: webhook_name. Do not retry.
+   * For example: ListDeliveries of a webhook that is another tenant's. metadata: webhook_name=billing.
+   */
+  ERROR_REASON_WEBHOOK_NOT_FOUND = 95,
+  /**
+   * ERROR_REASON_WEBHOOK_LIMIT - RESOURCE_EXHAUSTED. The tenant has 20 webhooks: delete one first. metadata: limit. Do not retry.
+   * For example: ApplyWebhook for a 21st name. metadata: limit=20.
+   */
+  ERROR_REASON_WEBHOOK_LIMIT = 96,
+  /**
+   * ERROR_REASON_DELIVERY_NOT_FOUND - NOT_FOUND. The webhook has no delivery of the event: it took no event of this type, or the delivery has expired.
+   * metadata: webhook_name, event_id. Do not retry.
+   * For example: RedeliverEvent of an event of last month.
+   * metadata: webhook_name=billing, event_id=evt_01a2....
+   */
+  ERROR_REASON_DELIVERY_NOT_FOUND = 97,
+  /**
+   * ERROR_REASON_WEBHOOK_OFF - FAILED_PRECONDITION. The webhook is switched off. metadata: webhook_name. Enable it by ApplyWebhook first.
+   * For example: RedeliverEvent after the server has switched a dead endpoint off.
+   * metadata: webhook_name=billing.
+   */
+  ERROR_REASON_WEBHOOK_OFF = 98,
   UNRECOGNIZED = -1,
 }
 
@@ -582,6 +656,42 @@ export function errorReasonFromJSON(object: any): ErrorReason {
     case 68:
     case "ERROR_REASON_INPUT_NOT_SUPPORTED":
       return ErrorReason.ERROR_REASON_INPUT_NOT_SUPPORTED;
+    case 80:
+    case "ERROR_REASON_ACTION_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_ACTION_NOT_FOUND;
+    case 81:
+    case "ERROR_REASON_ACTION_DECIDED":
+      return ErrorReason.ERROR_REASON_ACTION_DECIDED;
+    case 82:
+    case "ERROR_REASON_ACTION_CLOSED":
+      return ErrorReason.ERROR_REASON_ACTION_CLOSED;
+    case 83:
+    case "ERROR_REASON_ACTION_EXPIRED":
+      return ErrorReason.ERROR_REASON_ACTION_EXPIRED;
+    case 84:
+    case "ERROR_REASON_REVIEWER_ONLY":
+      return ErrorReason.ERROR_REASON_REVIEWER_ONLY;
+    case 90:
+    case "ERROR_REASON_SESSION_EXISTS":
+      return ErrorReason.ERROR_REASON_SESSION_EXISTS;
+    case 91:
+    case "ERROR_REASON_FORK_POINT_REFUSED":
+      return ErrorReason.ERROR_REASON_FORK_POINT_REFUSED;
+    case 92:
+    case "ERROR_REASON_SESSION_TOO_LARGE":
+      return ErrorReason.ERROR_REASON_SESSION_TOO_LARGE;
+    case 95:
+    case "ERROR_REASON_WEBHOOK_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_WEBHOOK_NOT_FOUND;
+    case 96:
+    case "ERROR_REASON_WEBHOOK_LIMIT":
+      return ErrorReason.ERROR_REASON_WEBHOOK_LIMIT;
+    case 97:
+    case "ERROR_REASON_DELIVERY_NOT_FOUND":
+      return ErrorReason.ERROR_REASON_DELIVERY_NOT_FOUND;
+    case 98:
+    case "ERROR_REASON_WEBHOOK_OFF":
+      return ErrorReason.ERROR_REASON_WEBHOOK_OFF;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -709,6 +819,30 @@ export function errorReasonToJSON(object: ErrorReason): string {
       return "ERROR_REASON_ATTACHMENT_LIMIT";
     case ErrorReason.ERROR_REASON_INPUT_NOT_SUPPORTED:
       return "ERROR_REASON_INPUT_NOT_SUPPORTED";
+    case ErrorReason.ERROR_REASON_ACTION_NOT_FOUND:
+      return "ERROR_REASON_ACTION_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_ACTION_DECIDED:
+      return "ERROR_REASON_ACTION_DECIDED";
+    case ErrorReason.ERROR_REASON_ACTION_CLOSED:
+      return "ERROR_REASON_ACTION_CLOSED";
+    case ErrorReason.ERROR_REASON_ACTION_EXPIRED:
+      return "ERROR_REASON_ACTION_EXPIRED";
+    case ErrorReason.ERROR_REASON_REVIEWER_ONLY:
+      return "ERROR_REASON_REVIEWER_ONLY";
+    case ErrorReason.ERROR_REASON_SESSION_EXISTS:
+      return "ERROR_REASON_SESSION_EXISTS";
+    case ErrorReason.ERROR_REASON_FORK_POINT_REFUSED:
+      return "ERROR_REASON_FORK_POINT_REFUSED";
+    case ErrorReason.ERROR_REASON_SESSION_TOO_LARGE:
+      return "ERROR_REASON_SESSION_TOO_LARGE";
+    case ErrorReason.ERROR_REASON_WEBHOOK_NOT_FOUND:
+      return "ERROR_REASON_WEBHOOK_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_WEBHOOK_LIMIT:
+      return "ERROR_REASON_WEBHOOK_LIMIT";
+    case ErrorReason.ERROR_REASON_DELIVERY_NOT_FOUND:
+      return "ERROR_REASON_DELIVERY_NOT_FOUND";
+    case ErrorReason.ERROR_REASON_WEBHOOK_OFF:
+      return "ERROR_REASON_WEBHOOK_OFF";
     case ErrorReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

@@ -119,7 +119,27 @@ export interface Session {
   /** The name of its agent. */
   agent: string;
   /** The number of the agent's version with which it began, and which its turns take. Unset: they take the newest one. */
-  agentVersion?: number | undefined;
+  agentVersion?:
+    | number
+    | undefined;
+  /** What it was forked from. Unset: it is no fork. */
+  origin: SessionOrigin | undefined;
+}
+
+/** What a session was forked from. */
+export interface SessionOrigin {
+  /** The session. It may be deleted since, and another session may have its id. */
+  sessionId: string;
+  /** The number of the last message that was copied. 0: none was. */
+  number: bigint;
+}
+
+/** What a user says in one message. */
+export interface UserMessage {
+  /** The text. */
+  text: string;
+  /** The images and documents that it carries. */
+  attachments: Attachment[];
 }
 
 /** A message of a conversation. */
@@ -134,7 +154,7 @@ export interface Message {
   createTime:
     | Date
     | undefined;
-  /** The turn of the message. */
+  /** The turn of the message. Empty: the message was copied from another session. */
   turnId: string;
   /**
    * The web pages that the message cites: at most 100, and 128 KiB. Models do not see them in later turns. An answer
@@ -224,6 +244,7 @@ function createBaseSession(): Session {
     updateTime: undefined,
     agent: "",
     agentVersion: undefined,
+    origin: undefined,
   };
 }
 
@@ -258,6 +279,9 @@ export const Session: MessageFns<Session> = {
     }
     if (message.agentVersion !== undefined) {
       writer.uint32(72).int32(message.agentVersion);
+    }
+    if (message.origin !== undefined) {
+      SessionOrigin.encode(message.origin, writer.uint32(402).fork()).join();
     }
     return writer;
   },
@@ -347,6 +371,14 @@ export const Session: MessageFns<Session> = {
             message.agentVersion = reader.int32();
             continue;
           }
+          case 50: {
+            if (tag !== 402) {
+              break;
+            }
+
+            message.origin = SessionOrigin.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -394,6 +426,7 @@ export const Session: MessageFns<Session> = {
         : isSet(object.agent_version)
         ? globalThis.Number(object.agent_version)
         : undefined,
+      origin: isSet(object.origin) ? SessionOrigin.fromJSON(object.origin) : undefined,
     };
   },
 
@@ -426,6 +459,9 @@ export const Session: MessageFns<Session> = {
     if (message.agentVersion !== undefined) {
       obj.agentVersion = Math.round(message.agentVersion);
     }
+    if (message.origin !== undefined) {
+      obj.origin = SessionOrigin.toJSON(message.origin);
+    }
     return obj;
   },
 
@@ -445,6 +481,188 @@ export const Session: MessageFns<Session> = {
     message.updateTime = object.updateTime ?? undefined;
     message.agent = object.agent ?? "";
     message.agentVersion = object.agentVersion ?? undefined;
+    message.origin = (object.origin !== undefined && object.origin !== null)
+      ? SessionOrigin.fromPartial(object.origin)
+      : undefined;
+    return message;
+  },
+};
+
+function createBaseSessionOrigin(): SessionOrigin {
+  return { sessionId: "", number: 0n };
+}
+
+export const SessionOrigin: MessageFns<SessionOrigin> = {
+  encode(message: SessionOrigin, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.sessionId !== "") {
+      writer.uint32(10).string(message.sessionId);
+    }
+    if (message.number !== 0n) {
+      if (BigInt.asIntN(64, message.number) !== message.number) {
+        throw new globalThis.Error("value provided for field message.number of type int64 too large");
+      }
+      writer.uint32(16).int64(message.number);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SessionOrigin {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSessionOrigin();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.sessionId = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.number = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SessionOrigin {
+    return {
+      sessionId: isSet(object.sessionId)
+        ? globalThis.String(object.sessionId)
+        : isSet(object.session_id)
+        ? globalThis.String(object.session_id)
+        : "",
+      number: isSet(object.number) ? BigInt(object.number) : 0n,
+    };
+  },
+
+  toJSON(message: SessionOrigin): unknown {
+    const obj: any = {};
+    if (message.sessionId !== "") {
+      obj.sessionId = message.sessionId;
+    }
+    if (message.number !== 0n) {
+      obj.number = message.number.toString();
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SessionOrigin>, I>>(base?: I): SessionOrigin {
+    return SessionOrigin.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SessionOrigin>, I>>(object: I): SessionOrigin {
+    const message = createBaseSessionOrigin();
+    message.sessionId = object.sessionId ?? "";
+    message.number = (object.number !== undefined && object.number !== null) ? BigInt(object.number) : 0n;
+    return message;
+  },
+};
+
+function createBaseUserMessage(): UserMessage {
+  return { text: "", attachments: [] };
+}
+
+export const UserMessage: MessageFns<UserMessage> = {
+  encode(message: UserMessage, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.text !== "") {
+      writer.uint32(10).string(message.text);
+    }
+    for (const v of message.attachments) {
+      Attachment.encode(v!, writer.uint32(18).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): UserMessage {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseUserMessage();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.text = reader.string();
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.attachments.push(Attachment.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): UserMessage {
+    return {
+      text: isSet(object.text) ? globalThis.String(object.text) : "",
+      attachments: globalThis.Array.isArray(object?.attachments)
+        ? object.attachments.map((e: any) => Attachment.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: UserMessage): unknown {
+    const obj: any = {};
+    if (message.text !== "") {
+      obj.text = message.text;
+    }
+    if (message.attachments?.length) {
+      obj.attachments = message.attachments.map((e) => Attachment.toJSON(e));
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<UserMessage>, I>>(base?: I): UserMessage {
+    return UserMessage.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<UserMessage>, I>>(object: I): UserMessage {
+    const message = createBaseUserMessage();
+    message.text = object.text ?? "";
+    message.attachments = object.attachments?.map((e) => Attachment.fromPartial(e)) || [];
     return message;
   },
 };

@@ -76,6 +76,11 @@ export enum ApiScope {
   API_SCOPE_ADMIN = 3,
   /** API_SCOPE_AGENTS - AgentDefinitionService. */
   API_SCOPE_AGENTS = 4,
+  /**
+   * API_SCOPE_APPROVE - ListActions and DecideAction of AgentService; and, with API_SCOPE_CONVERSE, answers by Converse to actions of
+   * ACTION_DECIDER_REVIEWER.
+   */
+  API_SCOPE_APPROVE = 5,
   UNRECOGNIZED = -1,
 }
 
@@ -96,6 +101,9 @@ export function apiScopeFromJSON(object: any): ApiScope {
     case 4:
     case "API_SCOPE_AGENTS":
       return ApiScope.API_SCOPE_AGENTS;
+    case 5:
+    case "API_SCOPE_APPROVE":
+      return ApiScope.API_SCOPE_APPROVE;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -115,6 +123,8 @@ export function apiScopeToJSON(object: ApiScope): string {
       return "API_SCOPE_ADMIN";
     case ApiScope.API_SCOPE_AGENTS:
       return "API_SCOPE_AGENTS";
+    case ApiScope.API_SCOPE_APPROVE:
+      return "API_SCOPE_APPROVE";
     case ApiScope.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";

@@ -5,6 +5,7 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Duration } from "../../google/protobuf/duration.js";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
+import { Action } from "./action.js";
 import { BudgetAlert } from "./budget.js";
 import { ModelCall, Totals } from "./metering.js";
 import { Citation, ToolCallStatus, toolCallStatusFromJSON, toolCallStatusToJSON } from "./session.js";
@@ -124,6 +125,11 @@ export enum StopReason {
    * streamed and not stored.
    */
   STOP_REASON_OUTPUT_INVALID = 7,
+  /**
+   * STOP_REASON_ACTION_REQUIRED - The turn waits for answers to actions (`turn_finished.actions`). Converse with `action_results`, or DecideAction, goes
+   * on; a new message closes them.
+   */
+  STOP_REASON_ACTION_REQUIRED = 8,
   UNRECOGNIZED = -1,
 }
 
@@ -153,6 +159,9 @@ export function stopReasonFromJSON(object: any): StopReason {
     case 7:
     case "STOP_REASON_OUTPUT_INVALID":
       return StopReason.STOP_REASON_OUTPUT_INVALID;
+    case 8:
+    case "STOP_REASON_ACTION_REQUIRED":
+      return StopReason.STOP_REASON_ACTION_REQUIRED;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -178,6 +187,8 @@ export function stopReasonToJSON(object: StopReason): string {
       return "STOP_REASON_BUDGET";
     case StopReason.STOP_REASON_OUTPUT_INVALID:
       return "STOP_REASON_OUTPUT_INVALID";
+    case StopReason.STOP_REASON_ACTION_REQUIRED:
+      return "STOP_REASON_ACTION_REQUIRED";
     case StopReason.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
@@ -263,7 +274,8 @@ export interface TurnLimits {
  * An event of a turn. The first event of a stream is `turn_started`, the last is `turn_finished`, unless the call ends
  * with an error. Between them, for each model call: `reasoning_delta`, `text_delta` and `annotations` as they arrive,
  * `model_call_finished` once, then `tool_call_started`, `tool_progress` if the tool reports any, and
- * `tool_call_finished` for each tool that the model called; tools run concurrently. Between the start and the end of a
+ * `tool_call_finished` for each tool that the model called; tools run concurrently. A call that waits for an answer has
+ * `action_required` instead, again in each turn that ends while it is open. Between the start and the end of a
  * tool call that runs a sub-agent come the events of the sub-agent, with its `agent_path`. A `heartbeat` may occur at any
  * time, also before `turn_started`. Clients skip an event that they do not know (`event` is then unset), and treat an
  * enum value that they do not know as unspecified: later versions add some.
@@ -287,7 +299,8 @@ export interface TurnEvent {
   /**
    * The sub-agent that the event is of: for each agent from the one that the turn's agent called to this one, its name
    * and the number of its call in the turn, such as "researcher#1/checker#3". Empty: the turn's own agent.
-   * Sub-agents have the events `model_call_finished`, `tool_call_started`, `tool_progress` and `tool_call_finished`.
+   * Sub-agents have the events `model_call_finished`, `tool_call_started`, `tool_progress`, `tool_call_finished` and
+   * `action_required`.
    * They never have `text_delta`, `reasoning_delta` or `annotations`: these are always of the answer, and what a
    * sub-agent answers is the `output` of the tool call that runs it. Ids of tool calls are unique within one
    * `agent_path`.
@@ -331,6 +344,9 @@ export interface TurnEvent {
     | //
     /** The answer cites web pages. */
     { $case: "annotations"; value: Annotations }
+    | //
+    /** A tool call waits for an answer. What the turn needs to go on is stored. */
+    { $case: "actionRequired"; value: Action }
     | undefined;
 }
 
@@ -439,7 +455,11 @@ export interface TurnFinished {
    * the model wrote them. The turn's last `text_delta` events have the same text. Unset: the turn has no schema, or
    * `stop_reason` says why there is no value.
    */
-  outputJson?: string | undefined;
+  outputJson?:
+    | string
+    | undefined;
+  /** The open actions, without their inputs, with STOP_REASON_ACTION_REQUIRED. */
+  actions: Action[];
 }
 
 /** Statistics of a tool in a turn. */
@@ -672,6 +692,9 @@ export const TurnEvent: MessageFns<TurnEvent> = {
       case "annotations":
         Annotations.encode(message.event.value, writer.uint32(130).fork()).join();
         break;
+      case "actionRequired":
+        Action.encode(message.event.value, writer.uint32(322).fork()).join();
+        break;
     }
     return writer;
   },
@@ -809,6 +832,14 @@ export const TurnEvent: MessageFns<TurnEvent> = {
             message.event = { $case: "annotations", value: Annotations.decode(reader, reader.uint32()) };
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.event = { $case: "actionRequired", value: Action.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -875,6 +906,10 @@ export const TurnEvent: MessageFns<TurnEvent> = {
         ? { $case: "toolProgress", value: ToolProgress.fromJSON(object.tool_progress) }
         : isSet(object.annotations)
         ? { $case: "annotations", value: Annotations.fromJSON(object.annotations) }
+        : isSet(object.actionRequired)
+        ? { $case: "actionRequired", value: Action.fromJSON(object.actionRequired) }
+        : isSet(object.action_required)
+        ? { $case: "actionRequired", value: Action.fromJSON(object.action_required) }
         : undefined,
     };
   },
@@ -915,6 +950,8 @@ export const TurnEvent: MessageFns<TurnEvent> = {
       obj.toolProgress = ToolProgress.toJSON(message.event.value);
     } else if (message.event?.$case === "annotations") {
       obj.annotations = Annotations.toJSON(message.event.value);
+    } else if (message.event?.$case === "actionRequired") {
+      obj.actionRequired = Action.toJSON(message.event.value);
     }
     return obj;
   },
@@ -992,6 +1029,12 @@ export const TurnEvent: MessageFns<TurnEvent> = {
       case "annotations": {
         if (object.event?.value !== undefined && object.event?.value !== null) {
           message.event = { $case: "annotations", value: Annotations.fromPartial(object.event.value) };
+        }
+        break;
+      }
+      case "actionRequired": {
+        if (object.event?.value !== undefined && object.event?.value !== null) {
+          message.event = { $case: "actionRequired", value: Action.fromPartial(object.event.value) };
         }
         break;
       }
@@ -1800,6 +1843,7 @@ function createBaseTurnFinished(): TurnFinished {
     cycleDurations: [],
     tools: [],
     outputJson: undefined,
+    actions: [],
   };
 }
 
@@ -1822,6 +1866,9 @@ export const TurnFinished: MessageFns<TurnFinished> = {
     }
     if (message.outputJson !== undefined) {
       writer.uint32(50).string(message.outputJson);
+    }
+    for (const v of message.actions) {
+      Action.encode(v!, writer.uint32(322).fork()).join();
     }
     return writer;
   },
@@ -1887,6 +1934,14 @@ export const TurnFinished: MessageFns<TurnFinished> = {
             message.outputJson = reader.string();
             continue;
           }
+          case 40: {
+            if (tag !== 322) {
+              break;
+            }
+
+            message.actions.push(Action.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1929,6 +1984,9 @@ export const TurnFinished: MessageFns<TurnFinished> = {
         : isSet(object.output_json)
         ? globalThis.String(object.output_json)
         : undefined,
+      actions: globalThis.Array.isArray(object?.actions)
+        ? object.actions.map((e: any) => Action.fromJSON(e))
+        : [],
     };
   },
 
@@ -1952,6 +2010,9 @@ export const TurnFinished: MessageFns<TurnFinished> = {
     if (message.outputJson !== undefined) {
       obj.outputJson = message.outputJson;
     }
+    if (message.actions?.length) {
+      obj.actions = message.actions.map((e) => Action.toJSON(e));
+    }
     return obj;
   },
 
@@ -1970,6 +2031,7 @@ export const TurnFinished: MessageFns<TurnFinished> = {
     message.cycleDurations = object.cycleDurations?.map((e) => Duration.fromPartial(e)) || [];
     message.tools = object.tools?.map((e) => ToolSummary.fromPartial(e)) || [];
     message.outputJson = object.outputJson ?? undefined;
+    message.actions = object.actions?.map((e) => Action.fromPartial(e)) || [];
     return message;
   },
 };
