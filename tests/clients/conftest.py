@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 REPOSITORY = Path(__file__).parents[2]
+GRACE = 600.0  # seconds: what ends a turn sooner is not the loss of its reader
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -107,7 +108,7 @@ async def fake_service() -> AsyncIterator[FakeAgentService]:
 
 @pytest.fixture
 async def client(service: Service) -> AsyncIterator[AsyncGodoty]:
-    async with AsyncGodoty(service.target, service.api_key) as connected:
+    async with AsyncGodoty(service.target, service.api_key, disconnect_grace=GRACE) as connected:
         yield connected
 
 
@@ -134,7 +135,7 @@ async def connect_to(kind: type[Any]) -> AsyncIterator[Callable[..., Driver]]:
 @pytest.fixture
 def driver(service: Service, connect_to: Callable[..., Driver]) -> Driver:
     """A client of the shared server."""
-    return connect_to(service.target, service.api_key)
+    return connect_to(service.target, service.api_key, disconnect_grace=GRACE)
 
 
 @pytest.fixture

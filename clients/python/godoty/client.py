@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, Unpack, overload
+from typing import Any, Self, TypeVar, Unpack, overload
 from weakref import WeakSet
 
 import grpc
 
 from godoty.connection import AsyncConnection, Connection
 from godoty.converse_request import ConverseOptions, SchemaModel, output_of, prepare
-from godoty.environment import Endpoint, endpoint
-from godoty.operations.admin import Admin
-from godoty.operations.agents import Agents, McpServers, Models
-from godoty.operations.attachments import Attachments
-from godoty.operations.billing import Billing
-from godoty.operations.sessions import Sessions
-from godoty.operations.turns import Turns
+from godoty.environment import endpoint
+from godoty.subjects import Subjects
 from godoty.turn import AsyncTurn, Turn
 from godoty.turn_progress import TurnProgress
 
@@ -26,7 +21,6 @@ TIMEOUT = 30.0
 DISCONNECT_GRACE = 30.0
 CONNECT_TIMEOUT = 10.0
 
-_C = TypeVar("_C", Connection, AsyncConnection)
 _M = TypeVar("_M", bound=SchemaModel)
 
 
@@ -66,36 +60,6 @@ class Patience:
         )
 
 
-class Subjects(Generic[_C]):
-    """The methods of a client, by subject.
-
-    Attributes:
-        sessions: Conversations, their messages and their cost.
-        turns: Turns that were started before.
-        agents: Agents, and their definitions.
-        models: The provider's models.
-        attachments: Images and PDF documents.
-        mcp_servers: MCP servers of the tenant.
-        billing: Usage, ledger and budgets.
-        admin: Tenants, API keys and policies.
-    """
-
-    def __init__(self, connection: _C, at: Endpoint) -> None:
-        self._connection = connection
-        self._target = at.target
-        self.sessions = Sessions(connection)
-        self.turns = Turns(connection)
-        self.agents = Agents(connection)
-        self.models = Models(connection)
-        self.attachments = Attachments(connection)
-        self.mcp_servers = McpServers(connection)
-        self.billing = Billing(connection)
-        self.admin = Admin(connection)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._target!r})"
-
-
 class Godoty(Subjects[Connection]):
     """A connection to Godoty whose calls block; a context manager that closes it. Threads may share it.
 
@@ -127,7 +91,7 @@ class Godoty(Subjects[Connection]):
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         at = endpoint(target, api_key, tls)
-        super().__init__(Connection(at, timeout=timeout), at)
+        super().__init__(Connection(at, timeout=timeout))
         self._patience = Patience(disconnect_grace, connect_timeout)
         self._open: WeakSet[Turn[Any]] = WeakSet()
 
@@ -195,7 +159,7 @@ class AsyncGodoty(Subjects[AsyncConnection]):
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         at = endpoint(target, api_key, tls)
-        super().__init__(AsyncConnection(at, timeout=timeout), at)
+        super().__init__(AsyncConnection(at, timeout=timeout))
         self._patience = Patience(disconnect_grace, connect_timeout)
         self._open: WeakSet[AsyncTurn[Any]] = WeakSet()
 

@@ -60,6 +60,7 @@ class Connection:
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
+        self.target = endpoint.target
         self.metadata = authorization(endpoint.api_key)
         self._timeout = timeout
         self._channel = open_blocking_channel(endpoint.target, tls=endpoint.tls)
@@ -143,6 +144,7 @@ class AsyncConnection:
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
+        self.target = endpoint.target
         self.metadata = authorization(endpoint.api_key)
         self._endpoint = endpoint
         self._timeout = timeout

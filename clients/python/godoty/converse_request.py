@@ -126,32 +126,34 @@ def output_of(schema: type[Any] | Mapping[str, Any] | str) -> Output[Any]:
 def prepare(
     text: str, options: ConverseOptions, *, output: Output[Any] | None, disconnect_grace: float
 ) -> Prepared:
-    """Return the request for a turn."""
-    sources, uploads = _attachments(options.get("attachments", ()))
+    """Return the request for a turn; an option that is None is not given."""
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    sources, uploads = _attachments(given.get("attachments", ()))
     request = pb.ConverseRequest(
-        session_id=options.get("session", ""),
+        session_id=given.get("session", ""),
         text=text,
-        model=options.get("model", ""),
-        fallback_models=options.get("fallback_models", ()),
-        user=options.get("user", ""),
-        request_id=options.get("request_id") or f"req_{secrets.token_hex(16)}",
-        agent=options.get("agent", ""),
-        variables=options.get("variables", {}),
+        model=given.get("model", ""),
+        fallback_models=given.get("fallback_models", ()),
+        user=given.get("user", ""),
+        request_id=given.get("request_id") or f"req_{secrets.token_hex(16)}",
+        agent=given.get("agent", ""),
+        variables=given.get("variables", {}),
         attachments=sources,
         output_schema=output.schema if output is not None else "",
     )
     if disconnect_grace:
         request.disconnect_grace.CopyFrom(to_duration(timedelta(seconds=disconnect_grace)))
-    if "on_busy" in options:
-        request.on_busy = enum_number(turn_pb2.OnBusy.DESCRIPTOR, options["on_busy"])  # type: ignore[assignment] # a number
-    if "on_disconnect" in options:
-        number = enum_number(turn_pb2.OnDisconnect.DESCRIPTOR, options["on_disconnect"])
-        request.on_disconnect = number  # type: ignore[assignment] # a number
-    if "parameters" in options:
-        request.parameters.CopyFrom(to_message(agent_pb2.ModelParameters, options["parameters"]))
-    if "limits" in options:
-        request.limits.CopyFrom(to_message(turn_pb2.TurnLimits, options["limits"]))
-    return Prepared(request, uploads, options.get("timeout"))
+    if "on_busy" in given:
+        number = enum_number(turn_pb2.OnBusy.DESCRIPTOR, given["on_busy"])
+        request.on_busy = number  # type: ignore[assignment] # of the enum
+    if "on_disconnect" in given:
+        number = enum_number(turn_pb2.OnDisconnect.DESCRIPTOR, given["on_disconnect"])
+        request.on_disconnect = number  # type: ignore[assignment] # of the enum
+    if "parameters" in given:
+        request.parameters.CopyFrom(to_message(agent_pb2.ModelParameters, given["parameters"]))
+    if "limits" in given:
+        request.limits.CopyFrom(to_message(turn_pb2.TurnLimits, given["limits"]))
+    return Prepared(request, uploads, given.get("timeout"))
 
 
 def _attachments(

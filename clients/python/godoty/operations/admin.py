@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import TypeVar
 
-from godoty.calls import Call, Namespace, Paged, Pages, Unary
+from godoty.calls import Call, Pages
 from godoty.codec import all_from, enum_number, from_message, to_amount, to_duration, to_message, to_timestamp
-from godoty.connection import AsyncConnection, Connection
 from godoty.types import (
     AdjustedCall,
     AdminChange,
@@ -24,8 +22,6 @@ from godoty.types import (
 )
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import tenant_pb2
-
-_C = TypeVar("_C", Connection, AsyncConnection)
 
 
 def create_tenant(
@@ -226,26 +222,3 @@ def list_changes(
 
 def _tenant(response: pb.GetTenantResponse) -> Tenant:
     return from_message(Tenant, response.tenant)
-
-
-class Admin(Namespace[_C]):
-    """Tenants, API keys and policies (scope admin)."""
-
-    create_tenant = Unary(create_tenant)
-    get_tenant = Unary(get_tenant)
-    list_tenants = Paged(list_tenants)
-    update_tenant = Unary(update_tenant)
-    suspend_tenant = Unary(suspend_tenant)
-    resume_tenant = Unary(resume_tenant)
-    delete_tenant = Unary(delete_tenant)
-    create_api_key = Unary(create_api_key)
-    get_api_key = Unary(get_api_key)
-    list_api_keys = Paged(list_api_keys)
-    revoke_api_key = Unary(revoke_api_key)
-    rotate_api_key = Unary(rotate_api_key)
-    get_policy = Unary(get_policy)
-    update_policy = Unary(update_policy)
-    set_provider_key = Unary(set_provider_key)
-    adjust_call = Unary(adjust_call)
-    erase_user = Unary(erase_user)
-    list_changes = Paged(list_changes)

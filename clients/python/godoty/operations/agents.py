@@ -1,28 +1,20 @@
-"""Agents: those that can be talked to, their definitions and their MCP servers; and the models."""
+"""Agents: those that can be talked to, and their definitions; and the models."""
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-from godoty.calls import Call, Namespace, Paged, Pages, Unary
+from godoty.calls import Call, Pages
 from godoty.codec import all_from, from_message, to_message
-from godoty.connection import AsyncConnection, Connection
 from godoty.types import (
     Agent,
     AgentDefinition,
     AgentSummary,
     AgentVersion,
     AppliedAgent,
-    AppliedMcpServer,
-    McpServer,
-    McpServerCheck,
     Model,
 )
 from godoty.v1 import agent_definition_service_pb2 as definition_pb
-from godoty.v1 import agent_pb2, mcp_server_pb2
+from godoty.v1 import agent_pb2
 from godoty.v1 import agent_service_pb2 as pb
-
-_C = TypeVar("_C", Connection, AsyncConnection)
 
 
 def list_agents(*, page_size: int = 0) -> Pages[AgentSummary]:
@@ -78,66 +70,3 @@ def delete(agent: str, *, etag: str = "") -> Call[None]:
     request = definition_pb.DeleteAgentRequest(agent=agent, etag=etag)
     return Call("AgentDefinitionService.DeleteAgent", request, lambda _: None)
 
-
-def apply_server(server: McpServer, *, etag: str = "") -> Call[AppliedMcpServer]:
-    """Create an MCP server, or change the one of its name."""
-    message = to_message(mcp_server_pb2.McpServer, server)
-    request = mcp_server_pb2.ApplyMcpServerRequest(server=message, etag=etag)
-    return Call(
-        "AgentDefinitionService.ApplyMcpServer", request, lambda response: from_message(AppliedMcpServer, response)
-    )
-
-
-def get_server(name: str) -> Call[McpServer]:
-    """Return an MCP server, without its secrets."""
-    request = mcp_server_pb2.GetMcpServerRequest(mcp_server=name)
-    return Call(
-        "AgentDefinitionService.GetMcpServer", request, lambda response: from_message(McpServer, response.server)
-    )
-
-
-def list_servers(*, page_size: int = 0) -> Pages[McpServer]:
-    """Yield the MCP servers, by name, without their secrets."""
-    request = mcp_server_pb2.ListMcpServersRequest(page_size=page_size)
-    return Pages("AgentDefinitionService.ListMcpServers", request, lambda page: all_from(McpServer, page.servers))
-
-
-def delete_server(name: str, *, etag: str = "") -> Call[None]:
-    """Delete an MCP server, with its secrets."""
-    request = mcp_server_pb2.DeleteMcpServerRequest(mcp_server=name, etag=etag)
-    return Call("AgentDefinitionService.DeleteMcpServer", request, lambda _: None)
-
-
-def check_server(name: str) -> Call[McpServerCheck]:
-    """Connect to an MCP server and list its tools, at most 30 seconds long."""
-    request = mcp_server_pb2.CheckMcpServerRequest(mcp_server=name)
-    return Call(
-        "AgentDefinitionService.CheckMcpServer", request, lambda response: from_message(McpServerCheck, response)
-    )
-
-
-class Agents(Namespace[_C]):
-    """Agents: `list` is for those who talk to them, all else for those who define them."""
-
-    list = Paged(list_agents)
-    apply = Unary(apply)
-    get = Unary(get)
-    definitions = Paged(definitions)
-    versions = Paged(versions)
-    delete = Unary(delete)
-
-
-class Models(Namespace[_C]):
-    """The provider's models."""
-
-    list = Paged(list_models)
-
-
-class McpServers(Namespace[_C]):
-    """MCP servers, whose tools agents can use (scope agents)."""
-
-    apply = Unary(apply_server)
-    get = Unary(get_server)
-    list = Paged(list_servers)
-    delete = Unary(delete_server)
-    check = Unary(check_server)

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
-from godoty.calls import Call, Namespace, Stream, Streamed, Unary
+from godoty.calls import Call, Stream
 from godoty.codec import from_message
-from godoty.connection import AsyncConnection, Connection
 from godoty.types import Attachment
 from godoty.v1 import agent_service_pb2 as pb
-
-_C = TypeVar("_C", Connection, AsyncConnection)
 
 _PIECE = 256 * 1024  # bytes of one message of an upload
 
@@ -50,10 +46,3 @@ def _pieces(source: Path | bytes) -> Iterator[pb.UploadAttachmentRequest]:
     with source.open("rb") as file:
         while data := file.read(_PIECE):
             yield pb.UploadAttachmentRequest(data=data)
-
-
-class Attachments(Namespace[_C]):
-    """Attachments: images and PDF documents that messages carry."""
-
-    upload = Unary(upload)
-    get = Streamed(get)

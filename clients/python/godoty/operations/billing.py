@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
-from godoty.calls import Call, Namespace, Paged, Pages, Stream, Streamed, Unary
+from godoty.calls import Call, Pages, Stream
 from godoty.codec import all_from, enum_number, from_message, to_timestamp
-from godoty.connection import AsyncConnection, Connection
 from godoty.types import BudgetStatus, CallState, LedgerEntry, UsageGroup, UsageReport, UsageRow
 from godoty.v1 import billing_service_pb2 as pb
 from godoty.v1 import metering_pb2
-
-_C = TypeVar("_C", Connection, AsyncConnection)
 
 
 def usage(
@@ -125,13 +122,3 @@ def _set_times(request: Any, **times: datetime | None) -> None:
     for name, time in times.items():
         if time is not None:
             getattr(request, name).CopyFrom(to_timestamp(time))
-
-
-class Billing(Namespace[_C]):
-    """Usage, ledger and budgets of the key's tenant (scope billing)."""
-
-    usage = Unary(usage)
-    usage_rows = Paged(usage_rows)
-    entries = Paged(entries)
-    export = Streamed(export)
-    budgets = Unary(budgets)

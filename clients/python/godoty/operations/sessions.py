@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-from godoty.calls import Call, Namespace, Paged, Pages, Stream, Streamed, Unary
+from godoty.calls import Call, Pages, Stream
 from godoty.codec import all_from, from_message
-from godoty.connection import AsyncConnection, Connection
 from godoty.types import ContentBlock, Message, Session, SessionMetrics
 from godoty.v1 import agent_service_pb2 as pb
-
-_C = TypeVar("_C", Connection, AsyncConnection)
 
 
 def get(session_id: str) -> Call[Session]:
@@ -66,14 +61,3 @@ def metrics(session_id: str) -> Call[SessionMetrics]:
 def delete(session_id: str) -> Call[None]:
     """Delete a session's conversation; its ledger entries remain."""
     return Call("AgentService.DeleteSession", pb.DeleteSessionRequest(session_id=session_id), lambda _: None)
-
-
-class Sessions(Namespace[_C]):
-    """Sessions: conversations, their messages and their cost."""
-
-    get = Unary(get)
-    list = Paged(list_sessions)
-    messages = Paged(messages)
-    read_message = Streamed(read_message)
-    metrics = Unary(metrics)
-    delete = Unary(delete)

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
-from godoty.calls import Call, Namespace, Paged, Pages, Unary
+from godoty.calls import Call, Pages
 from godoty.codec import all_from, enum_number, from_message
-from godoty.connection import AsyncConnection, Connection
 from godoty.turn_progress import cancellation
 from godoty.types import TurnState, TurnSummary
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2
-
-_C = TypeVar("_C", Connection, AsyncConnection)
 
 
 def get(turn_id: str) -> Call[TurnSummary]:
@@ -39,11 +34,3 @@ def list_turns(
 def cancel(turn_id: str) -> Call[None]:
     """Cancel a running turn; what it has cost is charged. One that has ended does not change."""
     return cancellation(turn_id)
-
-
-class Turns(Namespace[_C]):
-    """Turns that were started before."""
-
-    get = Unary(get)
-    list = Paged(list_turns)
-    cancel = Unary(cancel)
