@@ -226,7 +226,9 @@ def types() -> str:
     messages = [each for file in files() for each in file.message_types_by_name.values() if shown(each)]
     parts = [TYPES_HEAD.format(event_fields=common.rstrip("\n")), *(enum_class(each) for each in enums)]
     parts += [message_class(each, event=each.full_name in event_messages) for each in in_order(messages)]
-    parts.insert(1, _all(["Event", "TurnEvent", *(each.name for each in enums), *(class_name(each) for each in messages)]))
+    parts.insert(
+        1, _all(["Event", "TurnEvent", *(each.name for each in enums), *(class_name(each) for each in messages)])
+    )
     union = " | ".join(class_name(each.message_type) for each in inner)
     parts.append(
         f"TurnEvent: TypeAlias = (\n    {union}\n)\n"

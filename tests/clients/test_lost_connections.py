@@ -160,5 +160,3 @@ async def test_export_goes_on_after_each_cut(
 
     assert proxy.cuts == 1
     assert len({each.call.call_id for each in entries}) == len(entries) == 12
-
-

@@ -1,4 +1,4 @@
-"""The progress of a turn without any connection: what is called next, and what is given up, by a clock of the test's."""
+"""The progress of a turn without any connection: what is called next, and what is given up, by the test's clock."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class Clock:
         self.now = 100.0
 
     def __call__(self) -> float:
+        """Return the time."""
         return self.now
 
 
@@ -50,9 +51,7 @@ def begin(clock: Clock) -> Callable[..., TurnProgress[Any]]:
 def started(progress: TurnProgress[Any]) -> TurnProgress[Any]:
     """Begin a turn."""
     progress.next_call()
-    progress.receive(
-        turn_pb2.TurnEvent(sequence=1, turn_id="t", turn_started=turn_pb2.TurnStarted(session_id="made"))
-    )
+    progress.receive(turn_pb2.TurnEvent(sequence=1, turn_id="t", turn_started=turn_pb2.TurnStarted(session_id="made")))
     return progress
 
 
@@ -90,7 +89,10 @@ def test_each_request_has_its_own_id(begin: Callable[..., TurnProgress[Any]]) ->
 
 @pytest.mark.parametrize(("has_begun", "patience"), [(False, 10), (True, 30)])
 def test_lost_connection_is_given_up_after_its_time(
-    begin: Callable[..., TurnProgress[Any]], clock: Clock, has_begun: bool, patience: int  # noqa: FBT001 - a case
+    begin: Callable[..., TurnProgress[Any]],
+    clock: Clock,
+    has_begun: bool,  # noqa: FBT001 - a case
+    patience: int,
 ) -> None:
     """Counted from the first failure; an event that arrives begins the count anew."""
     progress = started(begin()) if has_begun else begin()

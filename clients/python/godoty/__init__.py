@@ -9,11 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from godoty.client import AsyncGodoty, Godoty
-    from godoty.converse_request import AttachmentInput, ConverseOptions
-    from godoty.errors import ConnectionFailed, FieldViolation, GodotyError
+    from godoty.client import AsyncGodoty as AsyncGodoty
+    from godoty.client import Godoty as Godoty
+    from godoty.converse_request import AttachmentInput as AttachmentInput
+    from godoty.converse_request import ConverseOptions as ConverseOptions
+    from godoty.errors import ConnectionFailed as ConnectionFailed
+    from godoty.errors import FieldViolation as FieldViolation
+    from godoty.errors import GodotyError as GodotyError
     from godoty.reasons import *  # noqa: F403 - a class for each reason, in its __all__
-    from godoty.turn import AsyncTurn, Turn
+    from godoty.turn import AsyncTurn as AsyncTurn
+    from godoty.turn import Turn as Turn
     from godoty.types import *  # noqa: F403 - the contract's messages, in its __all__
 
 _NAMES = {

@@ -1,7 +1,7 @@
 """RPCs as values, and the methods of clients that are made of them.
 
-An operation is a function that returns the RPC to make and how to read its response. `Unary`, `Paged` and `Streamed` make
-methods of it that block, or that are awaited, by the connection of the namespace that they are in.
+An operation is a function that returns the RPC to make and how to read its response. `Unary`, `Paged` and `Streamed`
+make methods of it that block, or that are awaited, by the connection of the namespace that they are in.
 """
 
 from __future__ import annotations

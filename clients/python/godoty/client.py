@@ -72,8 +72,8 @@ class Godoty(Subjects[Connection]):
             GODOTY_TLS_ROOTS, GODOTY_TLS_CLIENT_CERT and GODOTY_TLS_CLIENT_KEY; without them, plain text to this
             machine and TLS to any other.
         timeout: Deadline of a call other than a turn, in seconds.
-        disconnect_grace: How long a turn whose connection was lost is resumed, and runs on without a reader, in seconds,
-            at most 600. 0: a lost connection ends the turn.
+        disconnect_grace: How long a turn whose connection was lost is resumed, and runs on without a reader, in
+            seconds, at most 600. 0: a lost connection ends the turn.
         connect_timeout: How long a turn that has not begun waits for a server, in seconds.
 
     Raises:
@@ -110,9 +110,7 @@ class Godoty(Subjects[Connection]):
         self._connection.close()
 
     @overload
-    def converse(
-        self, text: str, *, output_schema: type[_M], **options: Unpack[ConverseOptions]
-    ) -> Turn[_M]: ...
+    def converse(self, text: str, *, output_schema: type[_M], **options: Unpack[ConverseOptions]) -> Turn[_M]: ...
     @overload
     def converse(
         self, text: str, *, output_schema: Mapping[str, Any] | str, **options: Unpack[ConverseOptions]
@@ -178,9 +176,7 @@ class AsyncGodoty(Subjects[AsyncConnection]):
         await self._connection.close()
 
     @overload
-    def converse(
-        self, text: str, *, output_schema: type[_M], **options: Unpack[ConverseOptions]
-    ) -> AsyncTurn[_M]: ...
+    def converse(self, text: str, *, output_schema: type[_M], **options: Unpack[ConverseOptions]) -> AsyncTurn[_M]: ...
     @overload
     def converse(
         self, text: str, *, output_schema: Mapping[str, Any] | str, **options: Unpack[ConverseOptions]

@@ -110,7 +110,7 @@ def enum_number(descriptor: EnumDescriptor, value: str) -> int:
 def _fill(message: Message, value: object) -> None:
     for field in dataclasses.fields(cast("Any", value)):
         given = getattr(value, field.name)
-        descriptor = message.DESCRIPTOR.fields_by_name[field.name]
+        descriptor: Any = message.DESCRIPTOR.fields_by_name[field.name]
         if given is None or _is_default(given, descriptor):
             continue
         if descriptor.is_repeated:
@@ -154,14 +154,14 @@ def _to_scalar(given: Any, field: FieldDescriptor) -> Any:
 
 
 @cache
-def _getters(kind: type[object], descriptor: Descriptor) -> tuple[tuple[str, _Getter], ...]:
+def _getters(kind: Any, descriptor: Descriptor) -> tuple[tuple[str, _Getter], ...]:
     hints = typing.get_type_hints(kind)
-    names = [each.name for each in dataclasses.fields(cast("Any", kind)) if each.name in descriptor.fields_by_name]
+    names = [each.name for each in dataclasses.fields(kind) if each.name in descriptor.fields_by_name]
     return tuple((name, _getter(descriptor.fields_by_name[name], hints[name])) for name in names)
 
 
 @cache
-def _own_getters(kind: type[object], event: str) -> tuple[tuple[str, _Getter], ...]:
+def _own_getters(kind: Any, event: str) -> tuple[tuple[str, _Getter], ...]:
     return _getters(kind, turn_pb.TurnEvent.DESCRIPTOR.fields_by_name[event].message_type)
 
 

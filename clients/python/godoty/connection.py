@@ -148,11 +148,13 @@ class AsyncConnection:
         self.metadata = authorization(endpoint.api_key)
         self._endpoint = endpoint
         self._timeout = timeout
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._sending: set[asyncio.Task[None]] = set()
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
-        return open_channel(self._endpoint.target, tls=self._endpoint.tls)  # gRPC binds it to the running loop
+        self._loop = asyncio.get_running_loop()  # to which gRPC binds it
+        return open_channel(self._endpoint.target, tls=self._endpoint.tls)
 
     @cached_property
     def methods(self) -> _Methods:
@@ -175,9 +177,9 @@ class AsyncConnection:
 
     def send(self, call: Call[Any]) -> None:
         """Send a call without waiting for its response; errors are ignored."""
-        loop = self._channel._loop  # noqa: SLF001 - it has no other name
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(self._send, call)
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._send, call)
 
     def _send(self, call: Call[Any]) -> None:
         async def send() -> None:

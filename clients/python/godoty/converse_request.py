@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypedDict, TypeVar
+from typing import Any, Generic, Protocol, Self, TypedDict, TypeVar
 
 from godoty.codec import enum_number, to_duration, to_message
 from godoty.types import Attachment, ModelParameters, OnBusy, OnDisconnect, TurnLimits
@@ -19,7 +19,6 @@ INLINE_BYTES = 1024 * 1024
 """Bytes of attachments that a request carries itself, in all; larger ones are uploaded before."""
 
 _T = TypeVar("_T")
-_Model = TypeVar("_Model", bound="SchemaModel")
 
 AttachmentInput = Attachment | Path | bytes | str
 """An attachment: its bytes; a file, as `Path` or as text; an https URL, which the server reads; or an uploaded
@@ -34,7 +33,7 @@ class SchemaModel(Protocol):
         """Return the JSON schema."""
 
     @classmethod
-    def model_validate_json(cls: type[_Model], json_data: str) -> _Model:
+    def model_validate_json(cls, json_data: str) -> Self:
         """Return the instance of a JSON text."""
 
 
@@ -66,11 +65,11 @@ class ConverseOptions(TypedDict, total=False):
     on_busy: OnBusy | str
     """What happens while another turn of the session runs: "reject" (the default: `SessionBusy`) or "wait"."""
     on_disconnect: OnDisconnect | str
-    """What happens once the turn has no reader: "cancel" (the default), or "continue": then leaving early does not cancel
-    it, and `resume` reads the rest."""
+    """What happens once the turn has no reader: "cancel" (the default), or "continue": then leaving early does not
+    cancel it, and `resume` reads the rest."""
     timeout: float
-    """Deadline of the whole turn, in seconds: after it the turn is cancelled, and `DeadlineExceeded` raised. Without it,
-    none."""
+    """Deadline of the whole turn, in seconds: after it the turn is cancelled, and `DeadlineExceeded` raised. Without
+    it, none."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +122,7 @@ def output_of(schema: type[Any] | Mapping[str, Any] | str) -> Output[Any]:
     raise TypeError(f"{schema!r} is no output schema: pass a pydantic class, or a JSON schema as dict or str")
 
 
-def prepare(
-    text: str, options: ConverseOptions, *, output: Output[Any] | None, disconnect_grace: float
-) -> Prepared:
+def prepare(text: str, options: ConverseOptions, *, output: Output[Any] | None, disconnect_grace: float) -> Prepared:
     """Return the request for a turn; an option that is None is not given."""
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     sources, uploads = _attachments(given.get("attachments", ()))

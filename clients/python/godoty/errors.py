@@ -1,8 +1,8 @@
 """Errors of calls to Godoty.
 
-    GodotyError
-    ├── ConnectionFailed    gRPC's own: no server, or the connection broke for too long
-    └── SessionBusy, BudgetSpent, InvalidApiKey, …    one class a reason (reasons.py)
+GodotyError
+├── ConnectionFailed    gRPC's own: no server, or the connection broke for too long
+└── SessionBusy, BudgetSpent, InvalidApiKey, …    one class a reason (reasons.py)
 """
 
 from __future__ import annotations

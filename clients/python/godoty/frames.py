@@ -1,7 +1,7 @@
 """Results as rows, pandas data frames and Parquet files: usage and ledger entries above all.
 
-Nested fields have dotted names, such as `totals.cost_usd`; the keys of a `UsageRow` are columns of their own. Amounts are
-exact decimals: pandas' columns hold `Decimal`, Parquet's have 25 decimals.
+Nested fields have dotted names, such as `totals.cost_usd`; the keys of a `UsageRow` are columns of their own. Amounts
+are exact decimals: pandas' columns hold `Decimal`, Parquet's have 25 decimals.
 """
 
 from __future__ import annotations

@@ -112,15 +112,15 @@ class Subjects(Generic[_C]):
     """
 
     def __init__(self, connection: _C) -> None:
-        self._connection = connection
-        self.sessions = Sessions(connection)
-        self.turns = Turns(connection)
-        self.agents = Agents(connection)
-        self.models = Models(connection)
-        self.attachments = Attachments(connection)
-        self.mcp_servers = McpServers(connection)
-        self.billing = Billing(connection)
-        self.admin = Admin(connection)
+        self._connection: _C = connection
+        self.sessions: Sessions[_C] = Sessions(connection)
+        self.turns: Turns[_C] = Turns(connection)
+        self.agents: Agents[_C] = Agents(connection)
+        self.models: Models[_C] = Models(connection)
+        self.attachments: Attachments[_C] = Attachments(connection)
+        self.mcp_servers: McpServers[_C] = McpServers(connection)
+        self.billing: Billing[_C] = Billing(connection)
+        self.admin: Admin[_C] = Admin(connection)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._connection.target!r})"

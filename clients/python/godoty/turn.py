@@ -1,4 +1,4 @@
-"""A turn as its caller sees it: an iterator of its events, and a context manager that cancels it when it is left early."""
+"""A turn as its caller sees it: an iterator of events, and a context manager that cancels it when it is left early."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from godoty.types import Citation, StopReason, TextDelta, Totals, TurnEvent, Tur
 
 _O = TypeVar("_O")
 
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined,unused-ignore]  # grpc-stubs lack it
 _LEAVE_TIMEOUT = 5.0  # seconds: without an answer the turn is cancelled by the server, after its grace
 
 
@@ -301,7 +302,7 @@ class AsyncTurn(TurnView[_O]):
         except asyncio.CancelledError:
             self._call = None  # gRPC has cancelled the call; a later read resumes the turn
             raise
-        if response is grpc.aio.EOF:
+        if response is _EOF:
             await self._wait(self._progress.end)
             return None
         return self._progress.receive(response.event)

@@ -209,9 +209,7 @@ class TurnProgress(Generic[_O]):
         return self._connect_timeout if not begun and not self._answered and error.reason in _LIMITED else 0.0
 
     def _continues(self) -> bool:
-        return (
-            self._prepared is not None and self._prepared.request.on_disconnect == turn_pb.ON_DISCONNECT_CONTINUE
-        )
+        return self._prepared is not None and self._prepared.request.on_disconnect == turn_pb.ON_DISCONNECT_CONTINUE
 
     def _find(self) -> Call[str]:
         """Return the call that finds the turn of a request whose first event has not come."""

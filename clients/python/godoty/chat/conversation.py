@@ -16,7 +16,17 @@ from godoty.chat.formatting import (
 )
 from godoty.chat.turn import TurnView
 from godoty.reasons import SessionNotFound
-from godoty.types import Attachment, ContentBlock, LatencySummary, Message, Role, Session, ToolCallStatus, ToolResult, ToolUse
+from godoty.types import (
+    Attachment,
+    ContentBlock,
+    LatencySummary,
+    Message,
+    Role,
+    Session,
+    ToolCallStatus,
+    ToolResult,
+    ToolUse,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

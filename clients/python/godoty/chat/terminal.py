@@ -89,4 +89,6 @@ class Terminal:
 
 
 async def _connect(target: str, api_key: str, *, tls: bool | None) -> AsyncGodoty:
-    return AsyncGodoty(target, api_key, tls=tls, connect_timeout=_CONNECT_TIMEOUT)  # gRPC binds the channel to the running loop
+    return AsyncGodoty(
+        target, api_key, tls=tls, connect_timeout=_CONNECT_TIMEOUT
+    )  # gRPC binds the channel to the running loop

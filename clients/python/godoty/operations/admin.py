@@ -24,9 +24,7 @@ from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import tenant_pb2
 
 
-def create_tenant(
-    display_name: str, *, tenant_id: str = "", time_zone: str = "", request_id: str = ""
-) -> Call[Tenant]:
+def create_tenant(display_name: str, *, tenant_id: str = "", time_zone: str = "", request_id: str = "") -> Call[Tenant]:
     """Create a tenant; the same request with the same id returns the tenant that it created before."""
     request = pb.CreateTenantRequest(
         tenant_id=tenant_id, display_name=display_name, time_zone=time_zone, request_id=request_id
@@ -144,9 +142,7 @@ def get_policy(tenant_id: str) -> Call[TenantPolicy]:
     return Call("AdminService.GetPolicy", request, lambda response: from_message(TenantPolicy, response))
 
 
-def update_policy(
-    tenant_id: str, policy: Policy, *, update_mask: Sequence[str] = (), etag: str = ""
-) -> Call[Policy]:
+def update_policy(tenant_id: str, policy: Policy, *, update_mask: Sequence[str] = (), etag: str = "") -> Call[Policy]:
     """Change fields of a tenant's policy, and return all of it.
 
     Args:

@@ -38,9 +38,7 @@ def apply(definition: AgentDefinition, *, etag: str = "") -> Call[AppliedAgent]:
     """
     message = to_message(agent_pb2.AgentDefinition, definition)
     request = definition_pb.ApplyAgentRequest(definition=message, etag=etag)
-    return Call(
-        "AgentDefinitionService.ApplyAgent", request, lambda response: from_message(AppliedAgent, response)
-    )
+    return Call("AgentDefinitionService.ApplyAgent", request, lambda response: from_message(AppliedAgent, response))
 
 
 def get(agent: str) -> Call[Agent]:
@@ -69,4 +67,3 @@ def delete(agent: str, *, etag: str = "") -> Call[None]:
     """Hide an agent: no further session can begin with it (scope agents)."""
     request = definition_pb.DeleteAgentRequest(agent=agent, etag=etag)
     return Call("AgentDefinitionService.DeleteAgent", request, lambda _: None)
-

@@ -32,7 +32,7 @@ def usage(
         as_of: The totals as known at this time, which reproduces an earlier report. None: now.
         tenant_id: Another tenant, which needs the scope admin; empty for the key's own.
     """
-    request = _usage_request(start_time, end_time, group_by, time_zone, as_of, tenant_id)
+    request = _usage_request(tenant_id, time_zone, group_by, start_time=start_time, end_time=end_time, as_of=as_of)
     return Call("BillingService.GetUsage", request, lambda response: from_message(UsageReport, response))
 
 
@@ -47,7 +47,7 @@ def usage_rows(
     page_size: int = 0,
 ) -> Pages[UsageRow]:
     """Yield the totals of each group, all known at the same time; the arguments are those of `usage`."""
-    request = _usage_request(start_time, end_time, group_by, time_zone, as_of, tenant_id)
+    request = _usage_request(tenant_id, time_zone, group_by, start_time=start_time, end_time=end_time, as_of=as_of)
     request.page_size = page_size
     return Pages("BillingService.GetUsage", request, lambda page: all_from(UsageRow, page.rows))
 
@@ -105,16 +105,11 @@ def budgets(*, tenant_id: str = "") -> Call[tuple[BudgetStatus, ...]]:
 
 
 def _usage_request(
-    start_time: datetime,
-    end_time: datetime,
-    group_by: Sequence[UsageGroup | str],
-    time_zone: str,
-    as_of: datetime | None,
-    tenant_id: str,
+    tenant_id: str, time_zone: str, group_by: Sequence[UsageGroup | str], **times: datetime | None
 ) -> pb.GetUsageRequest:
     request = pb.GetUsageRequest(tenant_id=tenant_id, time_zone=time_zone)
-    request.group_by.extend(enum_number(pb.UsageGroup.DESCRIPTOR, each) for each in group_by)  # type: ignore[arg-type]
-    _set_times(request, start_time=start_time, end_time=end_time, as_of=as_of)
+    request.group_by.extend(enum_number(pb.UsageGroup.DESCRIPTOR, each) for each in group_by)  # type: ignore[misc] # of the enum
+    _set_times(request, **times)
     return request
 
 
