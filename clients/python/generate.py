@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from godoty.v1 import errors_pb2, turn_pb2
+from google.api import field_behavior_pb2
 from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor, FileDescriptor
 
@@ -143,20 +144,22 @@ def shown(descriptor: Descriptor) -> bool:
 def attribute(field: FieldDescriptor) -> str:
     """Return the line of a field, and its documentation."""
     comment = COMMENTS[f"{field.containing_type.name}.{field.name}"]
-    kind, default = type_of(field, may_be_unset=bool(re.search(r"\b(Unset|unset)\b", comment)))
+    behavior = field.GetOptions().Extensions[field_behavior_pb2.field_behavior]
+    optional = field_behavior_pb2.OPTIONAL in behavior or "Unset" in comment
+    kind, default = type_of(field, optional=optional)
     if f"{field.containing_type.name}.{field.name}" in SECRETS:
         default = f"field(default={default}, repr=False)"
     return f"    {field.name}: {kind} = {default}\n{docstring(comment)}\n"
 
 
-def type_of(field: FieldDescriptor, *, may_be_unset: bool) -> tuple[str, str]:
+def type_of(field: FieldDescriptor, *, optional: bool) -> tuple[str, str]:
     """Return the type of a field and its default."""
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return "Mapping[str, str]", "field(default_factory=dict)"
     kind, default = value_of(field)
     if field.is_repeated:
         return f"tuple[{kind}, ...]", "()"
-    if field.containing_oneof is not None or (field.message_type is not None and may_be_unset):
+    if field.containing_oneof is not None or (field.message_type is not None and optional):
         return f"{kind} | None", "None"
     return kind, default
 

@@ -267,25 +267,28 @@ async def test_value_is_an_instance_of_the_pydantic_class(driver: Driver) -> Non
     assert without.output is None
 
 
-async def test_invalid_value_is_none(driver: Driver) -> None:
+async def test_invalid_value_is_none(driver: Driver, service: Service) -> None:
     """The stop reason says why there is none."""
-    turn = await driver.turn("@sandbox default wrong=9", output_schema=City)
+    wrong = {"scenario": "default", "params": {"wrong": "9"}, "repeat": 3}
+    service.backends.ask(lambda: service.backends.sandbox.scenarios.add(wrong))
+    turn = await driver.turn("Name a city.", output_schema=City)
 
     assert (turn.output, turn.stop_reason) == (None, StopReason.OUTPUT_INVALID)
 
 
 async def test_attachments_are_files_bytes_and_ids(driver: Driver, session_id: str, tmp_path: Path) -> None:
     """What a request cannot carry itself is uploaded before it; the order is that of the arguments."""
-    large, small = tmp_path / "large", tmp_path / "small"
+    large, small, other = (tmp_path / name for name in ("large", "small", "other"))
     large.write_bytes(png(30, 20, size=1_200_000))
     small.write_bytes(png(12, 10))
-    uploaded = await driver.do(driver.client.attachments.upload, small)
-    inputs: list[Any] = [large, str(small), png(8, 9), uploaded, uploaded.attachment_id]
+    other.write_bytes(png(14, 10))
+    uploaded = [await driver.do(driver.client.attachments.upload, each) for each in (str(other), png(16, 10))]
+    inputs: list[Any] = [large, str(small), png(8, 9), uploaded[0], uploaded[1].attachment_id]
     await driver.turn("look", session=session_id, model=VISION, attachments=inputs)
 
     asked, _ = await driver.all(driver.client.sessions.messages(session_id))
     stored = [block.attachment for block in asked.content if block.attachment is not None]
-    assert [(each.width, each.height) for each in stored] == [(30, 20), (12, 10), (8, 9), (12, 10), (12, 10)]
+    assert [(each.width, each.height) for each in stored] == [(30, 20), (12, 10), (8, 9), (14, 10), (16, 10)]
     read = await driver.all(driver.client.attachments.get(stored[0].attachment_id))
     assert b"".join(read) == large.read_bytes()
 

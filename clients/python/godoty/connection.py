@@ -63,6 +63,7 @@ class Connection:
         self.target = endpoint.target
         self.metadata = authorization(endpoint.api_key)
         self._timeout = timeout
+        self._sending: set[Any] = set()
         self._channel = open_blocking_channel(endpoint.target, tls=endpoint.tls)
         self.methods = _Methods(self._channel)
 
@@ -81,7 +82,9 @@ class Connection:
     def send(self, call: Call[Any]) -> None:
         """Send a call without waiting for its response; errors are ignored."""
         with suppress(ValueError, grpc.RpcError):  # ValueError: the channel is closed
-            self.methods[call.method].future(call.request, metadata=self.metadata, timeout=self._timeout)
+            future = self.methods[call.method].future(call.request, metadata=self.metadata, timeout=self._timeout)
+            self._sending.add(future)  # gRPC cancels a call to which there is no reference
+            future.add_done_callback(self._sending.discard)
 
     def unary(self, operation: Callable[_P, Call[_T]]) -> Callable[_P, _T]:
         """Return the method that makes the call of an operation."""

@@ -696,7 +696,7 @@ class ModelParameters:
     """Maximum number of output tokens of one model call: at least 1. An answer truncated by it ends the turn with
     STOP_REASON_MAX_OUTPUT_TOKENS.
     """
-    reasoning: ModelReasoning = field(default_factory=ModelReasoning)
+    reasoning: ModelReasoning | None = None
     """The reasoning before an answer."""
     seed: int | None = None
     """The seed of the sampling: at least 0. Not every provider is deterministic with one."""
