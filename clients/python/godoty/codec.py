@@ -29,7 +29,7 @@ _TIMESTAMP, _DURATION = Timestamp.DESCRIPTOR.full_name, Duration.DESCRIPTOR.full
 
 def from_message(kind: type[_T], message: Message) -> _T:
     """Return a message as its dataclass; enum values that this version does not know are UNSPECIFIED."""
-    return kind(**{name: get(message) for name, get in _getters(kind, message.DESCRIPTOR)})
+    return kind(**{name: get(message) for name, get in _getters(cast("Any", kind), message.DESCRIPTOR)})
 
 
 def all_from(kind: type[_T], messages: Iterable[Message]) -> tuple[_T, ...]:
@@ -44,7 +44,11 @@ def event_from(message: turn_pb.TurnEvent) -> TurnEvent | None:
     if kind is None or name is None:
         return None
     inner = getattr(message, name)
-    own = {"text": inner.text} if kind is TextDelta else {n: get(inner) for n, get in _own_getters(kind, name)}
+    own = (
+        {"text": inner.text}
+        if kind is TextDelta
+        else {n: get(inner) for n, get in _own_getters(cast("Any", kind), name)}
+    )
     event = kind(
         **own,
         sequence=message.sequence,
