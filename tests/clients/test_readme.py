@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 CLIENT = Path(__file__).parents[2] / "clients" / "python"
 README = (CLIENT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = [match[1] for match in re.finditer(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)]
-NEED = {"to_pandas": ("pandas", "pyarrow")}  # extras
 
 
 def name_of(program: str) -> str:
@@ -46,10 +45,6 @@ async def test_program_runs_as_it_stands(
     program: str, installed: Path, service: Service, issue: Callable[..., str], tmp_path: Path
 ) -> None:
     """It prints something, and ends without an error."""
-    for word, modules in NEED.items():
-        if word in program:
-            for module in modules:
-                pytest.importorskip(module)
     (tmp_path / "photo.png").write_bytes(png(30, 20))
     scopes = {Scope.ADMIN} if "client.admin" in program else {Scope.CONVERSE, Scope.BILLING, Scope.AGENTS}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GODOTY_")}

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.parquet as pq
 import pytest
 from godoty import (
     AgentDefinition,
@@ -149,8 +150,6 @@ async def test_ledger_is_a_table(
     driver: Driver, with_scope: Callable[[Scope], Driver], session_id: str, tmp_path: Path
 ) -> None:
     """For pandas and as a Parquet file, with exact amounts."""
-    pq = pytest.importorskip("pyarrow.parquet")
-    pytest.importorskip("pandas")
     turn = await driver.turn("@sandbox tool-loop calls=3", session=session_id)
     billing = with_scope(Scope.BILLING)
     entries = await billing.all(billing.client.billing.export())

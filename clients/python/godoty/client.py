@@ -25,7 +25,7 @@ _M = TypeVar("_M", bound=SchemaModel)
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long a client waits for a connection, in seconds.
 
     Attributes:
@@ -92,7 +92,7 @@ class Godoty(Subjects[Connection]):
     ) -> None:
         at = endpoint(target, api_key, tls)
         super().__init__(Connection(at, timeout=timeout))
-        self._patience = Patience(disconnect_grace, connect_timeout)
+        self._retry_policy = RetryPolicy(disconnect_grace, connect_timeout)
         self._open: WeakSet[Turn[Any]] = WeakSet()
 
     def __enter__(self) -> Self:
@@ -131,13 +131,13 @@ class Godoty(Subjects[Connection]):
             output_schema: What the turn's `output` is: a pydantic class, or a JSON schema as dict or JSON text.
             options: See `ConverseOptions`.
         """
-        turn = Turn(self._connection, self._patience.progress(text, options, output_schema))
+        turn = Turn(self._connection, self._retry_policy.progress(text, options, output_schema))
         self._open.add(turn)
         return turn
 
     def resume(self, turn_id: str, *, after_sequence: int = 0) -> Turn[None]:
         """Return a turn that was started before, with its events after a sequence; leaving it does not cancel it."""
-        return Turn(self._connection, self._patience.progress_of(turn_id, after_sequence))
+        return Turn(self._connection, self._retry_policy.progress_of(turn_id, after_sequence))
 
 
 class AsyncGodoty(Subjects[AsyncConnection]):
@@ -158,7 +158,7 @@ class AsyncGodoty(Subjects[AsyncConnection]):
     ) -> None:
         at = endpoint(target, api_key, tls)
         super().__init__(AsyncConnection(at, timeout=timeout))
-        self._patience = Patience(disconnect_grace, connect_timeout)
+        self._retry_policy = RetryPolicy(disconnect_grace, connect_timeout)
         self._open: WeakSet[AsyncTurn[Any]] = WeakSet()
 
     async def __aenter__(self) -> Self:
@@ -199,10 +199,10 @@ class AsyncGodoty(Subjects[AsyncConnection]):
             output_schema: What the turn's `output` is: a pydantic class, or a JSON schema as dict or JSON text.
             options: See `ConverseOptions`.
         """
-        turn = AsyncTurn(self._connection, self._patience.progress(text, options, output_schema))
+        turn = AsyncTurn(self._connection, self._retry_policy.progress(text, options, output_schema))
         self._open.add(turn)
         return turn
 
     def resume(self, turn_id: str, *, after_sequence: int = 0) -> AsyncTurn[None]:
         """Return a turn that was started before, with its events after a sequence; leaving it does not cancel it."""
-        return AsyncTurn(self._connection, self._patience.progress_of(turn_id, after_sequence))
+        return AsyncTurn(self._connection, self._retry_policy.progress_of(turn_id, after_sequence))
