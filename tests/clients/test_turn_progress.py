@@ -140,6 +140,16 @@ def test_reasons_that_are_retried(begin: Callable[..., TurnProgress[Any]], reaso
         started(begin()).fail(refused(reason))
 
 
+def test_waiting_turn_whose_server_stops_is_sent_to_another(begin: Callable[..., TurnProgress[Any]]) -> None:
+    """Heartbeats of a turn that waits for its session are no beginning."""
+    progress = begin()
+    progress.next_call()
+    progress.receive(turn_pb2.TurnEvent(turn_id="t", heartbeat=turn_pb2.Heartbeat()))
+
+    assert progress.fail(refused("SHUTTING_DOWN", seconds=1)) == 1
+    assert progress.next_call().method == "AgentService.Converse"
+
+
 def test_deadline_is_of_the_whole_turn(begin: Callable[..., TurnProgress[Any]], clock: Clock) -> None:
     """Later calls have what is left of it; after it the turn is cancelled, as it may still run."""
     progress = begin(timeout=20.0)

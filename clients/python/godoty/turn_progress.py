@@ -27,9 +27,9 @@ from godoty.v1 import turn_pb2 as turn_pb
 _O = TypeVar("_O")
 
 _UNAVAILABLE = {"STORAGE_UNAVAILABLE", "SHUTTING_DOWN", "TOO_MANY_WRONG_KEYS", "RATE_LIMITED"}
-"""Reasons for which a call is made again whose first response has not come."""
+"""Reasons of servers that cannot take a call at the moment."""
 _LIMITED = {"TOO_MANY_TURNS", "BUDGET_RESERVED"}
-"""Further ones, of turns that have not begun."""
+"""Reasons for which a turn cannot begin at the moment."""
 
 
 class StreamCall(NamedTuple):
@@ -203,10 +203,11 @@ class TurnProgress(Generic[_O]):
 
     def _patience(self, error: GodotyError) -> float:
         """Return the seconds in which the call is made again after such an error; 0: it is not."""
-        begun = self.started is not None or self._prepared is None
-        if isinstance(error, ConnectionFailed) or (not self._answered and error.reason in _UNAVAILABLE):
-            return self._grace if begun else self._connect_timeout
-        return self._connect_timeout if not begun and not self._answered and error.reason in _LIMITED else 0.0
+        lost = isinstance(error, ConnectionFailed)
+        if self.started is None and self._prepared is not None:
+            return self._connect_timeout if lost or error.reason in _UNAVAILABLE | _LIMITED else 0.0
+        # After an event of this call, a reason is that of the turn's end.
+        return self._grace if lost or (not self._answered and error.reason in _UNAVAILABLE) else 0.0
 
     def _continues(self) -> bool:
         return self._prepared is not None and self._prepared.request.on_disconnect == turn_pb.ON_DISCONNECT_CONTINUE
