@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import signal
+import subprocess
+import sys
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -328,3 +332,28 @@ async def test_reader_that_is_interrupted_reads_on(client: AsyncGodoty, service:
 
     assert turn.text == "".join(f"t{number} " for number in range(9))
     await soon(lambda: len(service.invoice(session_id)) == 1)
+
+
+PROGRAM = """
+from godoty import Godoty
+with Godoty(disconnect_grace=600) as client, client.converse({text!r}, session={session!r}) as turn:
+    for text in turn.text_stream:
+        print(turn.turn_id, text, flush=True)
+"""
+
+
+async def test_interrupted_program_cancels_its_turn(driver: Driver, service: Service, session_id: str) -> None:
+    """Ctrl-C in a blocking read leaves the `with` block."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", PROGRAM.format(text=held(session_id), session=session_id)),
+        env=os.environ | {"GODOTY_LISTEN": service.target, "GODOTY_API_KEY": service.api_key},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    turn_id = (await process.stdout.readline()).decode().split()[0]
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+
+    assert err.rstrip().endswith(b"KeyboardInterrupt")
+    assert (await ended(driver, turn_id)).error_reason == "TURN_CANCELLED"
