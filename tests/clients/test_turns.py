@@ -57,7 +57,7 @@ class City(BaseModel):
     inhabitants: int
 
 
-def held(hold: str) -> str:
+def paused(hold: str) -> str:
     """Return a text whose answer waits after three of its tokens."""
     return f"@sandbox plain tokens=9 hold_after=3 hold={hold} record_ms=-1"
 
@@ -105,7 +105,7 @@ async def test_text_stream_has_the_answer(driver: Driver, session_id: str) -> No
 async def test_leaving_early_cancels_the_turn(driver: Driver, service: Service, session_id: str) -> None:
     """At once, although the grace is long; the ledger has the call."""
     client = driver.client
-    turn = client.converse(held(session_id), session=session_id)
+    turn = client.converse(paused(session_id), session=session_id)
     await driver.until_text(turn, "t2 ")
     await driver.do(turn.__exit__ if driver.blocking else turn.__aexit__, None, None, None)
 
@@ -119,7 +119,7 @@ async def test_leaving_early_cancels_the_turn(driver: Driver, service: Service, 
 
 async def test_forgotten_turn_is_cancelled(driver: Driver, session_id: str) -> None:
     """One to which the last reference is gone, without a `with` block."""
-    turn = driver.client.converse(held(session_id), session=session_id)
+    turn = driver.client.converse(paused(session_id), session=session_id)
     await driver.until_text(turn, "t2 ")
     turn_id = turn.turn_id
     del turn
@@ -133,7 +133,7 @@ async def test_closing_the_client_cancels_its_turns(
 ) -> None:
     """Those that have not ended."""
     other = connect_to(service.target, service.api_key, disconnect_grace=GRACE)
-    turn = other.client.converse(held(session_id), session=session_id)
+    turn = other.client.converse(paused(session_id), session=session_id)
     await other.until_text(turn, "t2 ")
     await other.do(other.client.close)
 
@@ -142,7 +142,7 @@ async def test_closing_the_client_cancels_its_turns(
 
 async def test_turn_that_has_not_begun_is_cancelled_when_it_is_left(client: AsyncGodoty, session_id: str) -> None:
     """It waits for another turn: no event of it has come, and yet it does not run later."""
-    running = client.converse(held(session_id), session=session_id)
+    running = client.converse(paused(session_id), session=session_id)
     async for event in running:
         if isinstance(event, TextDelta):
             break
@@ -168,7 +168,7 @@ async def _all_ended_but(client: AsyncGodoty, session_id: str, running: str) -> 
 
 async def test_turn_may_run_on_without_its_reader(driver: Driver, service: Service, session_id: str) -> None:
     """With `continue` leaving does not cancel; `resume` reads the rest, and leaving that does not either."""
-    turn = driver.client.converse(held(session_id), session=session_id, on_disconnect="continue")
+    turn = driver.client.converse(paused(session_id), session=session_id, on_disconnect="continue")
     await driver.until_text(turn, "t2 ")
     await driver.do(turn.close)
     glance = driver.client.resume(turn.turn_id)
@@ -184,7 +184,7 @@ async def test_turn_may_run_on_without_its_reader(driver: Driver, service: Servi
 
 async def test_cancelled_turn_ends_with_its_error(driver: Driver, session_id: str) -> None:
     """`cancel` is the server's: the reader sees the end."""
-    turn = driver.client.converse(held(session_id), session=session_id)
+    turn = driver.client.converse(paused(session_id), session=session_id)
     await driver.until_text(turn, "t2 ")
     await driver.do(turn.cancel)
 
@@ -194,7 +194,7 @@ async def test_cancelled_turn_ends_with_its_error(driver: Driver, session_id: st
 
 async def test_deadline_cancels_the_turn(driver: Driver, session_id: str) -> None:
     """The error is `DeadlineExceeded`, and the turn has ended on the server although the grace is long."""
-    turn = driver.client.converse(held(session_id), session=session_id, timeout=2.0)
+    turn = driver.client.converse(paused(session_id), session=session_id, timeout=2.0)
     with pytest.raises(DeadlineExceeded):
         await driver.do(turn.wait)
 
@@ -207,7 +207,7 @@ async def test_deadline_cancels_the_turn(driver: Driver, session_id: str) -> Non
 
 async def test_busy_session_is_an_error_with_a_delay(driver: Driver, service: Service, session_id: str) -> None:
     """Or with `wait`, the turn follows the one that runs."""
-    running = driver.client.converse(held(session_id), session=session_id)
+    running = driver.client.converse(paused(session_id), session=session_id)
     await driver.until_text(running, "t2 ")
     failure = await driver.failure("hi", session=session_id)
     waiting = asyncio.create_task(driver.turn("@sandbox plain tokens=2", session=session_id, on_busy="wait"))
@@ -322,7 +322,7 @@ def test_threads_share_a_blocking_client(service: Service, session_id: str) -> N
 
 async def test_reader_that_is_interrupted_reads_on(client: AsyncGodoty, service: Service, session_id: str) -> None:
     """A read that is cancelled by a timeout ends gRPC's call, and the next read resumes the turn."""
-    async with client.converse(held(session_id), session=session_id) as turn:
+    async with client.converse(paused(session_id), session=session_id) as turn:
         while "t2 " not in turn.text:
             await anext(turn)
         with pytest.raises(TimeoutError):
@@ -345,7 +345,7 @@ with Godoty(disconnect_grace=600) as client, client.converse({text!r}, session={
 async def test_interrupted_program_cancels_its_turn(driver: Driver, service: Service, session_id: str) -> None:
     """Ctrl-C in a blocking read leaves the `with` block."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", PROGRAM.format(text=held(session_id), session=session_id)),
+        *(sys.executable, "-c", PROGRAM.format(text=paused(session_id), session=session_id)),
         env=os.environ | {"GODOTY_LISTEN": service.target, "GODOTY_API_KEY": service.api_key},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
