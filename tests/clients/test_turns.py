@@ -128,6 +128,20 @@ async def test_forgotten_turn_is_cancelled(driver: Driver, session_id: str) -> N
     assert (await ended(driver, turn_id)).error_reason == "TURN_CANCELLED"
 
 
+async def test_forgotten_turn_is_cancelled_before_its_client_is_closed(
+    driver: Driver, service: Service, connect_to: Callable[..., Driver], session_id: str
+) -> None:
+    """A loop that is left by `break`, at the end of the client's `with` block."""
+    other = connect_to(service.target, service.api_key, disconnect_grace=GRACE)
+    turn = other.client.converse(paused(session_id), session=session_id)
+    await other.until_text(turn, "t2 ")
+    turn_id = turn.turn_id
+    del turn
+    await other.do(other.client.close)
+
+    assert (await ended(driver, turn_id)).error_reason == "TURN_CANCELLED"
+
+
 async def test_closing_the_client_cancels_its_turns(
     driver: Driver, service: Service, connect_to: Callable[..., Driver], session_id: str
 ) -> None:

@@ -28,6 +28,7 @@ from godoty.v1 import (
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
+_SEND_TIMEOUT = 5.0  # seconds: closing a connection waits for such calls
 _STREAM_PATIENCE = 30.0  # seconds without a connection after which a stream is given up
 _STUBS: dict[str, Any] = {
     "AdminService": admin_service_pb2_grpc.AdminServiceStub,
@@ -68,7 +69,10 @@ class Connection:
         self.methods = _Methods(self._channel)
 
     def close(self) -> None:
-        """Close the connection and end its calls."""
+        """Close the connection and end its calls, once those that `send` has made have ended."""
+        for future in list(self._sending):
+            with suppress(grpc.RpcError, grpc.FutureCancelledError):
+                future.result()
         self._channel.close()
 
     def call(self, call: Call[_T], *, timeout: float | None = None) -> _T:
@@ -82,7 +86,7 @@ class Connection:
     def send(self, call: Call[Any]) -> None:
         """Send a call without waiting for its response; errors are ignored."""
         with suppress(ValueError, grpc.RpcError):  # ValueError: the channel is closed
-            future = self.methods[call.method].future(call.request, metadata=self.metadata, timeout=self._timeout)
+            future = self.methods[call.method].future(call.request, metadata=self.metadata, timeout=_SEND_TIMEOUT)
             self._sending.add(future)  # gRPC cancels a call to which there is no reference
             future.add_done_callback(self._sending.discard)
 
@@ -165,7 +169,8 @@ class AsyncConnection:
         return _Methods(self._channel)
 
     async def close(self) -> None:
-        """Close the connection and end its calls."""
+        """Close the connection and end its calls, once those that `send` has made have ended."""
+        await asyncio.sleep(0)  # those that are only scheduled begin
         await asyncio.gather(*self._sending)
         if "_channel" in vars(self):  # it was opened
             await self._channel.close(grace=None)
@@ -187,7 +192,7 @@ class AsyncConnection:
     def _send(self, call: Call[Any]) -> None:
         async def send() -> None:
             with suppress(GodotyError, grpc.aio.UsageError):
-                await self.call(call)
+                await self.call(call, timeout=_SEND_TIMEOUT)
 
         task = asyncio.get_running_loop().create_task(send())
         self._sending.add(task)
