@@ -6,7 +6,7 @@ import dataclasses
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache
@@ -43,17 +43,21 @@ def event_from(message: turn_pb.TurnEvent) -> TurnEvent | None:
     kind = EVENTS.get(name or "")
     if kind is None or name is None:
         return None
+    time = _to_datetime(message.time) if message.HasField("time") else None
+    if kind is TextDelta:  # most events are
+        return TextDelta(
+            message.text_delta.text,
+            sequence=message.sequence,
+            turn_id=message.turn_id,
+            time=time,
+            agent_path=message.agent_path,
+        )
     inner = getattr(message, name)
-    own = (
-        {"text": inner.text}
-        if kind is TextDelta
-        else {n: get(inner) for n, get in _own_getters(cast("Any", kind), name)}
-    )
     event = kind(
-        **own,
+        **{own: get(inner) for own, get in _own_getters(cast("Any", kind), name)},
         sequence=message.sequence,
         turn_id=message.turn_id,
-        time=_to_datetime(message.time) if message.HasField("time") else None,
+        time=time,
         agent_path=message.agent_path,
     )
     return cast("TurnEvent", event)
@@ -208,7 +212,7 @@ def _prefix(descriptor: EnumDescriptor) -> str:
 
 
 def _to_datetime(stamp: Timestamp) -> datetime:
-    return datetime.fromtimestamp(stamp.seconds, UTC) + timedelta(microseconds=stamp.nanos // 1000)
+    return EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
 
 
 def _to_timedelta(duration: Duration) -> timedelta:
