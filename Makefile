@@ -83,14 +83,16 @@ check-words: # Fails when a retired word has come back (CONTRIBUTING.md).
 protos-imports: .venv/ready # Puts what the protos import where protoc and buf find it.
 	@PYTHON=$(BIN)/python protos/imports.sh
 
-gen: protos-imports ## Generate the Python stubs from protos/.
+gen: protos-imports ## Generate the Python stubs from protos/, and the client's types and errors.
 	$(PROTOC) --python_out=$(STUBS) --pyi_out=$(STUBS) --grpc_python_out=$(STUBS) $(PROTOS)
+	$(BIN)/python $(STUBS)/generate.py
 
 check-gen: protos-imports # Fails when the committed stubs are not what the protos give.
 	@rm -rf .local/check-gen && mkdir -p .local/check-gen
 	@$(PROTOC) --python_out=.local/check-gen --pyi_out=.local/check-gen --grpc_python_out=.local/check-gen $(PROTOS)
 	@for each in $$(cd .local/check-gen && find . -name '*_pb2*'); do \
 		cmp -s .local/check-gen/$$each $(STUBS)/$$each || { echo "stale: $(STUBS)/$$each; run make gen"; exit 1; }; done
+	@$(BIN)/python $(STUBS)/generate.py --check
 
 gen-clients: .venv/ready ## Generate the clients' stubs for every language whose tools are here.
 	clients/generate.sh

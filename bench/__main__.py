@@ -1,7 +1,7 @@
 """Runs the benches and writes docs/benchmarks: `python -m bench [--only PARTS]`, which `make bench` calls.
 
 Parts: peers, startup, metrics, tools; only when they are named: profile, which writes, too, and those that only print:
-write_ahead, long_session, usage, flood, cancel, hostile (ten minutes).
+write_ahead, long_session, usage, flood, cancel, client, hostile (ten minutes).
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 
 USUAL = ("peers", "startup", "metrics", "tools")
 WRITING = (*USUAL, "profile")
-PRINTING = ("write_ahead", "long_session", "usage", "flood", "cancel", "hostile")
+PRINTING = ("write_ahead", "long_session", "usage", "flood", "cancel", "client", "hostile")
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ rm -f clients/python/godoty/v1/*_pb2.py clients/python/godoty/v1/*_pb2.pyi clien
 PYTHON=$PYTHON protos/imports.sh
 "$PYTHON" -m grpc_tools.protoc -Iprotos -I.local/protos --python_out=clients/python --pyi_out=clients/python \
     --grpc_python_out=clients/python protos/godoty/v1/*.proto
+"$PYTHON" clients/python/generate.py
 echo "Python stubs: generated"
 
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then

@@ -1,8 +1,8 @@
 """Writes the gRPC service config, by which channels retry: `generate_service_config.py [--check]`.
 
-The methods are those that the protos mark as NO_SIDE_EFFECTS, and no others: Converse, which charges, is retried by the
-clients alone, with its request id. Each client ships a copy of the file. With --check it writes nothing and exits with
-status 1 if a copy is stale.
+The methods are those that the protos mark as NO_SIDE_EFFECTS, and CancelTurn, which may be repeated. Converse, which
+charges, is retried by the clients alone, with its request id. Each client ships a copy of the file. With --check it writes
+nothing and exits with status 1 if a copy is stale.
 """
 
 import json
@@ -18,6 +18,7 @@ NAME = "service_config.json"
 ROOT = Path(__file__).parents[1]
 TARGETS = [
     ROOT / "docs" / NAME,
+    ROOT / "clients" / "python" / "godoty" / NAME,
     ROOT / "clients" / "go" / NAME,
     ROOT / "clients" / "typescript" / NAME,
     ROOT / "clients" / "java" / "src" / "main" / "resources" / "app" / "godoty" / NAME,
@@ -26,6 +27,7 @@ FILES: list[FileDescriptor] = [
     each.DESCRIPTOR
     for each in (agent_service_pb2, agent_definition_service_pb2, billing_service_pb2, admin_service_pb2)
 ]
+REPEATABLE = {"CancelTurn"}
 # At most three retries, after up to 0.2, 0.4 and 0.8 s: the election of a new primary takes longer, and its error has
 # a delay of its own.
 RETRY_POLICY = {
@@ -40,13 +42,13 @@ RETRY_THROTTLING = {"maxTokens": 20, "tokenRatio": 0.5}
 
 
 def names() -> list[dict[str, str]]:
-    """Return the methods without side effects."""
+    """Return the methods that may be sent again."""
     return [
         {"service": service.full_name, "method": method.name}
         for file in FILES
         for service in file.services_by_name.values()
         for method in service.methods
-        if method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS
+        if method.GetOptions().idempotency_level == MethodOptions.NO_SIDE_EFFECTS or method.name in REPEATABLE
     ]
 
 

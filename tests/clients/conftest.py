@@ -12,17 +12,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 import grpc
 import grpc.aio
 import pytest
-from godoty import GodotyClient
+from godoty import AsyncGodoty
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import metering_pb2
 from godoty.v1 import session_pb2 as session_pb
 from godoty.v1 import turn_pb2 as turn_pb
 from godoty.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
 
+from tests.clients.kinds import KINDS, Driver
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 REPOSITORY = Path(__file__).parents[2]
+GRACE = 600.0  # seconds: what ends a turn sooner is not the loss of its reader
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -41,6 +44,9 @@ class FakeAgentService(AgentServiceServicer):
     target: str = ""
     api_key: str = "gdt_standin_secret"
     script: Callable[[pb.ConverseRequest, Context], AsyncIterator[turn_pb.TurnEvent]] | None = None
+    resumed: Callable[[pb.ResumeTurnRequest, Context], AsyncIterator[turn_pb.TurnEvent]] | None = None
+    refusals: list[grpc.StatusCode] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
     totals: metering_pb2.Totals = field(default_factory=metering_pb2.Totals)
 
@@ -53,10 +59,27 @@ class FakeAgentService(AgentServiceServicer):
         async for event in self.script(request, context):
             yield pb.ConverseResponse(event=event)
 
+    async def ResumeTurn(  # noqa: N802 - gRPC's name
+        self, request: pb.ResumeTurnRequest, context: Context
+    ) -> AsyncIterator[pb.ResumeTurnResponse]:
+        """Plays the script of what follows."""
+        assert self.resumed is not None
+        async for event in self.resumed(request, context):
+            yield pb.ResumeTurnResponse(event=event)
+
+    async def CancelTurn(  # noqa: N802 - gRPC's name
+        self, request: pb.CancelTurnRequest, context: Context
+    ) -> pb.CancelTurnResponse:
+        """Remembers the turn."""
+        self.cancelled.append(request.turn_id)
+        return pb.CancelTurnResponse()
+
     async def GetSession(  # noqa: N802 - gRPC's name
         self, request: pb.GetSessionRequest, context: Context
     ) -> pb.GetSessionResponse:
-        """Knows every session."""
+        """Knows every session, after the refusals."""
+        if self.refusals:
+            await context.abort(self.refusals.pop(0), "not now")
         return pb.GetSessionResponse(session=session_pb.Session(session_id=request.session_id, cost_usd="0"))
 
     async def ListMessages(  # noqa: N802 - gRPC's name
@@ -84,9 +107,35 @@ async def fake_service() -> AsyncIterator[FakeAgentService]:
 
 
 @pytest.fixture
-async def client(service: Service) -> AsyncIterator[GodotyClient]:
-    async with GodotyClient(service.target, service.api_key) as connected:
+async def client(service: Service) -> AsyncIterator[AsyncGodoty]:
+    async with AsyncGodoty(service.target, service.api_key, disconnect_grace=GRACE) as connected:
         yield connected
+
+
+@pytest.fixture(params=list(KINDS))
+def kind(request: pytest.FixtureRequest) -> type[Any]:
+    """The class of a client: each test that asks for it is run with both."""
+    return KINDS[request.param]
+
+
+@pytest.fixture
+async def connect_to(kind: type[Any]) -> AsyncIterator[Callable[..., Driver]]:
+    """Connects clients of the kind; they are closed after the test."""
+    drivers: list[Driver] = []
+
+    def connect(target: str, api_key: str, **options: Any) -> Driver:
+        drivers.append(Driver(kind(target, api_key, **options)))
+        return drivers[-1]
+
+    yield connect
+    for driver in drivers:
+        await driver.do(driver.client.close)
+
+
+@pytest.fixture
+def driver(service: Service, connect_to: Callable[..., Driver]) -> Driver:
+    """A client of the shared server."""
+    return connect_to(service.target, service.api_key, disconnect_grace=GRACE)
 
 
 @pytest.fixture

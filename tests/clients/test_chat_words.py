@@ -1,16 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import grpc
-import pytest
 from godoty import FieldViolation, GodotyError
 from godoty.chat.advice import BY_REASON, advise
 from godoty.chat.formatting import format_cache_savings, format_totals, printable, short
-from godoty.chat.settings import dial_address, read_env_file
+from godoty.chat.settings import read_env_file
+from godoty.types import CacheSavings, TokenUsage, Totals
 from godoty.v1.errors_pb2 import ErrorReason
-from godoty.v1.metering_pb2 import CacheSavings, TokenUsage, Totals
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,24 +19,26 @@ if TYPE_CHECKING:
 
 def test_money_is_shown_as_the_server_sent_it() -> None:
     """No digit is lost on the way to the screen."""
-    totals = Totals(cost_usd="0.0000000000000000000105", turns=1, model_calls=1, usage=TokenUsage(total_tokens=12))
+    cost = Decimal("0.0000000000000000000105")
+    totals = Totals(cost_usd=cost, turns=1, model_calls=1, usage=TokenUsage(total_tokens=12))
 
     assert format_totals(totals) == "$0.0000000000000000000105, 1 turn, 12 tokens"
 
 
 def test_open_calls_are_shown_beside_the_total() -> None:
     """Pending and unresolved calls are counted, with the bound where there is one."""
-    totals = Totals(cost_usd="1", turns=3, model_calls=4, pending_calls=1, unresolved_calls=2)
+    totals = Totals(cost_usd=Decimal(1), turns=3, model_calls=4, pending_calls=1, unresolved_calls=2)
 
     assert format_totals(totals) == ("$1, 3 turns, tokens unknown, 1 call pending, 2 calls unresolved (no upper bound)")
-    totals.unresolved_bound_usd = "0.5"
-    assert format_totals(totals).endswith("2 calls unresolved (at most $0.5)")
+    bounded = replace(totals, unresolved_bound_usd=Decimal("0.5"))
+    assert format_totals(bounded).endswith("2 calls unresolved (at most $0.5)")
 
 
 def test_savings_are_shown_if_there_are_any() -> None:
     """What is not known is not zero."""
-    assert format_cache_savings(CacheSavings(saved_usd="0")) == ""
-    known = CacheSavings(saved_usd="-0.5", model_calls=2)
+    assert format_cache_savings(None) == ""
+    assert format_cache_savings(CacheSavings(saved_usd=Decimal(0))) == ""
+    known = CacheSavings(saved_usd=Decimal("-0.5"), model_calls=2)
     assert format_cache_savings(known) == "saved by prompt caches: $-0.5"
     unknown = CacheSavings(unknown_model_calls=1)
     assert format_cache_savings(unknown) == "saved by prompt caches: unknown (not known of 1 call)"
@@ -43,7 +46,7 @@ def test_savings_are_shown_if_there_are_any() -> None:
 
 def test_nothing_yet_costs_nothing() -> None:
     """A session without calls has used no tokens, which is known."""
-    assert format_totals(Totals(cost_usd="0")) == "$0, 0 turns, 0 tokens"
+    assert format_totals(Totals(cost_usd=Decimal(0))) == "$0, 0 turns, 0 tokens"
 
 
 def test_control_characters_are_removed() -> None:
@@ -73,15 +76,6 @@ def test_advice_is_one_line() -> None:
 
     assert line.startswith("SESSION_BUSY: another turn runs [text: must not be blank] — another turn")
     assert line.endswith("try again in 1.5 s")
-
-
-@pytest.mark.parametrize(
-    ("listen", "expected"),
-    [("0.0.0.0:1", "127.0.0.1:1"), ("[::]:1", "[::1]:1"), (":1", "127.0.0.1:1"), ("host:1", "host:1")],
-)
-def test_wildcard_listen_address_becomes_loopback(listen: str, expected: str) -> None:
-    """GODOTY_LISTEN is the server's setting; the chat reads it as a place to go."""
-    assert dial_address(listen) == expected
 
 
 def test_development_file_is_parsed(tmp_path: Path) -> None:

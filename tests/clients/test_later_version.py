@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from godoty import GodotyClient
+from godoty import StopReason, TextDelta, ToolCallFinished, ToolCallStarted, TurnFinished, TurnStarted
 
-from tests.clients.later_version import LATER, TOTALS, later_turn
+from tests.clients.later_version import later_turn
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.clients.conftest import FakeAgentService
+    from tests.clients.kinds import Driver
 
 
-async def test_the_library_yields_unknown_events_without_a_kind(fake_service: FakeAgentService) -> None:
-    """Their oneof is unset, so that a `match` or a `WhichOneof` passes over them; unknown values are numbers."""
+async def test_the_library_skips_unknown_events(
+    fake_service: FakeAgentService, connect_to: Callable[..., Driver]
+) -> None:
+    """Known ones arrive; unknown values in them are unspecified."""
     fake_service.script = later_turn
-    async with GodotyClient(fake_service.target, fake_service.api_key) as client:
-        events = [event async for event in client.converse("hi", session_id="demo")]
+    driver = connect_to(fake_service.target, fake_service.api_key)
+    turn = driver.client.converse("hi", session="demo")
+    events = await driver.all(turn)
 
-    kinds = [event.WhichOneof("event") for event in events]
-    assert kinds.count(None) == 6
-    assert [event.sequence for event in events] == list(range(1, 13))
-    assert "".join(event.text_delta.text for event in events) == "known words"
-    assert events[-1].turn_finished.stop_reason == LATER
-    assert events[-1].turn_finished.session_totals == TOTALS
+    kinds = [TurnStarted, ToolCallStarted, ToolCallFinished, TextDelta, TextDelta, TurnFinished]
+    assert [type(each) for each in events] == kinds
+    assert [event.sequence for event in events] == [2, 4, 6, 8, 10, 12]
+    assert turn.text == "known words"
+    assert turn.stop_reason is StopReason.UNSPECIFIED
+    assert (turn.session_totals.cost_usd, turn.session_totals.turns) == (Decimal("0.25"), 2)
 
 
 async def test_the_chat_shows_what_it_knows(

@@ -289,6 +289,7 @@ async def test_pasted_lines_are_one_turn(
         said.append(request.text)
         yield turn_pb.TurnEvent(sequence=1, turn_started=turn_pb.TurnStarted(session_id=request.session_id))
         yield turn_pb.TurnEvent(sequence=2, text_delta=turn_pb.TextDelta(text="understood"))
+        yield turn_pb.TurnEvent(sequence=3, turn_finished=turn_pb.TurnFinished())
 
     fake_service.script = script
     environment = chat_environment | {

@@ -11,7 +11,12 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 NOT_COPIED = shutil.ignore_patterns("*.egg-info", "build", "__pycache__", "node_modules")
 NEEDED = {
-    "clients/python": {"godoty/py.typed", "godoty/v1/agent_service_pb2.pyi", "godoty/chat/__main__.py"},
+    "clients/python": {
+        "godoty/py.typed",
+        "godoty/service_config.json",
+        "godoty/v1/agent_service_pb2.pyi",
+        "godoty/chat/__main__.py",
+    },
     ".": {"godoty_service/py.typed", "openrouter_sandbox/data/models.json", "godoty_service/cli/app.py"},
 }
 each_package = pytest.mark.parametrize("name", NEEDED, ids=["client", "service"])

@@ -1,297 +1,208 @@
-"""The asynchronous client: conversations with Godoty's agents, and their cost."""
+"""The clients: `Godoty`, whose calls block, and `AsyncGodoty`, for an event loop."""
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack, overload
+from weakref import WeakSet
 
-import grpc.aio
-from google.protobuf import duration_pb2
+import grpc
 
-from godoty.channel import authorization, open_channel
-from godoty.errors import GodotyError
-from godoty.v1 import agent_service_pb2 as pb
-from godoty.v1 import attachment_pb2 as attachment_pb
-from godoty.v1 import session_pb2 as session_pb
-from godoty.v1 import turn_pb2 as turn_pb
-from godoty.v1.agent_service_pb2_grpc import AgentServiceStub
+from godoty.connection import AsyncConnection, Connection
+from godoty.converse_request import ConverseOptions, SchemaModel, output_of, prepare
+from godoty.environment import endpoint
+from godoty.subjects import Subjects
+from godoty.turn import AsyncTurn, Turn
+from godoty.turn_progress import TurnProgress
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-    from types import TracebackType
+TIMEOUT = 30.0
+DISCONNECT_GRACE = 30.0
+CONNECT_TIMEOUT = 10.0
 
-    from godoty.v1 import agent_pb2 as agent_pb
-
-DEFAULT_TIMEOUT = 30.0
-"""Default deadline of a call other than `converse`, in seconds."""
-
-_PIECE = 256 * 1024
-"""Bytes of one message of an upload."""
+_M = TypeVar("_M", bound=SchemaModel)
 
 
-class GodotyClient:
-    """A connection to Godoty; an asynchronous context manager.
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long a client waits for a connection, in seconds.
 
-    Every method raises `GodotyError` if its call fails.
+    Attributes:
+        disconnect_grace: For one that was lost during a turn; as long the server lets the turn run on.
+        connect_timeout: For one at the beginning of a turn.
+    """
+
+    disconnect_grace: float
+    connect_timeout: float
+
+    def progress(
+        self, text: str, options: ConverseOptions, schema: type[Any] | Mapping[str, Any] | str | None
+    ) -> TurnProgress[Any]:
+        """Return the progress of a new turn."""
+        output = output_of(schema) if schema is not None else None
+        prepared = prepare(text, options, output=output, disconnect_grace=self.disconnect_grace)
+        return TurnProgress(
+            prepared,
+            output=output,
+            disconnect_grace=self.disconnect_grace,
+            connect_timeout=self.connect_timeout,
+        )
+
+    def progress_of(self, turn_id: str, after: int) -> TurnProgress[None]:
+        """Return the progress of a turn that runs already, or has ended."""
+        return TurnProgress(
+            None,
+            turn_id=turn_id,
+            after=after,
+            disconnect_grace=self.disconnect_grace,
+            connect_timeout=self.connect_timeout,
+        )
+
+
+class Godoty(Subjects[Connection]):
+    """A connection to Godoty whose calls block; a context manager that closes it. Threads may share it.
+
+    Every method raises a `GodotyError` if its call fails.
 
     Args:
-        target: The server, as "host:port".
-        api_key: A key of the scope `converse`. It is sent with each call and never shown in a text.
-        tls: None uses plain text to this machine and TLS to any other. True always uses TLS, False always plain text;
-            credentials use TLS with these credentials.
-        timeout: Deadline of a call other than `converse`, in seconds.
+        target: The server, as "host:port". None: GODOTY_LISTEN, else 127.0.0.1:50051.
+        api_key: The API key. It is sent with each call and never shown in a text. None: GODOTY_API_KEY.
+        tls: True: always TLS, False: always plain text; credentials: TLS with these credentials. None: by GODOTY_TLS,
+            GODOTY_TLS_ROOTS, GODOTY_TLS_CLIENT_CERT and GODOTY_TLS_CLIENT_KEY; without them, plain text to this
+            machine and TLS to any other.
+        timeout: Deadline of a call other than a turn, in seconds.
+        disconnect_grace: How long a turn whose connection was lost is resumed, and runs on without a reader, in
+            seconds, at most 600. 0: a lost connection ends the turn.
+        connect_timeout: How long a turn that has not begun waits for a server, in seconds.
 
     Raises:
-        ValueError: The key is empty or cannot be sent.
+        ValueError: The key is missing or cannot be sent.
     """
 
     def __init__(
         self,
-        target: str,
-        api_key: str,
+        target: str | None = None,
+        api_key: str | None = None,
         *,
         tls: bool | grpc.ChannelCredentials | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = TIMEOUT,
+        disconnect_grace: float = DISCONNECT_GRACE,
+        connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
-        self._metadata = authorization(api_key)
-        self._target = target
-        self._timeout = timeout
-        self._channel = open_channel(target, tls=tls)
-        self._stub = AgentServiceStub(self._channel)  # type: ignore[no-untyped-call]  # generated
+        at = endpoint(target, api_key, tls)
+        super().__init__(Connection(at, timeout=timeout))
+        self._retry_policy = RetryPolicy(disconnect_grace, connect_timeout)
+        self._open: WeakSet[Turn[Any]] = WeakSet()
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self._target!r})"
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Cancel the turns that have not ended, and close the connection."""
+        for turn in list(self._open):
+            turn.close()
+        self._connection.close()
+
+    @overload
+    def converse(self, text: str, *, output_schema: type[_M], **options: Unpack[ConverseOptions]) -> Turn[_M]: ...
+    @overload
+    def converse(
+        self, text: str, *, output_schema: Mapping[str, Any] | str, **options: Unpack[ConverseOptions]
+    ) -> Turn[Any]: ...
+    @overload
+    def converse(self, text: str, *, output_schema: None = None, **options: Unpack[ConverseOptions]) -> Turn[None]: ...
+    def converse(
+        self,
+        text: str,
+        *,
+        output_schema: type[Any] | Mapping[str, Any] | str | None = None,
+        **options: Unpack[ConverseOptions],
+    ) -> Turn[Any]:
+        """Return a turn: iterate over it for its events, or `wait()` for its end. Nothing is sent before.
+
+        Args:
+            text: The user's message.
+            output_schema: What the turn's `output` is: a pydantic class, or a JSON schema as dict or JSON text.
+            options: See `ConverseOptions`.
+        """
+        turn = Turn(self._connection, self._retry_policy.progress(text, options, output_schema))
+        self._open.add(turn)
+        return turn
+
+    def resume(self, turn_id: str, *, after_sequence: int = 0) -> Turn[None]:
+        """Return a turn that was started before, with its events after a sequence; leaving it does not cancel it."""
+        return Turn(self._connection, self._retry_policy.progress_of(turn_id, after_sequence))
+
+
+class AsyncGodoty(Subjects[AsyncConnection]):
+    """A connection to Godoty for the event loop in which it is first used; an asynchronous context manager.
+
+    The arguments and the methods are those of `Godoty`; calls are awaited.
+    """
+
+    def __init__(
+        self,
+        target: str | None = None,
+        api_key: str | None = None,
+        *,
+        tls: bool | grpc.ChannelCredentials | None = None,
+        timeout: float = TIMEOUT,
+        disconnect_grace: float = DISCONNECT_GRACE,
+        connect_timeout: float = CONNECT_TIMEOUT,
+    ) -> None:
+        at = endpoint(target, api_key, tls)
+        super().__init__(AsyncConnection(at, timeout=timeout))
+        self._retry_policy = RetryPolicy(disconnect_grace, connect_timeout)
+        self._open: WeakSet[AsyncTurn[Any]] = WeakSet()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection; running turns are cancelled."""
-        await self._channel.close(grace=None)
+        """Cancel the turns that have not ended, and close the connection."""
+        for turn in list(self._open):
+            await turn.close()
+        await self._connection.close()
 
-    async def converse(
+    @overload
+    def converse(self, text: str, *, output_schema: type[_M], **options: Unpack[ConverseOptions]) -> AsyncTurn[_M]: ...
+    @overload
+    def converse(
+        self, text: str, *, output_schema: Mapping[str, Any] | str, **options: Unpack[ConverseOptions]
+    ) -> AsyncTurn[Any]: ...
+    @overload
+    def converse(
+        self, text: str, *, output_schema: None = None, **options: Unpack[ConverseOptions]
+    ) -> AsyncTurn[None]: ...
+    def converse(
         self,
         text: str,
         *,
-        session_id: str = "",
-        model: str = "",
-        fallback_models: Sequence[str] = (),
-        limits: turn_pb.TurnLimits | None = None,
-        user: str = "",
-        agent: str = "",
-        variables: Mapping[str, str] | None = None,
-        parameters: agent_pb.ModelParameters | None = None,
-        output_schema: str = "",
-        attachments: Sequence[str | bytes] = (),
-        timeout: float | None = None,  # noqa: ASYNC109 - gRPC's deadline, which the server sees
-    ) -> AsyncGenerator[turn_pb.TurnEvent, None]:
-        """Run one turn and yield its events, from `turn_started` to `turn_finished`.
-
-        A `heartbeat` may occur at any time: the turn is running, without an event for some seconds. Skip an event that
-        you do not know: later servers send others.
-
-        Closing the generator early cancels the turn on the server. After a `break` Python closes it only on garbage
-        collection; use `contextlib.aclosing` to close it at once.
+        output_schema: type[Any] | Mapping[str, Any] | str | None = None,
+        **options: Unpack[ConverseOptions],
+    ) -> AsyncTurn[Any]:
+        """Return a turn: iterate over it for its events, or await `wait()` for its end. Nothing is sent before.
 
         Args:
             text: The user's message.
-            session_id: The session; empty for a new one with a generated id, returned in `turn_started`.
-            model: The model; empty for the session's last model, else the default.
-            fallback_models: The models to try, in this order, if `model` is unavailable.
-            limits: Limits of the turn.
-            user: The tenant's end user.
-            agent: The agent, by name or name@version; empty for the session's, else the tenant's default.
-            variables: Values for the placeholders of the agent's prompt.
-            parameters: Parameters of the model calls, in place of the agent's, one by one.
-            output_schema: A JSON schema as JSON text, by which the turn ends with a value
-                (`turn_finished.output_json`); empty for that of the agent, if it has one.
-            attachments: Images and documents that the message carries: ids from `upload_attachment`, or the bytes
-                themselves, of which at most 1 MiB in all.
-            timeout: Deadline of the whole turn, in seconds; None for no deadline.
+            output_schema: What the turn's `output` is: a pydantic class, or a JSON schema as dict or JSON text.
+            options: See `ConverseOptions`.
         """
-        request = pb.ConverseRequest(
-            session_id=session_id,
-            text=text,
-            model=model,
-            fallback_models=fallback_models,
-            limits=limits,
-            user=user,
-            agent=agent,
-            variables=variables,
-            parameters=parameters,
-            output_schema=output_schema,
-            attachments=[_source(each) for each in attachments],
-        )
-        with _translate_errors():
-            call = self._stub.Converse(request, metadata=self._metadata, timeout=timeout)
-            try:
-                async for response in call:
-                    yield response.event
-            finally:
-                call.cancel()
+        turn = AsyncTurn(self._connection, self._retry_policy.progress(text, options, output_schema))
+        self._open.add(turn)
+        return turn
 
-    async def start_turn(self, request: pb.ConverseRequest) -> pb.StartTurnResponse:
-        """Begin a turn that runs to its end without a reader; return its id and its session's."""
-        with _translate_errors():
-            response: pb.StartTurnResponse = await self._stub.StartTurn(
-                pb.StartTurnRequest(request=request), metadata=self._metadata, timeout=self._timeout
-            )
-        return response
-
-    async def wait_turn(self, turn_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> turn_pb.Turn:  # noqa: ASYNC109 - the server's
-        """Return a turn once it has ended, or as it is after `timeout` seconds (at most 300): `state` says which."""
-        longest = duration_pb2.Duration()
-        longest.FromMilliseconds(int(timeout * 1000))
-        request = pb.WaitTurnRequest(turn_id=turn_id, timeout=longest)
-        with _translate_errors():
-            response: pb.WaitTurnResponse = await self._stub.WaitTurn(
-                request, metadata=self._metadata, timeout=timeout + self._timeout
-            )
-        return response.turn
-
-    async def upload_attachment(self, data: bytes) -> attachment_pb.Attachment:
-        """Store an image or a PDF document, for `converse`; it is deleted after a day unless a session names it."""
-
-        async def pieces() -> AsyncIterator[pb.UploadAttachmentRequest]:
-            for start in range(0, len(data), _PIECE):
-                yield pb.UploadAttachmentRequest(data=data[start : start + _PIECE])
-
-        with _translate_errors():
-            response: pb.UploadAttachmentResponse = await self._stub.UploadAttachment(
-                pieces(), metadata=self._metadata, timeout=self._timeout
-            )
-        return response.attachment
-
-    async def get_attachment(self, attachment_id: str) -> AsyncGenerator[pb.GetAttachmentResponse, None]:
-        """Yield an attachment in pieces; the first has what is known of it."""
-        request = pb.GetAttachmentRequest(attachment_id=attachment_id)
-        with _translate_errors():
-            async for piece in self._stub.GetAttachment(request, metadata=self._metadata, timeout=self._timeout):
-                yield piece
-
-    async def session_metrics(self, session_id: str) -> pb.GetSessionMetricsResponse:
-        """Return the cost and usage of a session."""
-        request = pb.GetSessionMetricsRequest(session_id=session_id)
-        with _translate_errors():
-            response: pb.GetSessionMetricsResponse = await self._stub.GetSessionMetrics(
-                request, metadata=self._metadata, timeout=self._timeout
-            )
-        return response
-
-    async def get_session(self, session_id: str) -> session_pb.Session:
-        """Return a session, without its messages."""
-        request = pb.GetSessionRequest(session_id=session_id)
-        with _translate_errors():
-            response: pb.GetSessionResponse = await self._stub.GetSession(
-                request, metadata=self._metadata, timeout=self._timeout
-            )
-        return response.session
-
-    async def list_sessions(self, *, user: str = "", page_size: int = 0) -> AsyncGenerator[session_pb.Session, None]:
-        """Yield the tenant's sessions, most recently used first; pages are requested as needed.
-
-        Args:
-            user: Only sessions of this end user; empty for all.
-            page_size: Number of sessions per page; 0 for the server's default.
-        """
-        request = pb.ListSessionsRequest(user=user, page_size=page_size)
-        while True:
-            with _translate_errors():
-                page: pb.ListSessionsResponse = await self._stub.ListSessions(
-                    request, metadata=self._metadata, timeout=self._timeout
-                )
-            for session in page.sessions:
-                yield session
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    async def list_messages(self, session_id: str, *, page_size: int = 0) -> AsyncGenerator[session_pb.Message, None]:
-        """Yield the messages of a session, oldest first; pages are requested as needed.
-
-        Args:
-            session_id: The session.
-            page_size: Number of messages per page; 0 for the server's default.
-        """
-        request = pb.ListMessagesRequest(session_id=session_id, page_size=page_size)
-        while True:
-            with _translate_errors():
-                page: pb.ListMessagesResponse = await self._stub.ListMessages(
-                    request, metadata=self._metadata, timeout=self._timeout
-                )
-            for message in page.messages:
-                yield message
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    async def read_message(self, session_id: str, number: int) -> AsyncGenerator[pb.ReadMessageResponse, None]:
-        """Yield one complete message in pieces, also one that `list_messages` truncates (`ContentBlock.truncated`)."""
-        request = pb.ReadMessageRequest(session_id=session_id, number=number)
-        with _translate_errors():
-            async for piece in self._stub.ReadMessage(request, metadata=self._metadata, timeout=self._timeout):
-                yield piece
-
-    async def list_agents(self, *, page_size: int = 0) -> AsyncGenerator[agent_pb.AgentSummary, None]:
-        """Yield the agents with which a session can begin, by name; pages are requested as needed.
-
-        Args:
-            page_size: Number of agents per page; 0 for the server's default.
-        """
-        request = pb.ListAgentsRequest(page_size=page_size)
-        while True:
-            with _translate_errors():
-                page: pb.ListAgentsResponse = await self._stub.ListAgents(
-                    request, metadata=self._metadata, timeout=self._timeout
-                )
-            for agent in page.agents:
-                yield agent
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
-
-    async def fork_session(
-        self, session_id: str, *, number: int = 0, fork_session_id: str = ""
-    ) -> pb.ForkSessionResponse:
-        """Make a session with the messages of another one up to a point; it has the agent's state of that point.
-
-        Args:
-            session_id: The session, which does not change.
-            number: The number of an answer, after which the fork ends, or of a user message, before which it ends
-                (`next_message` is that message then). 0 for all messages.
-            fork_session_id: The id of the fork; empty for a generated one.
-        """
-        request = pb.ForkSessionRequest(session_id=session_id, number=number, fork_session_id=fork_session_id)
-        with _translate_errors():
-            response: pb.ForkSessionResponse = await self._stub.ForkSession(
-                request, metadata=self._metadata, timeout=self._timeout
-            )
-        return response
-
-    async def delete_session(self, session_id: str) -> None:
-        """Delete a session's conversation; its ledger entries remain."""
-        request = pb.DeleteSessionRequest(session_id=session_id)
-        with _translate_errors():
-            await self._stub.DeleteSession(request, metadata=self._metadata, timeout=self._timeout)
-
-
-def _source(attachment: str | bytes) -> attachment_pb.AttachmentSource:
-    if isinstance(attachment, bytes):
-        return attachment_pb.AttachmentSource(inline=attachment)
-    return attachment_pb.AttachmentSource(attachment_id=attachment)
-
-
-@contextmanager
-def _translate_errors() -> Iterator[None]:
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        raise GodotyError.from_rpc(error) from error
+    def resume(self, turn_id: str, *, after_sequence: int = 0) -> AsyncTurn[None]:
+        """Return a turn that was started before, with its events after a sequence; leaving it does not cancel it."""
+        return AsyncTurn(self._connection, self._retry_policy.progress_of(turn_id, after_sequence))

@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import grpc
 from godoty.channel import authorization, open_channel
-from godoty.chat.settings import DEFAULT_LISTEN, DEV_ENV, dial_address, read_env_file
-from godoty.errors import GodotyError as CallError
+from godoty.chat.settings import DEV_ENV, read_env_file
+from godoty.environment import DEFAULT_LISTEN, dial_address
+from godoty.rpc_errors import decode
 from godoty.v1 import agent_definition_service_pb2_grpc as stubs
 from google.protobuf.message import Message
 
@@ -34,7 +35,7 @@ class Connection:
         try:
             return await method(request, metadata=self._metadata, timeout=_TIMEOUT)
         except grpc.aio.AioRpcError as error:
-            raise ValueError(str(CallError.from_rpc(error))) from None
+            raise ValueError(str(decode(error))) from None
 
 
 def with_connection(work: Callable[[Connection], Awaitable[None]]) -> None:

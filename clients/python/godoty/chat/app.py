@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from godoty.chat.screen import Screen
-from godoty.chat.settings import DEFAULT_LISTEN, DEV_ENV, dial_address, read_env_file
+from godoty.chat.settings import DEV_ENV, read_env_file
 from godoty.chat.terminal import Terminal
+from godoty.environment import DEFAULT_LISTEN, dial_address
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # its tracebacks show locals: the key
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
-from contextlib import aclosing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from godoty.chat.formatting import (
@@ -18,19 +15,29 @@ from godoty.chat.formatting import (
     format_totals,
 )
 from godoty.chat.turn import TurnView
-from godoty.errors import GodotyError
-from godoty.v1 import session_pb2 as session_pb
+from godoty.reasons import SessionNotFound
+from godoty.types import (
+    Attachment,
+    ContentBlock,
+    LatencySummary,
+    Message,
+    Role,
+    Session,
+    ToolCallStatus,
+    ToolResult,
+    ToolUse,
+    UserMessage,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from godoty.chat.screen import Screen
-    from godoty.client import GodotyClient
-    from godoty.v1.metering_pb2 import LatencySummary
+    from godoty.client import AsyncGodoty
 
 _PAGE = 500
 _SESSIONS = 20
-_NO_RESULT = session_pb.ToolResult(status=session_pb.TOOL_CALL_STATUS_ERROR, output="no result")
+_NO_RESULT = ToolResult(status=ToolCallStatus.ERROR, output="no result")
 
 
 class Conversation:
@@ -43,7 +50,7 @@ class Conversation:
 
     def __init__(
         self,
-        client: GodotyClient,
+        client: AsyncGodoty,
         screen: Screen,
         *,
         session_id: str,
@@ -58,17 +65,15 @@ class Conversation:
         self.session_id = session_id
         self.model = model
         self._agent = agent
-        self._variables = variables
+        self._variables = variables or {}
         self._begins = True  # a session that exists keeps its own agent
         self._attachments: list[str] = []  # of the next message
 
     async def open(self, session_id: str) -> None:
         """Open a session and show its latest messages and its cost."""
         try:
-            session = await self._client.get_session(session_id) if session_id else None
-        except GodotyError as error:
-            if error.reason != "SESSION_NOT_FOUND":
-                raise
+            session = await self._client.sessions.get(session_id) if session_id else None
+        except SessionNotFound:
             session = None
         self.session_id = session_id
         self._begins = session is None
@@ -80,26 +85,26 @@ class Conversation:
         self._screen.line(f"Session {session_id}{agent}{last_model}.", style="bold")
         if self._history:
             await self._show_history(session.message_count)
-        metrics = await self._client.session_metrics(session_id)
+        metrics = await self._client.sessions.metrics(session_id)
         self._screen.line(f"so far: {format_totals(metrics.totals)}", style="green")
 
     async def send(self, text: str) -> None:
         """Run a turn and show its events as they arrive."""
         view = TurnView(self._screen)
-        events = self._client.converse(
+        turn = self._client.converse(
             text,
-            session_id=self.session_id,
+            session=self.session_id,
             model=self.model,
             agent=self._agent if self._begins else "",
             variables=self._variables,
             attachments=self._attachments,
         )
         try:
-            async with aclosing(events):
-                async for event in events:
+            async with turn:
+                async for event in turn:
                     self._attachments = []  # the turn has begun; one that is refused can be sent again with them
                     view.show(event)
-                    self.session_id = view.session_id or self.session_id
+                    self.session_id = turn.session_id
         finally:
             self._screen.end_line()
 
@@ -110,32 +115,31 @@ class Conversation:
             self._screen.error("there is no message to send again")
             return
         origin = self.session_id
-        fork = await self._client.fork_session(origin, number=number)
+        fork = await self._client.sessions.fork(origin, number=number)
         self.session_id = fork.session.session_id
         self._begins = False
-        self._attachments = [*(each.attachment_id for each in fork.next_message.attachments), *self._attachments]
+        message = fork.next_message or UserMessage()
+        self._attachments = [*(each.attachment_id for each in message.attachments), *self._attachments]
         self._screen.line(f"Session {self.session_id}, forked from {origin} before message {number}.", style="bold")
-        await self.send(text or fork.next_message.text)
+        await self.send(text or message.text)
 
     async def attach(self, path: str) -> None:
         """Upload a file, which the next message carries."""
         try:
-            data = await asyncio.to_thread(_read_file, path)
+            attachment = await self._client.attachments.upload(path)
         except OSError as error:
             self._screen.error(f"{path}: {error.strerror or error}")
             return
-        attachment = await self._client.upload_attachment(data)
         self._attachments.append(attachment.attachment_id)
         self._screen.line(f"attached to the next message: {format_attachment(attachment)}")
 
     async def show_sessions(self) -> None:
         """List the most recently used sessions."""
         rows: list[tuple[str, ...]] = []
-        async with aclosing(self._client.list_sessions(page_size=_SESSIONS)) as sessions:
-            async for session in sessions:
-                if len(rows) == _SESSIONS:
-                    break
-                rows.append(_session_row(session))
+        async for session in self._client.sessions.list(page_size=_SESSIONS):
+            rows.append(_session_row(session))
+            if len(rows) == _SESSIONS:
+                break
         title = f"The last {count_of(len(rows), 'session')}; /open ID opens one"
         self._screen.table(title, ("session", "cost", "messages", "model", "last used (UTC)"), rows)
 
@@ -144,7 +148,7 @@ class Conversation:
         if not self.session_id:
             self._screen.line("The session starts with the first message; so far it has no cost.")
             return
-        metrics = await self._client.session_metrics(self.session_id)
+        metrics = await self._client.sessions.metrics(self.session_id)
         self._screen.line(f"{self.session_id}: {format_totals(metrics.totals)}", style="green")
         if savings := format_cache_savings(metrics.cache_savings):
             self._screen.line(savings)
@@ -168,7 +172,7 @@ class Conversation:
                 (
                     each.provider or "all",
                     str(each.model_calls),
-                    _summary(each.time_to_first_token) if each.HasField("time_to_first_token") else "no token received",
+                    _summary(each.time_to_first_token) if each.time_to_first_token is not None else "no token received",
                     _summary(each.duration),
                 )
                 for each in metrics.latency
@@ -179,18 +183,16 @@ class Conversation:
         """Return the number of the user's last message; 0: there is none."""
         number = 0
         try:
-            async for message in self._client.list_messages(self.session_id, page_size=_PAGE):
-                kinds = {block.WhichOneof("block") for block in message.content}
-                if message.role == session_pb.ROLE_USER and "tool_result" not in kinds:
+            async for message in self._client.sessions.messages(self.session_id, page_size=_PAGE):
+                if message.role is Role.USER and not any(block.tool_result for block in message.content):
                     number = message.number
-        except GodotyError as error:
-            if error.reason != "SESSION_NOT_FOUND":  # else it begins with its first message
-                raise
+        except SessionNotFound:  # it begins with its first message
+            pass
         return number
 
     async def _show_history(self, count: int) -> None:
-        latest: deque[session_pb.Message] = deque(maxlen=self._history)
-        async for message in self._client.list_messages(self.session_id, page_size=_PAGE):
+        latest: deque[Message] = deque(maxlen=self._history)
+        async for message in self._client.sessions.messages(self.session_id, page_size=_PAGE):
             latest.append(message)
         if count > len(latest):
             self._screen.line(f"… {count_of(count - len(latest), 'earlier message')} …", style="dim")
@@ -198,37 +200,32 @@ class Conversation:
             block.tool_result.tool_call_id: block.tool_result
             for message in latest
             for block in message.content
-            if block.HasField("tool_result")
+            if block.tool_result is not None
         }
         for message in latest:
             self._show_message(message, results)
 
-    def _show_message(self, message: session_pb.Message, results: dict[str, session_pb.ToolResult]) -> None:
+    def _show_message(self, message: Message, results: dict[str, ToolResult]) -> None:
         for block in message.content:
-            match block.WhichOneof("block"):
-                case "text" if message.role == session_pb.ROLE_USER:
-                    self._screen.line(f"> {block.text}", style="bold")
-                case "text":
-                    self._screen.line(block.text)
-                case "reasoning":
-                    self._screen.line(block.reasoning, style="dim")
-                case "attachment":
-                    self._screen.line(f"[{format_attachment(block.attachment)}]", style="dim")
-                case "tool_use":
-                    use = block.tool_use
+            match block:
+                case ContentBlock(text=str(text)) if message.role is Role.USER:
+                    self._screen.line(f"> {text}", style="bold")
+                case ContentBlock(text=str(text)):
+                    self._screen.line(text)
+                case ContentBlock(reasoning=str(text)):
+                    self._screen.line(text, style="dim")
+                case ContentBlock(attachment=Attachment() as attachment):
+                    self._screen.line(f"[{format_attachment(attachment)}]", style="dim")
+                case ContentBlock(tool_use=ToolUse() as use):
                     result = results.get(use.tool_call_id, _NO_RESULT)
-                    failed = result.status == session_pb.TOOL_CALL_STATUS_ERROR
+                    failed = result.status is ToolCallStatus.ERROR
                     self._screen.tool(use.name, use.input_json, result.output, failed=failed)
             if block.truncated:
                 self._screen.line(f"… truncated: {block.size:,} bytes in total …", style="dim")
 
 
-def _read_file(path: str) -> bytes:
-    return Path(path).expanduser().read_bytes()
-
-
-def _session_row(session: session_pb.Session) -> tuple[str, ...]:
-    used = session.update_time.ToDatetime().isoformat(sep=" ", timespec="seconds")
+def _session_row(session: Session) -> tuple[str, ...]:
+    used = f"{session.update_time:%Y-%m-%d %H:%M:%S}"
     return session.session_id, format_cost(session.cost_usd), str(session.message_count), session.model, used
 
 

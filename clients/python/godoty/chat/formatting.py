@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from decimal import Decimal
 
-if TYPE_CHECKING:
-    from google.protobuf.duration_pb2 import Duration
-
-    from godoty.v1.attachment_pb2 import Attachment
-    from godoty.v1.metering_pb2 import CacheSavings, TokenUsage, Totals
+from godoty.types import Attachment, CacheSavings, TokenUsage, Totals
 
 
 def printable(text: str) -> str:
@@ -25,9 +22,9 @@ def short(text: str, width: int) -> str:
     return line if len(line) <= width else line[: width - 1] + "…"
 
 
-def format_cost(cost_usd: str) -> str:
-    """Format an amount; an empty one is unknown, which is not 0."""
-    return f"${cost_usd}" if cost_usd else "unknown"
+def format_cost(cost_usd: Decimal | None) -> str:
+    """Format an amount; None is unknown, which is not 0."""
+    return "unknown" if cost_usd is None else f"${cost_usd:f}"
 
 
 def count_of(number: int, noun: str) -> str:
@@ -43,7 +40,7 @@ def format_attachment(attachment: Attachment) -> str:
 
 def format_tokens(usage: TokenUsage) -> str:
     """Format the number of tokens, if the provider reported it."""
-    return count_of(usage.total_tokens, "token") if usage.HasField("total_tokens") else "tokens unknown"
+    return "tokens unknown" if usage.total_tokens is None else count_of(usage.total_tokens, "token")
 
 
 def open_calls(totals: Totals) -> list[str]:
@@ -52,7 +49,7 @@ def open_calls(totals: Totals) -> list[str]:
     if totals.pending_calls:
         parts.append(f"{count_of(totals.pending_calls, 'call')} pending")
     if totals.unresolved_calls:
-        bounded = totals.HasField("unresolved_bound_usd")
+        bounded = totals.unresolved_bound_usd is not None
         bound = f"at most {format_cost(totals.unresolved_bound_usd)}" if bounded else "no upper bound"
         parts.append(f"{count_of(totals.unresolved_calls, 'call')} unresolved ({bound})")
     return parts
@@ -63,21 +60,21 @@ def format_totals(totals: Totals, *, turns: bool = True) -> str:
     parts = [format_cost(totals.cost_usd)]
     if turns:
         parts.append(count_of(totals.turns, "turn"))
-    no_tokens_yet = not totals.model_calls and not totals.usage.HasField("total_tokens")
+    no_tokens_yet = not totals.model_calls and totals.usage.total_tokens is None
     parts.append("0 tokens" if no_tokens_yet else format_tokens(totals.usage))
     return ", ".join(parts + open_calls(totals))
 
 
-def format_cache_savings(savings: CacheSavings) -> str:
+def format_cache_savings(savings: CacheSavings | None) -> str:
     """Format what prompt caches have saved; empty if no call has used one as far as is known."""
-    if not savings.model_calls and not savings.unknown_model_calls:
+    if savings is None or not (savings.model_calls or savings.unknown_model_calls):
         return ""
     unknown = count_of(savings.unknown_model_calls, "call")
     note = f" (not known of {unknown})" if savings.unknown_model_calls else ""
     return f"saved by prompt caches: {format_cost(savings.saved_usd)}{note}"
 
 
-def format_duration(duration: Duration) -> str:
+def format_duration(duration: timedelta) -> str:
     """Format a duration: "12 ms", "1.5 s"."""
-    seconds = duration.ToTimedelta().total_seconds()
+    seconds = duration.total_seconds()
     return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"

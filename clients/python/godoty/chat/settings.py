@@ -1,4 +1,4 @@
-"""The server's address and the API key from the development environment file."""
+"""The settings of the development environment file."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from pathlib import Path
 
 DEV_ENV = Path(".local/dev.env")
 """Written by `make run`: KEY=VALUE lines."""
-DEFAULT_LISTEN = "127.0.0.1:50051"
-
-_WILDCARDS = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - replaced, not bound
 
 
 def read_env_file(path: Path) -> dict[str, str]:
@@ -19,9 +16,3 @@ def read_env_file(path: Path) -> dict[str, str]:
         return {}
     pairs = (line.strip().removeprefix("export ").split("=", 1) for line in lines if "=" in line)
     return {key.strip(): value.strip().strip("\"'") for key, value in pairs if not key.lstrip().startswith("#")}
-
-
-def dial_address(listen: str) -> str:
-    """Return the address to connect to for a listen address: a wildcard host becomes the loopback address."""
-    host, colon, port = listen.rpartition(":")
-    return _WILDCARDS.get(host, host) + colon + port

@@ -11,7 +11,7 @@ from godoty.chat import prompt
 from godoty.chat.advice import advise
 from godoty.chat.commands import execute
 from godoty.chat.conversation import Conversation
-from godoty.client import GodotyClient
+from godoty.client import AsyncGodoty
 from godoty.errors import GodotyError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ _T = TypeVar("_T")
 OK = 0
 FAILED = 1
 INTERRUPTED = 130  # the shells' exit code of a program ended by Ctrl-C
+_CONNECT_TIMEOUT = 3.0  # seconds until a user is shown that no server answers
 
 
 class Terminal:
@@ -87,5 +88,7 @@ class Terminal:
             return FAILED, None
 
 
-async def _connect(target: str, api_key: str, *, tls: bool | None) -> GodotyClient:
-    return GodotyClient(target, api_key, tls=tls)  # gRPC binds the channel to the running loop
+async def _connect(target: str, api_key: str, *, tls: bool | None) -> AsyncGodoty:
+    return AsyncGodoty(
+        target, api_key, tls=tls, connect_timeout=_CONNECT_TIMEOUT
+    )  # gRPC binds the channel to the running loop

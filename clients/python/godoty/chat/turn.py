@@ -5,20 +5,31 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from godoty.chat.formatting import format_cost, format_duration, format_totals
-from godoty.v1 import session_pb2 as session_pb
-from godoty.v1 import turn_pb2 as turn_pb
+from godoty.types import (
+    Annotations,
+    Event,
+    ModelCall,
+    ModelCallFinished,
+    ReasoningDelta,
+    StopReason,
+    TextDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    ToolCallStatus,
+    TurnFinished,
+    TurnStarted,
+)
 
 if TYPE_CHECKING:
     from godoty.chat.screen import Screen
-    from godoty.v1.metering_pb2 import ModelCall
 
 _STOPPED = {
-    turn_pb.STOP_REASON_MAX_OUTPUT_TOKENS: "the answer reached its limit of output tokens",
-    turn_pb.STOP_REASON_MAX_MODEL_CALLS: "the turn reached its limit of model calls",
-    turn_pb.STOP_REASON_CONTENT_FILTERED: "the provider's filter stopped the answer",
-    turn_pb.STOP_REASON_INTERRUPTED: "the server that ran the turn stopped",
-    turn_pb.STOP_REASON_BUDGET: "the budget does not cover a longer answer",
-    turn_pb.STOP_REASON_OUTPUT_INVALID: "no answer was valid by the output schema",
+    StopReason.MAX_OUTPUT_TOKENS: "the answer reached its limit of output tokens",
+    StopReason.MAX_MODEL_CALLS: "the turn reached its limit of model calls",
+    StopReason.CONTENT_FILTERED: "the provider's filter stopped the answer",
+    StopReason.INTERRUPTED: "the server that ran the turn stopped",
+    StopReason.BUDGET: "the budget does not cover a longer answer",
+    StopReason.OUTPUT_INVALID: "no answer was valid by the output schema",
 }
 
 _MAX_SOURCES = 10  # pages that are shown
@@ -29,40 +40,38 @@ class TurnView:
 
     def __init__(self, screen: Screen) -> None:
         self._screen = screen
-        self._tools: dict[str, turn_pb.ToolCallStarted] = {}
+        self._tools: dict[str, ToolCallStarted] = {}
         self._served: list[str] = []
         self._sources: dict[str, str] = {}  # titles by address
-        self.session_id = ""
 
-    def show(self, event: turn_pb.TurnEvent) -> None:
-        """Show one event; an event of a later version of the contract is skipped."""
-        match event.WhichOneof("event"):
-            case "turn_started":
-                self.session_id = event.turn_started.session_id
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        match event:
+            case TurnStarted():
                 self._screen.wait("waiting for the model")
-            case "text_delta":
-                self._screen.stream(event.text_delta.text)
-            case "reasoning_delta":
-                self._screen.stream(event.reasoning_delta.text, style="dim")
-            case "annotations":
-                for page in event.annotations.citations:
+            case TextDelta(text):
+                self._screen.stream(text)
+            case ReasoningDelta(text):
+                self._screen.stream(text, style="dim")
+            case Annotations(citations):
+                for page in citations:
                     self._sources.setdefault(page.url, page.title)
-            case "tool_call_started":
-                self._begin_tool(event.tool_call_started)
-            case "tool_call_finished":
-                self._end_tool(event.tool_call_finished)
-            case "model_call_finished":
-                self._end_model_call(event.model_call_finished.call)
-            case "turn_finished":
-                self._finish(event.turn_finished)
+            case ToolCallStarted():
+                self._begin_tool(event)
+            case ToolCallFinished():
+                self._end_tool(event)
+            case ModelCallFinished(call):
+                self._end_model_call(call)
+            case TurnFinished():
+                self._finish(event)
 
-    def _begin_tool(self, call: turn_pb.ToolCallStarted) -> None:
+    def _begin_tool(self, call: ToolCallStarted) -> None:
         self._tools[call.tool_call_id] = call
         self._screen.wait(f"running {call.name}")
 
-    def _end_tool(self, end: turn_pb.ToolCallFinished) -> None:
-        call = self._tools.pop(end.tool_call_id, turn_pb.ToolCallStarted(name="tool"))
-        failed = end.status == session_pb.TOOL_CALL_STATUS_ERROR
+    def _end_tool(self, end: ToolCallFinished) -> None:
+        call = self._tools.pop(end.tool_call_id, ToolCallStarted(name="tool"))
+        failed = end.status is ToolCallStatus.ERROR
         outcome = f"{'failed' if failed else 'ok'} in {format_duration(end.duration)}: {end.output}"
         self._screen.tool(call.name, call.input_json, outcome, failed=failed)
         waiting_for = ", ".join(tool.name for tool in self._tools.values())
@@ -75,7 +84,7 @@ class TurnView:
             cost = format_cost(call.cost_usd)
             self._screen.line(f"model call, attempt {call.attempt}: {call.error} (cost: {cost})", style="yellow")
 
-    def _finish(self, end: turn_pb.TurnFinished) -> None:
+    def _finish(self, end: TurnFinished) -> None:
         for url, title in list(self._sources.items())[:_MAX_SOURCES]:
             self._screen.line(f"source: {title or 'untitled'} {url}", style="dim")
         if end.stop_reason in _STOPPED:

@@ -1,0 +1,188 @@
+"""The request for a turn, from the arguments of `converse`."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Generic, Protocol, Self, TypedDict, TypeVar
+
+from godoty.codec import enum_number, to_duration, to_message
+from godoty.types import Attachment, ModelParameters, OnBusy, OnDisconnect, TurnLimits
+from godoty.v1 import agent_pb2, attachment_pb2, turn_pb2
+from godoty.v1 import agent_service_pb2 as pb
+
+INLINE_BYTES = 1024 * 1024
+"""Bytes of attachments that a request carries itself, in all; larger ones are uploaded before."""
+
+_T = TypeVar("_T")
+
+AttachmentInput = Attachment | Path | bytes | str
+"""An attachment: its bytes; a file, as `Path` or as text; an https URL, which the server reads; or an uploaded
+`Attachment` or its id ("att_…")."""
+
+
+class SchemaModel(Protocol):
+    """A class with a JSON schema, as pydantic's models have."""
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        """Return the JSON schema."""
+
+    @classmethod
+    def model_validate_json(cls, json_data: str) -> Self:
+        """Return the instance of a JSON text."""
+
+
+class ConverseOptions(TypedDict, total=False):
+    """What a turn may be given beside its text."""
+
+    session: str
+    """The session's id, which is created on its first use. Without it, a new session with a generated id
+    (`turn.session_id`)."""
+    agent: str
+    """The agent, by name or name@version. Without it, the session's, else "assistant"."""
+    model: str
+    """The model. Without it, the agent's, else the session's last one, else the default."""
+    fallback_models: Sequence[str]
+    """The models to try, in this order, if `model` is unavailable."""
+    user: str
+    """The tenant's end user."""
+    variables: Mapping[str, str]
+    """Values for the placeholders of the agent's prompt."""
+    parameters: ModelParameters
+    """Parameters of the model calls, in place of the agent's, one by one."""
+    limits: TurnLimits
+    """Limits of the turn, its cost among them (`max_cost_usd`)."""
+    attachments: Sequence[AttachmentInput]
+    """Images and PDF documents that the message carries, at most 10."""
+    request_id: str
+    """The idempotency key: the same id with the same request reads the same turn, without a second charge. Without it,
+    a generated one, which the client's own retries use."""
+    on_busy: OnBusy | str
+    """What happens while another turn of the session runs: "reject" (the default: `SessionBusy`) or "wait"."""
+    on_disconnect: OnDisconnect | str
+    """What happens once the turn has no reader: "cancel" (the default), or "continue": then leaving early does not
+    cancel it, and `resume` reads the rest."""
+    timeout: float
+    """Deadline of the whole turn, in seconds: after it the turn is cancelled, and `DeadlineExceeded` raised. Without
+    it, none."""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """An attachment that is uploaded before the turn.
+
+    Attributes:
+        place: Its index in the request's attachments.
+        source: Its bytes or file.
+    """
+
+    place: int
+    source: Path | bytes
+
+
+@dataclass(frozen=True)
+class Output(Generic[_T]):
+    """What a turn's value is.
+
+    Attributes:
+        schema: The JSON schema as JSON text.
+        parse: Returns the value of a JSON text.
+    """
+
+    schema: str
+    parse: Callable[[str], _T]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request, and what must be uploaded for it first."""
+
+    request: pb.ConverseRequest
+    uploads: tuple[Upload, ...]
+    timeout: float | None
+
+
+def output_of(schema: type[Any] | Mapping[str, Any] | str) -> Output[Any]:
+    """Return the output by a pydantic class, or by a JSON schema as a mapping or as JSON text.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if isinstance(schema, str):
+        return Output(schema, json.loads)
+    if isinstance(schema, Mapping):
+        return Output(json.dumps(schema), json.loads)
+    if hasattr(schema, "model_json_schema") and hasattr(schema, "model_validate_json"):
+        return Output(json.dumps(schema.model_json_schema()), schema.model_validate_json)
+    raise TypeError(f"{schema!r} is no output schema: pass a pydantic class, or a JSON schema as dict or str")
+
+
+def prepare(text: str, options: ConverseOptions, *, output: Output[Any] | None, disconnect_grace: float) -> Prepared:
+    """Return the request for a turn; an option that is None is not given."""
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    sources, uploads = _attachments(given.get("attachments", ()))
+    request = pb.ConverseRequest(
+        session_id=given.get("session", ""),
+        text=text,
+        model=given.get("model", ""),
+        fallback_models=given.get("fallback_models", ()),
+        user=given.get("user", ""),
+        request_id=given.get("request_id") or f"req_{secrets.token_hex(16)}",
+        agent=given.get("agent", ""),
+        variables=given.get("variables", {}),
+        attachments=sources,
+        output_schema=output.schema if output is not None else "",
+    )
+    if disconnect_grace:
+        request.disconnect_grace.CopyFrom(to_duration(timedelta(seconds=disconnect_grace)))
+    if "on_busy" in given:
+        number = enum_number(turn_pb2.OnBusy.DESCRIPTOR, given["on_busy"])
+        request.on_busy = number  # type: ignore[assignment] # of the enum
+    if "on_disconnect" in given:
+        number = enum_number(turn_pb2.OnDisconnect.DESCRIPTOR, given["on_disconnect"])
+        request.on_disconnect = number  # type: ignore[assignment] # of the enum
+    if "parameters" in given:
+        request.parameters.CopyFrom(to_message(agent_pb2.ModelParameters, given["parameters"]))
+    if "limits" in given:
+        request.limits.CopyFrom(to_message(turn_pb2.TurnLimits, given["limits"]))
+    return Prepared(request, uploads, given.get("timeout"))
+
+
+def _attachments(
+    inputs: Sequence[AttachmentInput],
+) -> tuple[list[attachment_pb2.AttachmentSource], tuple[Upload, ...]]:
+    """Return the sources, of which those to be uploaded are empty yet."""
+    sources: list[attachment_pb2.AttachmentSource] = []
+    uploads: list[Upload] = []
+    free = INLINE_BYTES
+    for place, given in enumerate(inputs):
+        each = _located(given)
+        if not isinstance(each, Path | bytes):
+            sources.append(each)
+            continue
+        size = len(each) if isinstance(each, bytes) else each.stat().st_size
+        if size > free:
+            uploads.append(Upload(place, each))
+            sources.append(attachment_pb2.AttachmentSource())
+            continue
+        free -= size
+        data = each if isinstance(each, bytes) else each.read_bytes()
+        sources.append(attachment_pb2.AttachmentSource(inline=data))
+    return sources, tuple(uploads)
+
+
+def _located(given: AttachmentInput) -> attachment_pb2.AttachmentSource | Path | bytes:
+    if isinstance(given, Attachment):
+        return attachment_pb2.AttachmentSource(attachment_id=given.attachment_id)
+    if not isinstance(given, str):
+        return given
+    if given.startswith("https://"):
+        return attachment_pb2.AttachmentSource(url=given)
+    if given.startswith("att_"):
+        return attachment_pb2.AttachmentSource(attachment_id=given)
+    return Path(given).expanduser()
