@@ -1,8 +1,8 @@
 """Writes the gRPC service config, by which channels retry: `generate_service_config.py [--check]`.
 
 The methods are those that the protos mark as NO_SIDE_EFFECTS, and CancelTurn, which may be repeated. Converse, which
-charges, is retried by the clients alone, with its request id. Each client ships a copy of the file. With --check it writes
-nothing and exits with status 1 if a copy is stale.
+charges, is retried by the clients alone, with its request id. Each client ships a copy of the file. With --check it
+writes nothing and exits with status 1 if a copy is stale.
 """
 
 import json
