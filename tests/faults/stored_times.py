@@ -5,7 +5,7 @@ from typing import Any
 
 from pymongo.database import Database
 
-EXPIRIES = {"expire_time", "until", "due", "since", "delete_time"}  # in the future by design
+EXPIRIES = {"expire_time", "until", "due", "since", "delete_time", "lease_until"}  # in the future by design
 
 
 def late_times(database: Database[dict[str, Any]], *, now: datetime) -> list[str]:

@@ -41,8 +41,8 @@ def apply(  # noqa: PLR0917 - typer passes them by name
     enabled: Annotated[bool, typer.Option(help="Whether it gets events.")] = True,  # noqa: FBT002 - typer's way
     rotate: Annotated[bool, typer.Option("--rotate-secret", help="Create a new secret.")] = False,  # noqa: FBT002 - likewise
     overlap: Annotated[
-        float, typer.Option(help="Seconds for which the earlier secrets sign beside the new one.", min=0)
-    ] = 86_400.0,
+        int, typer.Option(help="Seconds for which the earlier secrets sign beside the new one.", min=0)
+    ] = 86_400,
 ) -> None:
     """Create or change a webhook, and print its secret if it has a new one: it is shown this once."""
 

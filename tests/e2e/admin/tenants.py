@@ -106,7 +106,7 @@ class IsolationCheck:
         call = getattr(self._stubs[service], method)
         messages: list[Any] = []
         try:
-            sent = iter([request]) if method == "UploadAttachment" else request
+            sent = iter([request]) if method in ("ImportSession", "UploadAttachment") else request
             answer = call(sent, metadata=metadata, timeout=TIMEOUT)
             messages.extend([answer] if isinstance(answer, Message) else answer)
         except grpc.RpcError as error:

@@ -35,7 +35,7 @@ _SLOWLY = 0.05  # seconds added to each write: operations that do not wait for i
 # Background tasks do not interfere.
 QUIET: dict[str, Any] = {"heartbeat": 600.0, "lease": 6000.0, "reconcile_interval": 600.0, "turn_watch_interval": 600.0}
 QUIET |= {"rollup_interval": 600.0, "key_use_interval": 600.0, "turn_log_interval": 1.0}
-QUIET |= {"webhook_interval": 60.0}
+QUIET |= {"webhook_interval": 60.0, "action_interval": 60.0}
 
 
 @dataclass

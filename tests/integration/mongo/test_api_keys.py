@@ -102,6 +102,6 @@ async def test_tenants_are_made_read_and_listed(database: Database) -> None:
 async def test_key_with_a_scope_of_a_later_build_is_valid_for_the_others(database: Database) -> None:
     """A scope that this build does not know permits nothing here, and does not refuse the key."""
     key, text = await keys_at(database).issue("tenant", scopes=CONVERSE)
-    await database.collection("api_keys").update_one({"_id": key.key_id}, {"$push": {"scopes": "approve"}})
+    await database.collection("api_keys").update_one({"_id": key.key_id}, {"$push": {"scopes": "later"}})
 
     assert (await keys_at(database).verify(text)).scopes == CONVERSE

@@ -19,6 +19,8 @@ NO_MONEY = re.compile(
 )
 # Reasoning is returned to the model unchanged, and tool inputs belong to the tool: neither contains amounts.
 WITHOUT_MONEY = {f"openrouter/{name}.py" for name in ("reasoning_details", "tool_calls", "message_normalizer")}
+# `godoty webhook listen` prints an event as it came.
+WITHOUT_MONEY.add("cli/webhooks/listen.py")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

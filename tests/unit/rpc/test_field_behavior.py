@@ -23,7 +23,7 @@ METHODS: list[MethodDescriptor] = [
 MESSAGES: dict[str, Descriptor] = {name: each for file in FILES for name, each in file.message_types_by_name.items()}
 # A tenant has one policy, and in it one budget a window; an entry has the id of its call or adjustment; a definition's
 # name is that of its agent, which a request needs.
-WITHOUT_ID = {"AgentDefinition", "Budget", "LedgerEntry", "McpServer", "Policy"}
+WITHOUT_ID = {"AgentDefinition", "Budget", "LedgerEntry", "McpServer", "Policy", "Webhook"}
 
 
 def behavior(field: FieldDescriptor) -> set[int]:
