@@ -62,7 +62,7 @@ BY_REASON = {
     "ATTACHMENT_LIMIT": "delete sessions whose attachments are no longer needed",
     "INPUT_NOT_SUPPORTED": _OTHER_MODEL,
     "ACTION_NOT_FOUND": "check the action's id: ListActions has those of the session",
-    "ACTION_DECIDED": "somebody else answered first: ListActions has the answer",
+    "ACTION_DECIDED": "another answer came first: ListActions has it",
     "ACTION_CLOSED": "go on with the conversation: it needs no answer to the action any more",
     "ACTION_EXPIRED": "ask again for what the action was to do",
     "REVIEWER_ONLY": "ask a reviewer, whose key has the scope `approve`",
