@@ -88,7 +88,8 @@ class ChangingTenants(RuleBasedStateMachine):
         assert erased.code is OK
         assert erased.messages[0].sessions >= 1
         me.sessions.clear()
-        me.ids.clear()  # of turns that were erased
+        me.erased.update(me.ids)
+        me.ids.clear()
         me.user = f"user-{secrets.token_hex(8)}"
         self.open_session(me, 3 + who)
         everything = [

@@ -38,6 +38,7 @@ class Tenant:
         sessions: Ids of its existing sessions.
         made: Ids under which it created sessions, some of them other tenants'.
         ids: Its ids of turns, calls, keys and pages, in the order in which they arrived.
+        erased: Ids of its turns that were erased; ledger entries still have them.
         said: All text that it has sent, including other tenants' ids.
     """
 
@@ -49,6 +50,7 @@ class Tenant:
     sessions: list[str] = field(default_factory=list)
     made: set[str] = field(default_factory=set)
     ids: dict[str, None] = field(default_factory=dict)
+    erased: set[str] = field(default_factory=set)
     said: list[str] = field(default_factory=list)
 
     @property

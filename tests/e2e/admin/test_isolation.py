@@ -120,7 +120,7 @@ class TenantIsolation(DefiningTenants):
         me = self.isolation.tenants[who]
         turn_id = self.draw_id(data, me, "turn_")
         answer = self.agent(me, method, turn_id=turn_id)
-        if turn_id in me.ids and turn_id.startswith("turn_"):
+        if turn_id in me.ids and turn_id not in me.erased and turn_id.startswith("turn_"):
             assert answer.code is OK
         else:
             self.refused(answer, turn_id, TURN)
