@@ -252,12 +252,12 @@ def test_environment_decides_on_tls(tmp_path: Path) -> None:
     assert endpoint("a:1", "k", None, {"GODOTY_TLS": "on"}).tls is True
     assert endpoint("a:1", "k", None, {}).tls is None
     assert endpoint("a:1", "k", True, {"GODOTY_TLS": "off"}).tls is True
-    assert isinstance(endpoint("a:1", "k", None, {"GODOTY_TLS_ROOTS": str(pem)}).tls, grpc.ChannelCredentials)
-    assert endpoint("a:1", "k", None, {"GODOTY_TLS_ROOTS": str(pem), "GODOTY_TLS": "off"}).tls is False
+    assert isinstance(endpoint("a:1", "k", None, {"GODOTY_TLS_CA": str(pem)}).tls, grpc.ChannelCredentials)
+    assert endpoint("a:1", "k", None, {"GODOTY_TLS_CA": str(pem), "GODOTY_TLS": "off"}).tls is False
     with pytest.raises(ValueError, match="GODOTY_TLS"):
         endpoint("a:1", "k", None, {"GODOTY_TLS": "perhaps"})
     with pytest.raises(FileNotFoundError):
-        endpoint("a:1", "k", None, {"GODOTY_TLS_ROOTS": str(tmp_path / "none")})
+        endpoint("a:1", "k", None, {"GODOTY_TLS_CA": str(tmp_path / "none")})
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,7 @@ class Godoty(Subjects[Connection]):
         target: The server, as "host:port". None: GODOTY_LISTEN, else 127.0.0.1:50051.
         api_key: The API key. It is sent with each call and never shown in a text. None: GODOTY_API_KEY.
         tls: True: always TLS, False: always plain text; credentials: TLS with these credentials. None: by GODOTY_TLS,
-            GODOTY_TLS_ROOTS, GODOTY_TLS_CLIENT_CERT and GODOTY_TLS_CLIENT_KEY; without them, plain text to this
+            GODOTY_TLS_CA, GODOTY_TLS_CLIENT_CERT and GODOTY_TLS_CLIENT_KEY; without them, plain text to this
             machine and TLS to any other.
         timeout: Deadline of a call other than a turn, in seconds.
         disconnect_grace: How long a turn whose connection was lost is resumed, and runs on without a reader, in

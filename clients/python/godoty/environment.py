@@ -39,7 +39,7 @@ def endpoint(
 ) -> Endpoint:
     """Return the endpoint; what is None is read from the environment.
 
-    GODOTY_LISTEN is the server, GODOTY_API_KEY the key. GODOTY_TLS ("on", "off") decides on TLS; GODOTY_TLS_ROOTS names
+    GODOTY_LISTEN is the server, GODOTY_API_KEY the key. GODOTY_TLS ("on", "off") decides on TLS; GODOTY_TLS_CA names
     a PEM file of the authorities that are trusted, GODOTY_TLS_CLIENT_CERT and GODOTY_TLS_CLIENT_KEY those of a client
     certificate.
 
@@ -68,7 +68,7 @@ def _tls(environment: Mapping[str, str]) -> bool | grpc.ChannelCredentials | Non
     switch = environment.get("GODOTY_TLS", "").lower()
     if switch and switch not in _SWITCH:
         raise ValueError(f"GODOTY_TLS is {switch!r}: set it to on or off, or unset it")
-    names = ("GODOTY_TLS_ROOTS", "GODOTY_TLS_CLIENT_KEY", "GODOTY_TLS_CLIENT_CERT")
+    names = ("GODOTY_TLS_CA", "GODOTY_TLS_CLIENT_KEY", "GODOTY_TLS_CLIENT_CERT")
     paths = [environment.get(name) for name in names]
     if any(paths) and _SWITCH.get(switch) is not False:
         roots, key, chain = (Path(path).read_bytes() if path else None for path in paths)
