@@ -12,6 +12,7 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.session_copies.copies import SessionCopies
+from godoty_service.session_copies.forks import Fork, SessionForks
 from godoty_service.sessions.message_copies import MessageCopies
 from tests.conftest import Start, StartProcess
 from tests.e2e.admin.conftest import Admin
@@ -119,13 +120,23 @@ async def test_cancelled_fork_is_deleted(serve: Start, fork_at: ForkAt, monkeypa
     """Nothing of it remains, once the operation that ran has ended."""
     forker = fork_at(await serve())
     await forker.converse("look", png())
-    with held(monkeypatch) as (begun, may_go_on):
+    tasks: list[asyncio.Task[Any]] = []
+    fork = SessionForks.fork
+
+    async def forking(self: SessionForks, *given: Any, **named: Any) -> Fork:
+        if (task := asyncio.current_task()) is not None:
+            tasks.append(task)
+        return await fork(self, *given, **named)
+
+    with held(monkeypatch) as (begun, may_go_on), monkeypatch.context() as patched:
+        patched.setattr(SessionForks, "fork", forking)
         request = pb.ForkSessionRequest(session_id="talk", fork_session_id="other")
         call = forker.caller.stub.ForkSession(request, metadata=forker.service.metadata)
         ended = asyncio.ensure_future(call)
         await begun.wait()
         call.cancel()
         await asyncio.wait([ended])
+        await soon(lambda: tasks[0].cancelling() > 0)  # the caller's end is known to it before it is to the server
         may_go_on.set()
     await soon(lambda: forker.stored() == {"sessions": 1, "messages": 2})
     (document,) = forker.service.database["attachments"].find({"tenant_id": forker.service.tenant_id})
