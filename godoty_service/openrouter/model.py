@@ -254,7 +254,9 @@ class OpenRouterModel(OpenAIModel):
         try:
             call = await self._open(request, attempt, reserved, embedding)
             if listener is not None:
-                listener.on_request()
+                # The request is written in the event loop's next round: what readers get now must not delay it.
+                loop = asyncio.get_running_loop()
+                loop.call_soon(loop.call_soon, listener.on_request)
             async with aclosing(self._send(call, request, decoder, reserved, embedding)) as events:
                 async for event in events:
                     yield event

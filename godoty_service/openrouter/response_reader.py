@@ -20,6 +20,8 @@ from godoty_service.openrouter.sse import BodyDecoder, EventTooLarge
 from godoty_service.openrouter.stream_decoder import StreamDecoder
 from godoty_service.openrouter.transport import UnreadableBody, body_of, decoded
 
+_ID_DELAY = 0.005  # seconds for which the write of a generation's id waits for the first data: it would delay that
+
 
 class ResponseReader:
     """A response that is being read; reading starts at construction."""
@@ -45,7 +47,8 @@ class ResponseReader:
         self.first_output_time: float | None = None  # by the monotonic clock
         decoder.headers = response.headers
         decoder.generation_id = errors.generation_id(response.headers)
-        self._forward([{"messageStart": {"role": "assistant"}}])
+        self._events.put_nowait({"messageStart": {"role": "assistant"}})
+        self._id_timer = asyncio.get_running_loop().call_later(_ID_DELAY, self._record_id)
         self._task = asyncio.create_task(self._read())
         self._task.add_done_callback(lambda _: self._events.put_nowait(None))
 
@@ -64,6 +67,8 @@ class ResponseReader:
 
     async def aclose(self) -> None:
         """Stop reading; release the connection if the answer has ended, else close it."""
+        self._record_id()
+        self._id_timer.cancel()
         try:
             if not self._task.done():
                 self._task.cancel()
@@ -112,9 +117,7 @@ class ResponseReader:
     def _forward(self, events: list[StreamEvent]) -> None:
         """Record on the call what it must know at once, and queue the events for Strands."""
         decoder = self._decoder
-        if decoder.generation_id is not None and not self._id_recorded:
-            self._id_recorded = True
-            self._call.set_generation_id(decoder.generation_id)
+        self._record_id()
         if decoder.has_output and not self._first_token_recorded:
             self._first_token_recorded = True
             self.first_output_time = time.monotonic()
@@ -123,6 +126,11 @@ class ResponseReader:
             self._limit_drain()
         for event in events:
             self._events.put_nowait(event)
+
+    def _record_id(self) -> None:
+        if self._decoder.generation_id is not None and not self._id_recorded:
+            self._id_recorded = True
+            self._call.set_generation_id(self._decoder.generation_id)
 
     def _limit_drain(self) -> None:
         """Set the deadline of an answer beyond its bounds: its usage may still arrive."""

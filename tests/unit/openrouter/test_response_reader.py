@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from godoty_service.errors import TurnTooLarge
+from godoty_service.openrouter import response_reader
 from godoty_service.openrouter.client import open_client
 from godoty_service.openrouter.model import LISTENER, OpenRouterModel
 from godoty_service.openrouter.read_pacer import ReadPacer
@@ -75,17 +76,21 @@ class EventListener:
 
 @asynccontextmanager
 async def provider(*pieces: bytes) -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """Start a provider that sends some pieces at once, then a word each 10 ms, and never ends the answer."""
+    """Start a provider that sends some pieces at once, then a word each 10 ms, and never ends the answer.
+
+    Without a piece it sends its headers alone.
+    """
     gone = asyncio.Event()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(HEAD + chunked(b"".join(pieces)))
+        writer.write(HEAD + (chunked(b"".join(pieces)) if pieces else b""))
         with suppress(ConnectionError, RuntimeError):  # RuntimeError: uvloop, for a transport closed meanwhile
             while not writer.is_closing():
                 await writer.drain()
                 await asyncio.sleep(0.01)
-                writer.write(chunked(TEXT))
+                if pieces:
+                    writer.write(chunked(TEXT))
         gone.set()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
@@ -173,3 +178,16 @@ async def test_error_of_listener_ends_answer() -> None:
         with pytest.raises(TurnTooLarge):
             await asyncio.wait_for(task, 30)
         await asyncio.wait_for(gone.wait(), 30)
+
+
+@pytest.mark.parametrize("delay", [0.0, 3600.0], ids=["by itself", "when it is closed"])
+async def test_generation_is_known_without_any_data(delay: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its id is recorded a moment after the headers have arrived, or when the turn is cancelled before."""
+    monkeypatch.setattr(response_reader, "_ID_DELAY", delay)
+    call = RecordingCall()
+    async with provider() as (url, _), turn(url, call, EventListener()) as (model, _):
+        while not (call.events if delay == 0 else model._readers):
+            await asyncio.sleep(0.001)
+        assert call.events == (["gen-1"] if delay == 0 else [])
+
+    assert call.events == ["gen-1"]
