@@ -1,5 +1,6 @@
 """Makes sessions of exported ones, perhaps of another tenant or server."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ _NOT_IMPORTED: Final = "the session was imported without it"
 _BATCH: Final = 64  # messages
 _BATCH_SIZE: Final = 1024 * 1024  # characters of the texts of a batch
 _AT_ONCE: Final = 8  # imports of one server: each may have a message of 1 MiB and a batch in memory
+_SHARE: Final = 2  # one tenant's imports are at most one part in this many of them
 _RETRY_AFTER: Final = 1.0  # seconds
 Confirm = Callable[[], Awaitable[None]]
 
@@ -129,7 +131,7 @@ class SessionImports:
         self._agents = agents
         self._users = users
         self._default_model = default_model
-        self._running = 0
+        self._running: Counter[str] = Counter()  # by tenant
 
     async def make(self, tenant_id: str, imported: ImportedSession, confirm: Confirm) -> Session:
         """Make a session of what a caller sends.
@@ -148,7 +150,7 @@ class SessionImports:
             TooManyImports: Retry later.
             SessionBusy: The end user was erased meanwhile: retry.
         """
-        with self._counted():
+        with self._counted(tenant_id):
             new, user = await self._new(tenant_id, imported)
             async with self._copies.making(tenant_id, new) as session:
                 if user is not None and not await self._users.confirm(tenant_id, user):
@@ -161,16 +163,19 @@ class SessionImports:
                 return await self._copies.complete(session, imported.session_id or new_id("session"), contents)
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _counted(self, tenant_id: str) -> Iterator[None]:
         """Count an import while the block runs."""
-        if self._running >= _AT_ONCE:
-            text = f"The server receives {_AT_ONCE} imports, which is the limit: retry when one has ended."
+        own = max(1, _AT_ONCE // _SHARE)
+        if self._running[tenant_id] >= own or self._running.total() >= _AT_ONCE:
+            text = f"The server receives {_AT_ONCE} imports, or {own} of the tenant: retry when one has ended."
             raise TooManyImports(text, quota="imports/concurrent", retry_after=_RETRY_AFTER)
-        self._running += 1
+        self._running[tenant_id] += 1
         try:
             yield
         finally:
-            self._running -= 1
+            self._running[tenant_id] -= 1
+            if not self._running[tenant_id]:
+                del self._running[tenant_id]
 
     async def _new(self, tenant_id: str, imported: ImportedSession) -> tuple[NewSession, EndUser | None]:
         """Return what the session begins with, and its end user."""

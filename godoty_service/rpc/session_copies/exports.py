@@ -13,7 +13,7 @@ from godoty_service.aio.byte_limiter import ByteLimiter
 from godoty_service.attachments.attachment import Attachment
 from godoty_service.attachments.attachments import Attachments
 from godoty_service.attachments.blocks import attachments_in
-from godoty_service.attachments.chunks import CHUNK, count
+from godoty_service.attachments.chunks import count
 from godoty_service.attachments.errors import AttachmentNotFound
 from godoty_service.clock import Clock
 from godoty_service.errors import StorageUnavailable
@@ -45,7 +45,7 @@ class SessionExport:
         Args:
             messages: The messages.
             attachments: What they name.
-            limiter: Limits the bytes of messages and attachments that are in memory.
+            limiter: Limits the bytes of messages that are in memory.
             clock: Returns the current time.
         """
         self._messages = messages
@@ -88,7 +88,7 @@ class SessionExport:
                     for record in _message_records(message):
                         yield _line(record)
                     number += 1
-            messages = []  # both together might never fit
+            messages = []  # not in memory while attachments are sent, as they do not count any more
             for attachment in named:
                 async with aclosing(self._attachment_records(session.tenant_id, attachment)) as records:
                     async for record in records:
@@ -115,15 +115,14 @@ class SessionExport:
             return
         shown, chunks = attachment_message(stored.attachment), self._attachments.store.chunks
         for number in range(count(stored.attachment.size)):
-            async with self._limiter.hold(CHUNK):
-                chunk = await chunks.read(tenant_id, stored.content_id, number)
-                if chunk is None:
-                    raise StorageUnavailable("The bytes of an attachment are missing.")
-                for start in range(0, len(chunk), ATTACHMENT_PIECE):
-                    data = record_pb.SessionAttachmentData(
-                        attachment=shown, data=chunk[start : start + ATTACHMENT_PIECE]
-                    )
-                    yield record_pb.SessionRecord(attachment_data=data)
+            chunk = await chunks.read(tenant_id, stored.content_id, number)
+            if chunk is None:
+                raise StorageUnavailable("The bytes of an attachment are missing.")
+            for start in range(0, len(chunk), ATTACHMENT_PIECE):
+                piece = chunk[start : start + ATTACHMENT_PIECE]
+                yield record_pb.SessionRecord(
+                    attachment_data=record_pb.SessionAttachmentData(attachment=shown, data=piece)
+                )
 
 
 def _named(messages: Sequence[StoredMessage], carried: Collection[str]) -> list[Attachment]:
