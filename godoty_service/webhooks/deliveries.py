@@ -112,8 +112,9 @@ class Deliveries:
         return found[0]["next_time"] if found else None
 
     async def pending_since(self, time: datetime, *, limit: int) -> list[tuple[str, str, datetime]]:
-        """Return tenant, webhook and creation of deliveries that are pending since a time or later, the oldest first."""
-        query, fields = {**_PENDING, "create_time": {"$gte": time}}, {"tenant_id": 1, "webhook_uid": 1, "create_time": 1}
+        """Return tenant, webhook and creation of deliveries that are pending since a time, the oldest first."""
+        query = {**_PENDING, "create_time": {"$gte": time}}
+        fields = {"tenant_id": 1, "webhook_uid": 1, "create_time": 1}
         found = await self._deliveries.find(query, sort=[("create_time", 1)], limit=limit, fields=fields)
         return [(each["tenant_id"], each["webhook_uid"], each["create_time"]) for each in found]
 

@@ -131,7 +131,8 @@ class Cluster:
     async def compare_with_invoice(self) -> InvoiceComparison:
         """Compare the ledger with the invoice line by line: the invoice equation (A8)."""
         outcomes = {line["turn_id"]: line["outcome"] for line in self._logged("turn_ended")}
-        return await compare(self.components, self.sandbox.invoice, ServerEvidence(killed=self.killed, outcomes=outcomes))
+        evidence = ServerEvidence(killed=self.killed, outcomes=outcomes)
+        return await compare(self.components, self.sandbox.invoice, evidence)
 
     def _logged(self, event: str) -> Iterator[dict[str, Any]]:
         """Yield the servers' log events of one kind."""
@@ -154,10 +155,8 @@ async def new_tenant(components: Components) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def open_cluster(
-    *, mongodb_uri: str, name: str, directory: Path, **changed: Any
-) -> AsyncIterator[Cluster]:
-    """Open a cluster with its own database, which is dropped at the end; `changed` settings are those of its components."""
+async def open_cluster(*, mongodb_uri: str, name: str, directory: Path, **changed: Any) -> AsyncIterator[Cluster]:
+    """Open a cluster with its own database, which is dropped at the end; `changed` are settings of its components."""
     async with Sandbox() as sandbox:
         sandbox.settings.change({"record_requests": False})
         settings = Settings(

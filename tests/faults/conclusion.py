@@ -37,7 +37,7 @@ async def _go_on(components: Components, tenant_id: str) -> list[str]:
     deadline = asyncio.get_running_loop().time() + PATIENCE
     while waiting := [each async for each in _answered(components, tenant_id)]:
         if asyncio.get_running_loop().time() > deadline:
-            return [f"the step {each['_id']} of {each['session_id']} is answered and does not go on" for each in waiting]
+            return [f"{each['session_id']} does not go on: {each['_id']} is answered" for each in waiting]
         for each in waiting:
             now = await components.database.now()
             await steps.update_one({"_id": each["_id"], "closed": False}, {"$set": {"check_time": now}})
@@ -60,7 +60,8 @@ async def _answered(components: Components, tenant_id: str) -> AsyncIterator[Doc
 
 async def _sessions(components: Components, tenant_id: str) -> AsyncIterator[str]:
     """Yield the ids of the sessions that may have asked, and of the forks."""
-    query = {"tenant_id": tenant_id, "incomplete": {"$ne": True}, "$or": [{"agent": {"$in": [CLERK, MANAGER]}}, {"origin": {"$type": "object"}}]}
+    asking: Document = {"$or": [{"agent": {"$in": [CLERK, MANAGER]}}, {"origin": {"$type": "object"}}]}
+    query = {"tenant_id": tenant_id, "incomplete": {"$ne": True}, **asking}
     for each in await components.database.collection("sessions").find(query, fields={"session_id": 1}):
         yield each["session_id"]
 

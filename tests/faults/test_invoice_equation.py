@@ -80,7 +80,8 @@ async def test_ledger_and_invoice_agree_after_fault_load(
             late = late_times(client_of_times[cluster.components.database.name], now=latest)
         early = [each for each in entries if isinstance(each, ModelCall) and each.start_time < start_time]
         with capsys.disabled():
-            print(f"\n[faults] seed {seed}: {_summary(result, comparison)}, {receipts.number} webhook requests")  # noqa: T201 - the seed replays the load
+            summary = f"{_summary(result, comparison)}, {receipts.number} webhook requests"
+            print(f"\n[faults] seed {seed}: {summary}")  # noqa: T201 - the seed replays the load
 
         assert comparison.faults == []
         assert result.findings == []

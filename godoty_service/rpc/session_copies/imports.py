@@ -129,7 +129,8 @@ class SessionImport:
                 if line.strip():
                     self._line += 1
                     record = await self._parse(line)
-                    self._bytes -= len(record.attachment_data.data) * 4 // 3  # in base64: they have a limit of their own
+                    # In base64: they have a limit of their own.
+                    self._bytes -= len(record.attachment_data.data) * 4 // 3
                     yield record
             if self._bytes > _MAX_BYTES:
                 raise InvalidRequest.of("lines", f"must have at most {_MAX_BYTES:,} bytes, without attachments")

@@ -1,4 +1,4 @@
-"""Endpoints that answer without end, or drop by drop: each costs its own webhook an attempt, and nobody anything else."""
+"""Endpoints that answer without end, or drop by drop: each costs its own webhook an attempt, and no one else."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
