@@ -50,7 +50,7 @@ async def _answered(components: Components, tenant_id: str) -> AsyncIterator[Doc
     database = components.database
     actions, messages = database.collection("actions"), database.collection("messages")
     for step in await database.collection("steps").find({"tenant_id": tenant_id, "closed": False}):
-        if await actions.count({"step_id": step["_id"], "state": "open"}):
+        if await actions.count({"step_id": step["_id"], "asks": True, "state": "open"}):
             continue
         session = {"tenant_id": tenant_id, "session_uid": step["session_uid"]}
         last = await messages.find_one(session, sort=[("number", -1)], fields={"number": 1})

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,11 +14,12 @@ from godoty.v1 import agent_service_pb2 as pb
 
 from tests.faults.cluster import ServerProcess
 from tests.faults.planned_turns import Answer, Client, PlannedTurn
+from tests.support.service import PATIENCE
 
 _ROUNDS = 3  # of answers, as an agent may ask again
 _ATTEMPTS = 60  # to reach a server
 _AGAIN = 0.1  # seconds between two of them
-_PATIENCE = 20.0  # seconds that a call may take
+_LONGEST = 20.0  # seconds that a call may take
 _UNREACHABLE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 _DENIAL = {"deny": {"why": "no"}}
 _OUTPUT = {"output": {"output_text": "done"}}
@@ -100,7 +101,7 @@ class LoadClient:
 
     async def _converse(self, turn: PlannedTurn) -> Ended:
         """Run a turn by Converse, whose client may leave before its end."""
-        timeout = turn.after if turn.client is Client.DEADLINE else _PATIENCE
+        timeout = turn.after if turn.client is Client.DEADLINE else _LONGEST
         async with self._stub() as (stub, channel):
             call = stub.Converse(self._request(turn), metadata=self._metadata, timeout=timeout)
             reading = asyncio.create_task(_read(call))
@@ -118,12 +119,13 @@ class LoadClient:
         try:
             async with self._stub() as (stub, _):
                 request = pb.StartTurnRequest(request=self._request(turn))
-                started = await stub.StartTurn(request, metadata=self._metadata, timeout=_PATIENCE)
+                started = await stub.StartTurn(request, metadata=self._metadata, timeout=_LONGEST)
             waited = pb.WaitTurnRequest(turn_id=started.turn_id)
             waited.timeout.FromSeconds(2)
-            found = (await self._reach("WaitTurn", waited)).turn
-            while found.state != turn_pb2.TURN_STATE_ENDED:
+            async with asyncio.timeout(PATIENCE):
                 found = (await self._reach("WaitTurn", waited)).turn
+                while found.state != turn_pb2.TURN_STATE_ENDED:
+                    found = (await self._reach("WaitTurn", waited)).turn
             if found.stop_reason != turn_pb2.STOP_REASON_ACTION_REQUIRED:
                 return Ended(found.error_reason or "OK", found.stop_reason)
             query = pb.ListActionsRequest(session_id=turn.session, state=action_pb2.ACTION_STATE_OPEN)
@@ -172,7 +174,7 @@ class LoadClient:
 
     async def _send(self, request: pb.ConverseRequest) -> Ended:
         async with self._stub() as (stub, _):
-            return await _read(stub.Converse(request, metadata=self._metadata, timeout=_PATIENCE * 3))
+            return await _read(stub.Converse(request, metadata=self._metadata, timeout=_LONGEST * 3))
 
     async def _reach(self, method: str, request: Any) -> Any:
         """Call a method that may be repeated, at one server after the other until one answers.
@@ -183,7 +185,7 @@ class LoadClient:
         for attempt in range(_ATTEMPTS):
             async with self._stub() as (stub, _):
                 try:
-                    return await getattr(stub, method)(request, metadata=self._metadata, timeout=_PATIENCE)
+                    return await getattr(stub, method)(request, metadata=self._metadata, timeout=_LONGEST)
                 except grpc.aio.AioRpcError as error:
                     if error.code() not in _UNREACHABLE or attempt == _ATTEMPTS - 1:
                         raise
@@ -191,7 +193,7 @@ class LoadClient:
         raise AssertionError("unreachable")
 
     @asynccontextmanager
-    async def _stub(self) -> Any:
+    async def _stub(self) -> AsyncIterator[tuple[Any, grpc.aio.Channel]]:
         async with grpc.aio.insecure_channel(self._rng.choice(self._servers).address) as channel:
             yield agent_service_pb2_grpc.AgentServiceStub(channel), channel  # type: ignore[no-untyped-call] # generated
 
