@@ -245,7 +245,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         found, more = await self._messages.page(
             call.tenant_id, session.uid, after=after, limit=page.size, most_bytes=self._page_bytes
         )
-        async with self._content_limiter.hold(sum(each.size for each in found)):
+        async with self._content_limiter.hold(sum(each.size for each in found), owner=call.tenant_id):
             messages = await self._messages.load(call.tenant_id, session.uid, found)
             response = pb.ListMessagesResponse(
                 messages=[to_proto(each, max_bytes=self._page_bytes) for each in messages]
@@ -261,7 +261,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         session = await self._session(call, request.session_id)
         number = agent_codec.parse_message_number(request.number)
         found = await self._messages.find(call.tenant_id, session.uid, number)
-        async with self._content_limiter.hold(found.size if found is not None else 0):
+        async with self._content_limiter.hold(found.size if found is not None else 0, owner=call.tenant_id):
             for message in await self._messages.load(call.tenant_id, session.uid, [found] if found is not None else []):
                 for piece in message_pieces(message):
                     yield piece

@@ -81,7 +81,7 @@ class SessionExport:
             found, _ = await self._messages.page(
                 session.tenant_id, session.uid, after=number, limit=min(_PAGE, length - number), most_bytes=_PAGE_BYTES
             )
-            async with self._limiter.hold(sum(each.size for each in found)):
+            async with self._limiter.hold(sum(each.size for each in found), owner=session.tenant_id):
                 messages = await self._messages.load(session.tenant_id, session.uid, found)
                 named = _named(messages, carried) if request.include_attachments else []
                 for message in () if named else messages:
