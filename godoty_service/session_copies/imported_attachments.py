@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from godoty_service.attachments.attachment import ID_KIND, Attachment
 from godoty_service.attachments.attachments import Attachments, to_its_end
@@ -51,7 +51,7 @@ class ImportedAttachments:
         self._size = 0
         self.named: set[str] = set()
 
-    def __enter__(self) -> "ImportedAttachments":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

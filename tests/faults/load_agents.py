@@ -22,7 +22,7 @@ CLERK_TEXTS = tuple(
         "tool-loop calls=3 parallel=3 fault=error-mid at=2 error_after=2",
     )
 )
-_CHECKED = "tool=calculator input='{\"expression\": \"6 * 7\"}'"
+_CHECKED = 'tool=calculator input=\'{"expression": "6 * 7"}\''
 MANAGER_TEXTS = tuple(
     asks("researcher", asks("checker", f"@sandbox {each}"))
     for each in (

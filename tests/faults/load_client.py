@@ -95,9 +95,7 @@ class LoadClient:
         return list((await self._reach("ListMessages", request)).messages)
 
     def _request(self, turn: PlannedTurn, **fields: Any) -> pb.ConverseRequest:
-        return pb.ConverseRequest(
-            session_id=turn.session, text=turn.text, model=turn.model, agent=turn.agent, **fields
-        )
+        return pb.ConverseRequest(session_id=turn.session, text=turn.text, model=turn.model, agent=turn.agent, **fields)
 
     async def _converse(self, turn: PlannedTurn) -> Ended:
         """Run a turn by Converse, whose client may leave before its end."""

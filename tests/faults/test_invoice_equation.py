@@ -61,9 +61,7 @@ async def test_ledger_and_invoice_agree_after_fault_load(
         try:
             for tenant_id, _ in tenants:
                 await apply_agents(cluster.components, servers[0].address, tenant_id)
-            result = await run_fault_load(
-                cluster, servers, seed, tenants=tenants, turns=TURNS, kills=KILLS, clients=6
-            )
+            result = await run_fault_load(cluster, servers, seed, tenants=tenants, turns=TURNS, kills=KILLS, clients=6)
             for tenant_id, key in tenants:
                 client = LoadClient(servers, key, TurnCounts(), random.Random(seed))
                 result.findings += await conclude(cluster.components, client, tenant_id)

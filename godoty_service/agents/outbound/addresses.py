@@ -123,9 +123,7 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
         failure: Exception = httpcore2.ConnectError("No address.")
         for address in permitted[:_MAX_ATTEMPTS]:
             try:
-                connected = await self._network.connect_tcp(
-                    str(address), port, timeout, local_address, socket_options
-                )
+                connected = await self._network.connect_tcp(str(address), port, timeout, local_address, socket_options)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
             else:

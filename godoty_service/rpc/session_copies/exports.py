@@ -37,9 +37,7 @@ _PAGE_BYTES: Final = 128 * 1024  # of them, unless one is larger: a caller that 
 class SessionExport:
     """Exports the messages of sessions that were read."""
 
-    def __init__(
-        self, messages: MessageStore, attachments: Attachments, limiter: ByteLimiter, *, clock: Clock
-    ) -> None:
+    def __init__(self, messages: MessageStore, attachments: Attachments, limiter: ByteLimiter, *, clock: Clock) -> None:
         """Create it.
 
         Args:

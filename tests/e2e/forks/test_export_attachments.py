@@ -118,9 +118,7 @@ async def test_pieces_between_the_content_of_a_message_end_it(forker: Forker) ->
     assert "line 4 belongs to no message" in failure.fields["lines"]
 
 
-async def test_attachment_that_is_too_large_is_not_awaited(
-    serve: Start, fork_at: Callable[[Service], Forker]
-) -> None:
+async def test_attachment_that_is_too_large_is_not_awaited(serve: Start, fork_at: Callable[[Service], Forker]) -> None:
     """ATTACHMENT_REJECTED as soon as its pieces have too many bytes."""
     forker = fork_at(await serve(attachment_bytes=64 * 1024))
     begin, *_ = lines_of()

@@ -71,7 +71,7 @@ async def test_listen_prints_verified_events_and_deletes_its_webhook(tenant: Ten
     printed = out.read_text()
     assert "turn.finished evt_" in printed
     assert turn.responses[0].turn_id in printed
-    assert "\"a:bug:b\"" in printed  # and not an emoji
+    assert '"a:bug:b"' in printed  # and not an emoji
     assert "refused" not in printed
     assert list((await tenant.call("ListWebhooks")).webhooks) == []
 
