@@ -13,6 +13,7 @@ from godoty_service.tenancy.policies import Policy, PolicyChange
 from tests.faults.adjustment_load import RequestedAdjustments, adjust
 from tests.faults.cluster import Cluster, ServerProcess
 from tests.faults.invoice_comparison import differences, spending_at
+from tests.faults.load_agents import apply_agents
 from tests.faults.load_client import LoadClient, TurnCounts
 from tests.faults.planned_turns import draw_turns
 from tests.support.backends import ME
@@ -83,8 +84,10 @@ async def run_fault_load(
     """
     result = LoadResult()
     long_ago, _ = spending_at(cluster.components, -timedelta(minutes=1))
-    async with long_ago.tracking(cluster.tenant_id):
+    async with long_ago.tracking(cluster.tenant_id):  # before any server has read, and cached, that there is no budget
         await cluster.components.tenancy.policies.set(cluster.tenant_id, POLICIES[0])
+    for tenant_id, _ in tenants:
+        await apply_agents(cluster.components, servers[0].address, tenant_id)
     killer = asyncio.create_task(_kill_servers(servers, random.Random(f"{seed}-killer"), result, kills=kills))
     background = [
         asyncio.create_task(_change_policies(cluster, random.Random(f"{seed}-policies"), result, tenants)),

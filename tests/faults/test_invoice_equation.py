@@ -18,7 +18,6 @@ from tests.faults.cluster import open_cluster
 from tests.faults.conclusion import conclude
 from tests.faults.fault_load import MAX_SKEW, LoadResult, run_fault_load
 from tests.faults.invoice_comparison import InvoiceComparison
-from tests.faults.load_agents import apply_agents
 from tests.faults.load_client import LoadClient, TurnCounts
 from tests.faults.stored_times import late_times
 from tests.faults.webhook_receipts import WEBHOOK_ENVIRONMENT, WEBHOOK_SETTINGS, WebhookReceipts
@@ -59,8 +58,6 @@ async def test_ledger_and_invoice_agree_after_fault_load(
         for server in servers:
             await server.start()
         try:
-            for tenant_id, _ in tenants:
-                await apply_agents(cluster.components, servers[0].address, tenant_id)
             result = await run_fault_load(cluster, servers, seed, tenants=tenants, turns=TURNS, kills=KILLS, clients=6)
             for tenant_id, key in tenants:
                 client = LoadClient(servers, key, TurnCounts(), random.Random(seed))
