@@ -32,7 +32,7 @@ _LOOPBACK = "127.0.0.1"
 _LOOPBACK_NETWORKS = "127.0.0.0/8, ::1"
 _TRIES = 20  # between the check of a port and its use, another process may take it
 
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
 
 
 class LocalPorts:

@@ -94,7 +94,8 @@ class ListenerSettings(BaseSettings):
         32 * 1024 * 1024,
         ge=1024 * 1024,
         le=1024**3,
-        description="Bytes of message contents that concurrent ListMessages and ReadMessage calls may hold in memory.",
+        description="Bytes of message contents that concurrent ListMessages, ReadMessage and ExportSession calls may"
+        " hold in memory; those of one tenant half of them.",
     )
     drain_grace: float = Field(
         20.0, ge=0, le=3600, description="Seconds in which running turns may finish on shutdown."

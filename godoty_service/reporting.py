@@ -1,7 +1,7 @@
 """Reports the state of a running server beside its calls: the metrics page, pending entries, its clock."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -14,6 +14,8 @@ from godoty_service.rpc.keyless import ServingStatus
 from godoty_service.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.metrics_server import serve_metrics
+from godoty_service.webhooks.backlog import Backlog
+from godoty_service.webhooks.delivery import DeliveryState
 
 _COUNT_INTERVAL = 15.0  # seconds between two counts of pending ledger entries
 
@@ -54,6 +56,20 @@ def open_metrics_page(
         raise ValueError(f"GODOTY_METRICS_LISTEN={settings.metrics_listen}: {why}") from error
     stack.push_async_callback(page.close)
     return page.port
+
+
+async def report_deliveries(backlog: Backlog, metrics: Metrics) -> None:
+    """Measure the age of the oldest event that no webhook has taken, every 15 seconds."""
+
+    async def report() -> None:
+        metrics.webhook_oldest_pending((await backlog.oldest()).total_seconds())
+
+    await run_every(_COUNT_INTERVAL, report, failure="webhooks_not_measured", at_once=True)
+
+
+def count_attempts(metrics: Metrics) -> Callable[[DeliveryState], None]:
+    """Return what counts an attempt to deliver an event, by the state of the delivery after it."""
+    return lambda state: metrics.webhook_attempt("retry" if state is DeliveryState.PENDING else state.value)
 
 
 async def _report_catalogue_age(metrics: Metrics, oracle: PricingOracle) -> None:

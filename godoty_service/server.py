@@ -30,7 +30,14 @@ from godoty_service.mongo.monitor import StorageMonitor
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.price_sources import summarize
 from godoty_service.provider_bootstrap import ProviderComponents, late_call_patience, open_provider
-from godoty_service.reporting import background, count_entries, open_metrics_page, report_clock
+from godoty_service.reporting import (
+    background,
+    count_attempts,
+    count_entries,
+    open_metrics_page,
+    report_clock,
+    report_deliveries,
+)
 from godoty_service.rpc.keyless import ServingStatus
 from godoty_service.rpc.listener import bind
 from godoty_service.rpc.reflection import add_reflection
@@ -134,7 +141,7 @@ async def _start(
     turns = start_turns(
         stack, settings, components, provider, call_metrics, tools=tools, mcp=mcp, schemas=schemas, fetch_file=files
     )
-    await _start_webhooks(stack, settings, components, on_event)
+    await _start_webhooks(stack, settings, components, on_event, metrics)
     copies = build_session_copies(settings, components)
     background(stack, copies.copies.run(settings.heartbeat))
     actions = build_actions(components, turns)
@@ -218,7 +225,7 @@ async def _start_loops(
 
 
 async def _start_webhooks(
-    stack: AsyncExitStack, settings: Settings, components: Components, on_event: Observe | None
+    stack: AsyncExitStack, settings: Settings, components: Components, on_event: Observe | None, metrics: Metrics
 ) -> None:
     """Start to publish and deliver events, once it is known which tenants are notified."""
     subscribers = components.webhooks.subscribers
@@ -233,10 +240,12 @@ async def _start_webhooks(
         replicas=components.replicas,
         clock=components.clock,
         observe=on_event or (lambda _: None),
+        observe_attempt=count_attempts(metrics),
     )
     background(stack, subscribers.run())
     background(stack, loops.outbox.run(settings.webhook_interval))
     background(stack, loops.dispatcher.run(settings.webhook_interval))
+    background(stack, report_deliveries(loops.backlog, metrics))
 
 
 async def _load_prices(oracle: PricingOracle) -> bool:

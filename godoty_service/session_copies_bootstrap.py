@@ -46,7 +46,7 @@ def build_session_copies(settings: Settings, components: Components) -> SessionC
     imports = SessionImports(
         copies=copies,
         messages=conversations.messages,
-        attachments=conversations.attachments.store,
+        attachments=conversations.attachments,
         agents=conversations.agents,
         users=components.users.references,
         default_model=settings.default_model,

@@ -1,5 +1,6 @@
 """Builds what manages webhooks, and the loops that notify them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -20,8 +21,10 @@ from godoty_service.turns.event_log.outbox import TurnOutbox
 from godoty_service.turns.event_log.store import EventLogStore
 from godoty_service.turns.recovery import Recovery
 from godoty_service.turns.turn_store import TurnStore
+from godoty_service.webhooks.backlog import Backlog
 from godoty_service.webhooks.changes import WebhookChanges, WebhookComponents
 from godoty_service.webhooks.deliveries import Deliveries
+from godoty_service.webhooks.delivery import DeliveryState
 from godoty_service.webhooks.dispatch.dispatcher import DispatchLimits, WebhookDispatcher
 from godoty_service.webhooks.dispatch.endpoints import Endpoints
 from godoty_service.webhooks.dispatch.retries import RetrySchedule
@@ -45,10 +48,12 @@ class WebhookLoops:
     Attributes:
         outbox: Publishes events.
         dispatcher: Delivers them.
+        backlog: What is not delivered yet.
     """
 
     outbox: Outbox
     dispatcher: WebhookDispatcher
+    backlog: Backlog
 
 
 def build_subscribers(database: Database, clock: Clock, *, secret_box: Encryption) -> Subscribers:
@@ -127,6 +132,7 @@ def build_loops(
     replicas: ReplicaHeartbeats,
     clock: Clock,
     observe: Observe,
+    observe_attempt: Callable[[DeliveryState], None] = lambda _: None,
 ) -> WebhookLoops:
     """Build the loops.
 
@@ -139,6 +145,7 @@ def build_loops(
         replicas: Returns which servers are alive.
         clock: Returns the current time.
         observe: Called with each event.
+        observe_attempt: Called with the state of a delivery after each attempt.
     """
     network = Network(
         rules=components.rules,
@@ -153,6 +160,7 @@ def build_loops(
         sender=WebhookSender(network, components.webhooks, timeout=timeout, clock=clock),
         limits=DispatchLimits(endpoints=settings.webhook_endpoints, of_tenant=settings.webhook_tenant_endpoints),
         clock=clock,
+        observe=observe_attempt,
     )
     outbox = Outbox(
         publisher=Publisher(components.webhooks, components.deliveries, components.endpoints, observe=observe),
@@ -167,4 +175,5 @@ def build_loops(
         marks=components.marks,
         clock=clock,
     )
-    return WebhookLoops(outbox=outbox, dispatcher=dispatcher)
+    backlog = Backlog(components.webhooks, components.deliveries, clock=clock)
+    return WebhookLoops(outbox=outbox, dispatcher=dispatcher, backlog=backlog)

@@ -24,6 +24,7 @@ class Attachments:
     Attributes:
         store: The stored ones.
         inspector: Checks bytes.
+        memory: Limits the bytes of uploads.
     """
 
     def __init__(self, store: AttachmentStore, *, inspector: ContentInspector, memory: UploadMemory) -> None:
@@ -36,7 +37,7 @@ class Attachments:
         """
         self.store = store
         self.inspector = inspector
-        self._memory = memory
+        self.memory = memory
 
     async def upload(
         self, tenant_id: str, pieces: AsyncIterator[bytes], *, confirm: Callable[[], Awaitable[None]]
@@ -53,7 +54,7 @@ class Attachments:
             AttachmentLimit: The tenant has too many.
             UploadsBusy: Too many uploads are running.
         """
-        with self._memory.upload(tenant_id) as upload:
+        with self.memory.upload(tenant_id) as upload:
             data = await receive(pieces, upload, self.inspector)
             attachment = await self.inspector.inspect(tenant_id, new_id(ID_KIND), data)
             await confirm()
@@ -95,7 +96,7 @@ class Attachments:
         return (await self.store.get(tenant_id, source.attachment_id)).attachment
 
     async def _fetched(self, tenant_id: str, attachment_id: str, pieces: AsyncGenerator[bytes, None]) -> Attachment:
-        with self._memory.upload(tenant_id) as upload:
+        with self.memory.upload(tenant_id) as upload:
             async with aclosing(pieces):
                 data = await receive(pieces, upload, self.inspector)
             attachment = await self.inspector.inspect(tenant_id, attachment_id, data)

@@ -12,8 +12,12 @@ _RETRY_AFTER: Final = 2.0  # seconds
 _SHARE: Final = 2  # one tenant's uploads take at most one part in this many of the memory
 
 
-class _Upload:
-    """The bytes of an upload that have arrived."""
+class Upload:
+    """The bytes of an upload that have arrived.
+
+    Attributes:
+        size: Their number, of those that were taken, too.
+    """
 
     def __init__(self, memory: "UploadMemory", tenant_id: str) -> None:
         self._memory = memory
@@ -50,9 +54,9 @@ class UploadMemory:
         self._in_use: Counter[str] = Counter()
 
     @contextmanager
-    def upload(self, tenant_id: str) -> Iterator[_Upload]:
+    def upload(self, tenant_id: str) -> Iterator[Upload]:
         """Return an upload, whose bytes count until the block ends."""
-        upload = _Upload(self, tenant_id)
+        upload = Upload(self, tenant_id)
         try:
             yield upload
         finally:
@@ -76,7 +80,7 @@ class UploadMemory:
         self._in_use[tenant_id] += size
 
 
-async def receive(pieces: AsyncIterator[bytes], upload: _Upload, inspector: ContentInspector) -> bytes:
+async def receive(pieces: AsyncIterator[bytes], upload: Upload, inspector: ContentInspector) -> bytes:
     """Return the bytes of an upload, once all have arrived.
 
     Raises:

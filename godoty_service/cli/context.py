@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from godoty_service.provider_bootstrap import ProviderComponents
     from godoty_service.tenancy.audit import Actor
 
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, emoji=False)
 _WIDE = 1000  # columns, for output that is not a terminal
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 
 
 def read_settings(*, level: str | None = None) -> Settings:
@@ -49,7 +49,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str | int | date
     table = Table(*(Column(each, no_wrap=True) for each in columns))
     for row in cells:
         table.add_row(*map(escape, row))
-    console = out if out.is_terminal else Console(highlight=False, width=_WIDE)
+    console = out if out.is_terminal else Console(highlight=False, width=_WIDE, emoji=False)
     wide = console.options.update(width=_WIDE)
     if out.is_terminal and console.measure(table, options=wide).maximum > console.width:
         _print_blocks(columns, cells)

@@ -122,7 +122,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         self._max_text_bytes = max_text_bytes
         self._page_bytes = page_bytes
         self._content_limiter = ByteLimiter(content_bytes)
-        self._exporter = SessionExport(messages, self._content_limiter)
+        self._exporter = SessionExport(messages, attachments, self._content_limiter, clock=clock)
         self._policies = policies
         self._users = users
         self._catalogue_stale_after = catalogue_stale_after
@@ -245,7 +245,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         found, more = await self._messages.page(
             call.tenant_id, session.uid, after=after, limit=page.size, most_bytes=self._page_bytes
         )
-        async with self._content_limiter.hold(sum(each.size for each in found)):
+        async with self._content_limiter.hold(sum(each.size for each in found), owner=call.tenant_id):
             messages = await self._messages.load(call.tenant_id, session.uid, found)
             response = pb.ListMessagesResponse(
                 messages=[to_proto(each, max_bytes=self._page_bytes) for each in messages]
@@ -261,7 +261,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         session = await self._session(call, request.session_id)
         number = agent_codec.parse_message_number(request.number)
         found = await self._messages.find(call.tenant_id, session.uid, number)
-        async with self._content_limiter.hold(found.size if found is not None else 0):
+        async with self._content_limiter.hold(found.size if found is not None else 0, owner=call.tenant_id):
             for message in await self._messages.load(call.tenant_id, session.uid, [found] if found is not None else []):
                 for piece in message_pieces(message):
                     yield piece
@@ -293,7 +293,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         session = await self._sessions.get(call.tenant_id, agent_codec.parse_session_id(request.session_id))
         names = await self._users.names(call.tenant_id, [session.user_reference])
         shown, totals = await self._session_message(session, names), await self._load_totals(session)
-        async with aclosing(self._exporter.lines(session, shown, totals, time=self._clock())) as lines:
+        async with aclosing(self._exporter.lines(session, shown, totals, request)) as lines:
             async for line in lines:
                 yield line
 

@@ -1,5 +1,6 @@
 """Makes sessions of exported ones, perhaps of another tenant or server."""
 
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
@@ -11,16 +12,15 @@ from godoty_service.agents.definitions import AgentReference
 from godoty_service.agents.selection import AgentSelection
 from godoty_service.agents.store import Agents
 from godoty_service.attachments.attachment import Attachment
-from godoty_service.attachments.attachments import to_its_end
+from godoty_service.attachments.attachments import Attachments, to_its_end
 from godoty_service.attachments.blocks import block_of, left_out, result_block_of
-from godoty_service.attachments.errors import AttachmentNotFound
-from godoty_service.attachments.store import AttachmentStore
 from godoty_service.citations import Citation
 from godoty_service.errors import QuotaExceeded, SessionBusy
 from godoty_service.ids import new_id
 from godoty_service.session_copies.copies import MAX_MESSAGES, SessionCopies
 from godoty_service.session_copies.errors import SessionTooLarge
 from godoty_service.session_copies.history import ImportedHistory
+from godoty_service.session_copies.imported_attachments import AttachmentPiece, ImportedAttachments
 from godoty_service.sessions.agent_states import state_text
 from godoty_service.sessions.incomplete import Contents, NewSession
 from godoty_service.sessions.message_copies import COPIED
@@ -32,8 +32,8 @@ NAMED: Final = "named"  # in a block of an import: the attachment that it names,
 _NOT_IMPORTED: Final = "the session was imported without it"
 _BATCH: Final = 64  # messages
 _BATCH_SIZE: Final = 1024 * 1024  # characters of the texts of a batch
-_MAX_ATTACHMENTS: Final = 1_000  # of one import
 _AT_ONCE: Final = 8  # imports of one server: each may have a message of 1 MiB and a batch in memory
+_SHARE: Final = 2  # one tenant's imports are at most one part in this many of them
 _RETRY_AFTER: Final = 1.0  # seconds
 Confirm = Callable[[], Awaitable[None]]
 
@@ -69,8 +69,8 @@ class ImportedSession(Protocol):
     user: str | None
     session_id: str | None
 
-    def messages(self) -> AsyncGenerator[ImportedMessage, None]:
-        """Yield the messages as they arrive.
+    def contents(self) -> AsyncGenerator[ImportedMessage | AttachmentPiece, None]:
+        """Yield the messages, and the pieces of attachments, as they arrive.
 
         Raises:
             InvalidRequest: What arrives is no export.
@@ -87,21 +87,19 @@ class _Import:
 
     Attributes:
         session: The session, which no reader sees.
-        known: The attachments that were looked up; None: the tenant does not have it.
+        attachments: What the messages name.
         pending: The messages that are not stored yet.
         citations: What they cite, by number.
         size: The characters of their texts.
         number: The number of the last message, stored or pending.
-        named: The attachments that the pending messages name.
     """
 
     session: Session
-    known: dict[str, Attachment | None] = field(default_factory=dict)
+    attachments: ImportedAttachments
     pending: Messages = field(default_factory=list)
     citations: dict[int, Sequence[Citation]] = field(default_factory=dict)
     size: int = 0
     number: int = 0
-    named: set[str] = field(default_factory=set)
 
 
 class SessionImports:
@@ -112,7 +110,7 @@ class SessionImports:
         *,
         copies: SessionCopies,
         messages: MessageStore,
-        attachments: AttachmentStore,
+        attachments: Attachments,
         agents: Agents,
         users: UserReferences,
         default_model: str,
@@ -133,7 +131,7 @@ class SessionImports:
         self._agents = agents
         self._users = users
         self._default_model = default_model
-        self._running = 0
+        self._running: Counter[str] = Counter()  # by tenant
 
     async def make(self, tenant_id: str, imported: ImportedSession, confirm: Confirm) -> Session:
         """Make a session of what a caller sends.
@@ -147,32 +145,37 @@ class SessionImports:
             InvalidRequest: It is no export.
             AgentNotFound: The tenant has no such agent.
             SessionExists: The tenant has a session with this id.
-            SessionTooLarge: It has too many messages, or names too many attachments.
+            SessionTooLarge: It has too many messages, or names or carries too many attachments.
+            AttachmentRejected, AttachmentLimit, UploadsBusy: An attachment that it carries cannot be stored.
             TooManyImports: Retry later.
             SessionBusy: The end user was erased meanwhile: retry.
         """
-        with self._counted():
+        with self._counted(tenant_id):
             new, user = await self._new(tenant_id, imported)
             async with self._copies.making(tenant_id, new) as session:
                 if user is not None and not await self._users.confirm(tenant_id, user):
                     raise SessionBusy("The end user is being erased.", retry_after=_RETRY_AFTER)
-                count = await self._receive(_Import(session), imported)
+                with ImportedAttachments(self._attachments, session) as attachments:
+                    count = await self._receive(_Import(session, attachments), imported)
                 await confirm()
                 state = state_text(imported.state)
                 contents = Contents(message_count=count, state=state, state_number=0 if state == "{}" else None)
                 return await self._copies.complete(session, imported.session_id or new_id("session"), contents)
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _counted(self, tenant_id: str) -> Iterator[None]:
         """Count an import while the block runs."""
-        if self._running >= _AT_ONCE:
-            text = f"The server receives {_AT_ONCE} imports, which is the limit: retry when one has ended."
+        own = max(1, _AT_ONCE // _SHARE)
+        if self._running[tenant_id] >= own or self._running.total() >= _AT_ONCE:
+            text = f"The server receives {_AT_ONCE} imports, or {own} of the tenant: retry when one has ended."
             raise TooManyImports(text, quota="imports/concurrent", retry_after=_RETRY_AFTER)
-        self._running += 1
+        self._running[tenant_id] += 1
         try:
             yield
         finally:
-            self._running -= 1
+            self._running[tenant_id] -= 1
+            if not self._running[tenant_id]:
+                del self._running[tenant_id]
 
     async def _new(self, tenant_id: str, imported: ImportedSession) -> tuple[NewSession, EndUser | None]:
         """Return what the session begins with, and its end user."""
@@ -191,12 +194,17 @@ class SessionImports:
     async def _receive(self, making: _Import, imported: ImportedSession) -> int:
         """Store the messages as they arrive; return the number of the last one."""
         history = ImportedHistory()
-        async with aclosing(imported.messages()) as arriving:
+        async with aclosing(imported.contents()) as arriving:
             async for each in arriving:
+                if isinstance(each, AttachmentPiece):
+                    await making.attachments.add(each)
+                    continue
+                await making.attachments.end()
                 content = [await self._resolved(making, block) for block in each.content]
                 self._append(making, history.add(each.role, content), size=each.size, citations=each.citations)
                 if len(making.pending) >= _BATCH or making.size >= _BATCH_SIZE:
                     await to_its_end(self._store(making))
+        await making.attachments.end()
         self._append(making, history.end())
         await to_its_end(self._store(making))
         return making.number
@@ -217,8 +225,8 @@ class SessionImports:
         if not making.pending:
             return
         tenant_id, uid = making.session.tenant_id, making.session.uid
-        if making.named:
-            await self._attachments.name_all(tenant_id, making.named, session_uid=uid)
+        if making.attachments.named:
+            await self._attachments.store.name_all(tenant_id, making.attachments.named, session_uid=uid)
         await self._messages.append(
             tenant_id,
             uid,
@@ -227,39 +235,23 @@ class SessionImports:
             messages=making.pending,
             citations=making.citations,
         )
-        making.pending, making.citations, making.size, making.named = [], {}, 0, set()
+        making.pending, making.citations, making.size = [], {}, 0
+        making.attachments.named.clear()
 
     async def _resolved(self, making: _Import, block: dict[str, Any]) -> dict[str, Any]:
         """Return a block with the attachments that it names, or notes in place of those that the tenant lacks."""
         if NAMED in block:
             named: Attachment = block[NAMED]
-            found = await self._look_up(making, named)
+            found = await making.attachments.look_up(named.attachment_id)
             return block_of(found) if found is not None else {"text": left_out(named, _NOT_IMPORTED)}
         if "toolResult" in block:
             content: list[dict[str, Any]] = []
             for each in block["toolResult"]["content"]:
                 if NAMED not in each:
                     content.append(each)
-                elif (found := await self._look_up(making, each[NAMED])) is not None:
+                elif (found := await making.attachments.look_up(each[NAMED].attachment_id)) is not None:
                     content.append(result_block_of(found))
                 else:
                     content.append({"text": left_out(each[NAMED], _NOT_IMPORTED)})
             return {"toolResult": {**block["toolResult"], "content": content}}
         return block
-
-    async def _look_up(self, making: _Import, named: Attachment) -> Attachment | None:
-        """Return an attachment of the tenant; None: it does not have it."""
-        attachment_id = named.attachment_id
-        if attachment_id not in making.known:
-            if len(making.known) >= _MAX_ATTACHMENTS:
-                raise SessionTooLarge.of(_MAX_ATTACHMENTS, "attachments")
-            try:
-                stored = await self._attachments.get(making.session.tenant_id, attachment_id)
-            except AttachmentNotFound:
-                making.known[attachment_id] = None
-            else:
-                making.known[attachment_id] = stored.attachment
-        found = making.known[attachment_id]
-        if found is not None:
-            making.named.add(attachment_id)
-        return found

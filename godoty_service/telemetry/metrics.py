@@ -80,6 +80,7 @@ class Metrics:
         self._define_ledger()
         self._define_budgets_and_prices()
         self._define_clock()
+        self._define_webhooks()
 
     def _define_calls(self) -> None:
         self._requests = Counter("godoty_requests", "Finished calls.", ["method", "code"], registry=self.registry)
@@ -226,6 +227,20 @@ class Metrics:
             registry=self.registry,
         )
 
+    def _define_webhooks(self) -> None:
+        self._webhook_attempts = Counter(
+            "godoty_webhook_attempts",
+            "Attempts to deliver an event to a webhook, by outcome: delivered, retry, or failed for good.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._webhook_oldest = Gauge(
+            "godoty_webhook_oldest_pending_seconds",
+            "Age of the oldest event that an enabled webhook has not taken; 0: there is none.",
+            registry=self.registry,
+            multiprocess_mode="mostrecent",  # each process measures all of them
+        )
+
     @property
     def page(self) -> CollectorRegistry:
         """The registry to scrape: of several processes, the sum. Only a single process has `process_` metrics."""
@@ -333,6 +348,14 @@ class Metrics:
     def catalogue_age(self, seconds: float) -> None:
         """Set the catalogue's age, for several processes: the one that is scraped cannot call the others."""
         self._catalogue_age.set(seconds)
+
+    def webhook_attempt(self, outcome: str) -> None:
+        """Count an attempt to deliver an event: "delivered", "retry" or "failed"."""
+        self._webhook_attempts.labels(outcome).inc()
+
+    def webhook_oldest_pending(self, seconds: float) -> None:
+        """Set the age of the oldest event that is not delivered."""
+        self._webhook_oldest.set(seconds)
 
     def provider_error(self, code: int | str | None) -> None:
         """Count a failed model call by its HTTP status, or "connection", "timeout" or "stream"."""

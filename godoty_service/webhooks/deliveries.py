@@ -32,6 +32,7 @@ class Deliveries:
         Index(keys=[("webhook_uid", 1), ("next_time", 1)], where=_PENDING),
         Index(keys=[("webhook_uid", 1), ("group", 1), ("order", 1)], where=_PENDING),
         Index(keys=[("user_reference", 1)], where={"user_reference": {"$gt": ""}}),
+        Index(keys=[("create_time", 1)], where=_PENDING),
         Index(keys=[("expire_time", 1)], expire_after=0),
     )
 
@@ -109,6 +110,13 @@ class Deliveries:
         query = {**_PENDING, "webhook_uid": webhook_uid}
         found = await self._deliveries.find(query, sort=[("next_time", 1)], limit=1, fields={"next_time": 1})
         return found[0]["next_time"] if found else None
+
+    async def pending_since(self, time: datetime, *, limit: int) -> list[tuple[str, str, datetime]]:
+        """Return tenant, webhook and creation of deliveries that are pending since a time, the oldest first."""
+        query = {**_PENDING, "create_time": {"$gte": time}}
+        fields = {"tenant_id": 1, "webhook_uid": 1, "create_time": 1}
+        found = await self._deliveries.find(query, sort=[("create_time", 1)], limit=limit, fields=fields)
+        return [(each["tenant_id"], each["webhook_uid"], each["create_time"]) for each in found]
 
     async def record(self, delivery: Delivery, attempt: Attempt) -> Delivery:
         """Record an attempt; return the delivery as it is after it."""

@@ -3,7 +3,7 @@
 Beside what the tenant defines, a document has the state of the endpoint (`endpoints.py`), which changes without the
 webhook's revision:
 
-due_time      When deliveries to it are due; absent: none is pending.
+due_time      When deliveries to it are due, at the earliest after the pause; absent: none is pending.
 wake          How often deliveries were added: who has the lease sees those that were added meanwhile.
 lease_owner   The server that delivers to it.
 lease_until   When another one may, by the database's clock.

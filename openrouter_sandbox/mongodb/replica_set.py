@@ -142,7 +142,8 @@ class LocalReplicaSet:
         primary = await self.primary()
         async with primary.client() as client:
             with contextlib.suppress(AutoReconnect):  # older servers close the connection when they step down
-                await client.admin.command({"replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 2})
+                # On a busy machine the secondaries take a while to catch up, without which it does not step down.
+                await client.admin.command({"replSetStepDown": 60, "secondaryCatchUpPeriodSecs": 30})
         return primary
 
     async def restart(self, member: Mongod) -> None:

@@ -117,6 +117,11 @@ class Cluster:
         """Create another tenant; return its id and an API key."""
         return await new_tenant(self.components)
 
+    @property
+    def killed(self) -> set[str]:
+        """The ids of killed replicas."""
+        return {replica_id for server in self._servers for replica_id in server.killed}
+
     async def settled(self, *, within: float) -> None:
         """Wait until no call is pending."""
         async with asyncio.timeout(within):
@@ -125,9 +130,9 @@ class Cluster:
 
     async def compare_with_invoice(self) -> InvoiceComparison:
         """Compare the ledger with the invoice line by line: the invoice equation (A8)."""
-        killed = {replica_id for server in self._servers for replica_id in server.killed}
         outcomes = {line["turn_id"]: line["outcome"] for line in self._logged("turn_ended")}
-        return await compare(self.components, self.sandbox.invoice, ServerEvidence(killed=killed, outcomes=outcomes))
+        evidence = ServerEvidence(killed=self.killed, outcomes=outcomes)
+        return await compare(self.components, self.sandbox.invoice, evidence)
 
     def _logged(self, event: str) -> Iterator[dict[str, Any]]:
         """Yield the servers' log events of one kind."""
@@ -150,8 +155,8 @@ async def new_tenant(components: Components) -> tuple[str, str]:
 
 
 @asynccontextmanager
-async def open_cluster(*, mongodb_uri: str, name: str, directory: Path) -> AsyncIterator[Cluster]:
-    """Open a cluster with its own database, which is dropped at the end."""
+async def open_cluster(*, mongodb_uri: str, name: str, directory: Path, **changed: Any) -> AsyncIterator[Cluster]:
+    """Open a cluster with its own database, which is dropped at the end; `changed` are settings of its components."""
     async with Sandbox() as sandbox:
         sandbox.settings.change({"record_requests": False})
         settings = Settings(
@@ -159,6 +164,7 @@ async def open_cluster(*, mongodb_uri: str, name: str, directory: Path) -> Async
             mongodb_database=name,
             openrouter_base_url=sandbox.base_url,
             OPENROUTER_API_KEY=SecretStr("sandbox-faults"),
+            **changed,
         )
         async with open_components(settings) as components:
             try:

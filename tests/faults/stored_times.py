@@ -5,7 +5,11 @@ from typing import Any
 
 from pymongo.database import Database
 
-EXPIRIES = {"expire_time", "until", "due", "since", "delete_time", "lease_until"}  # in the future by design
+# In the future by design.
+EXPIRIES = {
+    *("expire_time", "until", "due", "since", "delete_time", "lease_until"),
+    *("check_time", "deadline", "next_time", "due_time", "pause_until"),
+}
 
 
 def late_times(database: Database[dict[str, Any]], *, now: datetime) -> list[str]:

@@ -7,7 +7,7 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
@@ -73,12 +73,16 @@ class Receiver:
         port: Its port, which remains that of a receiver that is stopped.
         received: The requests that came, in the order of their arrival.
         answer: Returns the answer to a request; at first 204.
+        pieces: Yields the pieces of an answer instead; None: it does not.
+        sent: The bytes of such answers that were sent.
     """
 
     def __init__(self) -> None:
         self.port = 0
         self.received: list[Received] = []
         self.answer: Answer = self.take
+        self.pieces: Callable[[], AsyncIterator[bytes]] | None = None
+        self.sent = 0
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -136,6 +140,12 @@ class Receiver:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
+    async def _send_pieces(self, pieces: AsyncIterator[bytes], writer: asyncio.StreamWriter) -> None:
+        async for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            self.sent += len(piece)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -150,8 +160,11 @@ class Receiver:
                     body = await reader.readexactly(int(headers["content-length"]))
                     received = Received(first.split()[1], headers, body)
                     self.received.append(received)
-                    writer.write(await self.answer(received))
-                    await writer.drain()
+                    if self.pieces is not None:
+                        await self._send_pieces(self.pieces(), writer)
+                    else:
+                        writer.write(await self.answer(received))
+                        await writer.drain()
         finally:
             self._tasks.discard(task)
             writer.close()

@@ -111,6 +111,7 @@ __all__ = [
     "RotatedApiKey",
     "Run",
     "Session",
+    "SessionAttachmentData",
     "SessionContentPiece",
     "SessionExportBegin",
     "SessionExportEnd",
@@ -1915,7 +1916,7 @@ class SessionContentPiece:
     block: ContentBlock = field(default_factory=ContentBlock)
     """The piece. The text of a block is the concatenation of the texts of its pieces: `text`, `reasoning`,
     `tool_use.input_json` or `tool_result.output`. All other fields are the same in each piece. An attachment is
-    named, and not contained: GetAttachment has its bytes.
+    named: its bytes are in `attachment_data` lines before, or GetAttachment has them.
     """
 
 
@@ -1928,10 +1929,22 @@ class SessionExportEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SessionAttachmentData:
+    """A piece of the bytes of an attachment. The bytes are those of all its pieces, which follow one another, in order.
+    """
+
+    attachment: Attachment = field(default_factory=Attachment)
+    """The attachment: the same in each piece."""
+    data: bytes = b""
+    """The next bytes, at most 128 KiB: base64 in JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRecord:
     """A line of an exported session: its protobuf JSON is one line of at most 256 KiB, with the field names of this
-    file. The lines come in this order: `begin`; for each message `message`, its `citation` lines and its `content`
-    lines; the `state_json` lines; `end`. An import skips records and fields that it does not know.
+    file. The lines come in this order: `begin`; for each message the `attachment_data` lines of what it is the first
+    to name, if the export carries bytes, then `message`, its `citation` lines and its `content` lines; the
+    `state_json` lines; `end`. An import skips records and fields that it does not know.
     """
 
     begin: SessionExportBegin | None = None
@@ -1946,6 +1959,8 @@ class SessionRecord:
     """A piece of the agent's state as JSON text: the state is all pieces together. Without lines of it, it is empty."""
     end: SessionExportEnd | None = None
     """The last line: an export without it is not complete."""
+    attachment_data: SessionAttachmentData | None = None
+    """A piece of the bytes of an attachment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -2383,6 +2398,7 @@ CLASSES: Mapping[str, type[object]] = {
     "godoty.v1.SessionRecord": SessionRecord,
     "godoty.v1.SessionExportBegin": SessionExportBegin,
     "godoty.v1.SessionContentPiece": SessionContentPiece,
+    "godoty.v1.SessionAttachmentData": SessionAttachmentData,
     "godoty.v1.SessionExportEnd": SessionExportEnd,
     "godoty.v1.Tenant": Tenant,
     "godoty.v1.ApiKey": ApiKey,

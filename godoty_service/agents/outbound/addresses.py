@@ -12,6 +12,7 @@ from typing import Final
 import httpcore2
 
 from godoty_service.agents.outbound.lookups import Address, Lookups
+from godoty_service.agents.outbound.streams import BoundedHead
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -122,9 +123,11 @@ class CheckedNetwork(httpcore2.AsyncNetworkBackend):
         failure: Exception = httpcore2.ConnectError("No address.")
         for address in permitted[:_MAX_ATTEMPTS]:
             try:
-                return await self._network.connect_tcp(str(address), port, timeout, local_address, socket_options)
+                connected = await self._network.connect_tcp(str(address), port, timeout, local_address, socket_options)
             except (httpcore2.ConnectError, httpcore2.ConnectTimeout) as error:
                 failure = error
+            else:
+                return BoundedHead(connected)
         raise failure
 
     async def connect_unix_socket(

@@ -1,5 +1,6 @@
 """Pools of HTTP connections to checked addresses, and the reading of bounded answers."""
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -11,10 +12,12 @@ import httpx2
 
 from godoty_service.agents.outbound.addresses import AddressRefused, AddressRules, CheckedNetwork
 from godoty_service.agents.outbound.lookups import Lookups
+from godoty_service.agents.outbound.streams import BoundedHead
 
 _CONNECTIONS = 256  # of a pool: as many requests run at once
 _IDLE_CONNECTIONS = 20
 _IDLE_SECONDS = 30.0
+_PIECES_AT_ONCE = 256  # of a body: a read of 64 KiB may have ten thousand, at 20 us each
 FAILURES: Final = (
     httpcore2.TimeoutException,
     httpcore2.NetworkError,
@@ -93,9 +96,12 @@ class HttpPool:
         timeout = {"connect": connect, "pool": connect, "write": read_timeout, "read": read_timeout}
         request = httpcore2.Request(method, url, headers=headers, content=content, extensions={"timeout": timeout})
         try:
-            return await self._pool(url.scheme.decode()).handle_async_request(request)
+            response = await self._pool(url.scheme.decode()).handle_async_request(request)
         except FAILURES as error:
             raise _failure(error) from error
+        if isinstance(stream := response.extensions.get("network_stream"), BoundedHead):
+            stream.head_arrived()
+        return response
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -168,9 +174,14 @@ async def read_bounded(response: httpcore2.Response, *, max_bytes: int) -> bytes
     return bytes(body[:max_bytes])
 
 
-def pieces(response: httpcore2.Response) -> AsyncIterator[bytes]:
-    """Return the pieces of a response's body as they arrive."""
-    return response.aiter_stream()
+async def pieces(response: httpcore2.Response) -> AsyncIterator[bytes]:
+    """Yield the pieces of a response's body as they arrive; the event loop gets a turn between many tiny ones."""
+    number = 0
+    async for piece in response.aiter_stream():
+        yield piece
+        number += 1
+        if number % _PIECES_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 def header(response: httpcore2.Response, name: str) -> str:

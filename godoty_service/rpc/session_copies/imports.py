@@ -20,9 +20,10 @@ from godoty_service.rpc import agent_codec
 from godoty_service.rpc.agents.fields import read_agent
 from godoty_service.rpc.session_copies.exports import FORMAT
 from godoty_service.rpc.validation import LENGTHS, MODEL_ID, Violations
+from godoty_service.session_copies.imported_attachments import AttachmentPiece
 from godoty_service.session_copies.imports import NAMED, ImportedMessage
 
-_MAX_BYTES: Final = 64 * 1024 * 1024  # of all lines
+_MAX_BYTES: Final = 64 * 1024 * 1024  # of all lines, without those with bytes of attachments
 _MAX_MESSAGE: Final = 1024 * 1024  # bytes of a message's blocks
 _MAX_STATE: Final = 256 * 1024  # characters of the agent's state
 _MAX_BLOCKS: Final = 1_000  # of a message
@@ -46,6 +47,7 @@ class SessionImport:
         self._requests = requests
         self._records = self._read()
         self._line = 0
+        self._bytes = 0  # of all lines, without those with bytes of attachments
         self._state: list[str] = []
         self._state_size = 0
         self._next: session_pb.Message | None = None
@@ -85,8 +87,8 @@ class SessionImport:
             return
         raise InvalidRequest.of("lines", "must be sent")
 
-    async def messages(self) -> AsyncGenerator[ImportedMessage, None]:
-        """Yield the messages as they arrive.
+    async def contents(self) -> AsyncGenerator[ImportedMessage | AttachmentPiece, None]:
+        """Yield the messages, and the pieces of attachments, as they arrive.
 
         Raises:
             InvalidRequest: A line is none of an export, or lines are missing.
@@ -94,9 +96,13 @@ class SessionImport:
         async for record in self._records:
             if self._ended:
                 self._refuse("follows the end")
-            if record.WhichOneof("record") == "message" and self._next is not None:
+            kind = record.WhichOneof("record")
+            if kind in ("message", "attachment_data") and self._next is not None:
                 yield self._message()
-            self._add(record)
+            if kind == "attachment_data":
+                yield self._attachment_piece(record.attachment_data)
+            else:
+                self._add(record)
         if not self._ended:
             raise InvalidRequest.of("lines", "must have an `end`: the export is not complete")
         if self._next is not None:
@@ -109,22 +115,25 @@ class SessionImport:
 
     async def _read(self) -> AsyncIterator[record_pb.SessionRecord]:
         """Yield the records of all lines."""
-        size, first = 0, True
+        first = True
         async for request in self._requests:
             if first:
                 self._read_fields(request)
                 first = False
-            size += len(request.lines.encode())
+            self._bytes += len(request.lines.encode())
             if len(request.lines.encode()) > LENGTHS["lines"]:
                 raise InvalidRequest.of("lines", f"must have at most {LENGTHS['lines']:,} bytes of UTF-8 in a request")
-            if size > _MAX_BYTES:
-                raise InvalidRequest.of("lines", f"must have at most {_MAX_BYTES:,} bytes in all")
             if not request.lines.strip():
                 raise InvalidRequest.of("lines", "must not be blank")
             for line in request.lines.split("\n"):
                 if line.strip():
                     self._line += 1
-                    yield await self._parse(line)
+                    record = await self._parse(line)
+                    # In base64: they have a limit of their own.
+                    self._bytes -= len(record.attachment_data.data) * 4 // 3
+                    yield record
+            if self._bytes > _MAX_BYTES:
+                raise InvalidRequest.of("lines", f"must have at most {_MAX_BYTES:,} bytes, without attachments")
 
     def _read_fields(self, request: pb.ImportSessionRequest) -> None:
         violations = Violations()
@@ -220,13 +229,17 @@ class SessionImport:
             self._refuse("ends an export whose state is no JSON object")
         self._parsed_state = state
 
+    def _attachment_piece(self, piece: record_pb.SessionAttachmentData) -> AttachmentPiece:
+        if not 0 < len(piece.attachment.attachment_id) <= _MAX_ID:
+            self._refuse("has bytes of no attachment")
+        return AttachmentPiece(attachment_id=piece.attachment.attachment_id, data=piece.data)
+
     def _message(self) -> ImportedMessage:
         assert self._next is not None  # noqa: S101 - its callers have checked it
         self._end_block()
         content = [block for each in self._content if (block := self._block(each)) is not None]
-        return ImportedMessage(
-            role=_ROLES[self._next.role], content=content, size=self._size, citations=self._citations.take()
-        )
+        role, self._next = _ROLES[self._next.role], None
+        return ImportedMessage(role=role, content=content, size=self._size, citations=self._citations.take())
 
     def _block(self, block: session_pb.ContentBlock) -> dict[str, Any] | None:
         """Return a content block as Strands has it; None: it is one that this build does not know."""

@@ -8,7 +8,7 @@ event again, under the same id.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -63,6 +63,7 @@ class WebhookDispatcher:
         sender: WebhookSender,
         limits: DispatchLimits,
         clock: Clock,
+        observe: Callable[[DeliveryState], None] = lambda _: None,
     ) -> None:
         """Create it.
 
@@ -73,6 +74,7 @@ class WebhookDispatcher:
             sender: Sends events.
             limits: How many endpoints are delivered to at once.
             clock: Returns the current time.
+            observe: Called with the state of each delivery after an attempt.
         """
         self._webhooks = webhooks
         self._endpoints = endpoints
@@ -80,6 +82,7 @@ class WebhookDispatcher:
         self._sender = sender
         self._limits = limits
         self._clock = clock
+        self._observe = observe
         self._lease = sender.timeout + _MARGIN
         self._running: dict[str, tuple[str, asyncio.Task[None]]] = {}  # by document, with the tenant
         self._freed = asyncio.Event()
@@ -177,7 +180,11 @@ class WebhookDispatcher:
 
     async def _send(self, pool: HttpPool, endpoint: Endpoint, batch: Sequence[Delivery]) -> tuple[Endpoint, bool]:
         """Send a batch; return the endpoint with what is known of it then, and whether it was switched off."""
-        sent = await asyncio.gather(*(self._attempt(pool, endpoint, each) for each in batch))
+        attempts = (self._attempt(pool, endpoint, each) for each in batch)
+        outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+        sent = [each for each in outcomes if not isinstance(each, BaseException)]
+        if faults := [each for each in outcomes if isinstance(each, BaseException)]:
+            raise faults[0]  # now that all have ended: what was sent is recorded
         succeeded = any(attempt.succeeded for _, attempt in sent)
         failed = sum(not attempt.succeeded for _, attempt in sent)
         failures = endpoint.failures + failed if not succeeded else 0
@@ -192,7 +199,9 @@ class WebhookDispatcher:
     async def _attempt(self, pool: HttpPool, endpoint: Endpoint, delivery: Delivery) -> tuple[Delivery, Attempt]:
         """Send an event and record the outcome; return the delivery as it is then, and the outcome."""
         attempt = await self._sender.send(pool, endpoint.webhook, delivery)
-        return await self._deliveries.record(delivery, attempt), attempt
+        recorded = await self._deliveries.record(delivery, attempt)
+        self._observe(recorded.state)
+        return recorded, attempt
 
     def _death(self, endpoint: Endpoint, sent: Sequence[tuple[Delivery, Attempt]]) -> str:
         """Return why an endpoint is to be switched off; empty: it is not.

@@ -66,10 +66,13 @@ class Endpoints:
             at_once: Also if the last attempts have failed.
         """
         ids = [id_of(each.tenant_id, each.name) for each in webhooks]
-        update: Document = {"$min": {"due_time": self._clock()}, "$inc": {"wake": 1}}
-        if at_once:
-            update["$unset"] = {"pause_until": ""}
-        await self._documents.update_many({"_id": {"$in": ids}}, update)
+        now = self._clock()
+        earlier = {"$min": [{"$ifNull": ["$due_time", now]}, now]}
+        due = earlier if at_once else {"$max": [earlier, "$pause_until"]}
+        noted = {"$set": {"due_time": due, "wake": {"$add": [{"$ifNull": ["$wake", 0]}, 1]}}}
+        await self._documents.update_many(
+            {"_id": {"$in": ids}}, [noted, {"$unset": "pause_until"}] if at_once else [noted]
+        )
 
     async def claim(self, lease: timedelta, *, excluding: Some[str], excluding_tenants: Some[str]) -> Endpoint | None:
         """Acquire the lease of the endpoint that is due longest; None: none is due that no server delivers to.
@@ -120,11 +123,12 @@ class Endpoints:
             due_time: When the next of them is due; None: none is pending. If others were added, they are due now.
             pause_until: Until when nothing is sent; None: its last attempt had success.
         """
-        pause = {"pause_until": pause_until} if pause_until is not None else {}
-        due = {"due_time": due_time} if due_time is not None else {}
-        own = self._own(endpoint)
-        if not await self._documents.update_one({**own, "wake": endpoint.wake}, _changes({**pause, **due}, _STATE)):
-            await self._documents.update_one(own, _changes(pause, _PAUSE))
+        own, values = self._own(endpoint), {} if pause_until is None else {"pause_until": pause_until}
+        due = {} if due_time is None else {"due_time": max(due_time, pause_until or due_time)}
+        if await self._documents.update_one({**own, "wake": endpoint.wake}, _changes({**values, **due}, _STATE)):
+            return
+        later = {} if pause_until is None else {"due_time": {"$max": ["$due_time", pause_until]}}
+        await self._documents.update_one(own, _changes({**values, **later}, _PAUSE))
 
     async def lead(self, lease: timedelta) -> bool:
         """Acquire or renew the lease of the outbox; return whether this server has it."""
@@ -150,10 +154,10 @@ class Endpoints:
         }
 
 
-def _changes(values: Document, names: Sequence[str]) -> Document:
+def _changes(values: Document, names: Sequence[str]) -> list[Document]:
     """Return the update that sets fields to values, and removes those of the names that have none."""
-    removed = {"$unset": {each: "" for each in names if each not in values}}
-    return {**removed, **({"$set": values} if values else {})}
+    removed = [{"$unset": [each for each in names if each not in values]}]
+    return [{"$set": values}, *removed] if values else removed
 
 
 def _endpoint(document: Document) -> Endpoint:

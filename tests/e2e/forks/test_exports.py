@@ -230,9 +230,9 @@ async def test_state_of_an_import_is_without_the_metrics(forker: Forker) -> None
 async def test_imports_at_once_are_limited(
     serve: Start, fork_at: Callable[[Service], Forker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """RATE_LIMITED; once one has ended, another is taken."""
+    """RATE_LIMITED, and another tenant's are taken meanwhile; once one has ended, another is."""
     forker = fork_at(await serve())
-    monkeypatch.setattr("godoty_service.session_copies.imports._AT_ONCE", 1)
+    monkeypatch.setattr("godoty_service.session_copies.imports._AT_ONCE", 2)
     ended = asyncio.Event()
 
     async def requests() -> AsyncIterator[pb.ImportSessionRequest]:
@@ -245,6 +245,7 @@ async def test_imports_at_once_are_limited(
     await soon(lambda: forker.stored()["sessions"] == 1)
     failure = await failure_of(load(forker, lines_of()))
     assert (failure.reason, failure.quotas) == ("RATE_LIMITED", ("imports/concurrent",))
+    assert await load(fork_at(forker.service.another_tenant()), lines_of())
     ended.set()
     await importing
 

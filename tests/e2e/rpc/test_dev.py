@@ -1,6 +1,7 @@
 """`godoty dev` as a user starts it: a process in an empty directory, stopped by Ctrl-C, and restarted."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -152,6 +153,8 @@ async def test_dev_starts_stops_and_restarts_with_its_data(tmp_path: Path) -> No
     assert first["GODOTY_API_KEY"] in dev.printed
     assert "canned" in dev.printed
     assert "grpcurl" in dev.printed
+    shown = [each.removeprefix("webhook event: ") for each in dev.printed.splitlines() if "webhook event: " in each]
+    assert [json.loads(each)["data"]["session_id"] for each in shown[:4]] == ["talk", "talk", "talk", "first"]
 
     async with dev.running() as caller:
         assert {**dev.settings, "GODOTY_OPENROUTER_BASE_URL": ""} == {**first, "GODOTY_OPENROUTER_BASE_URL": ""}

@@ -17,7 +17,7 @@ from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.server import running
 from godoty_service.tenancy.policies import Policy
 from godoty_service.turns.service import TurnService
-from tests.conftest import StartProcess
+from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, free, joined, resume
 from tests.support.caller import Caller, failure_of, read
 from tests.support.leases import SHORT_LEASE_ENVIRONMENT
@@ -180,6 +180,36 @@ async def test_turn_of_another_tenant_is_not_found(caller: Caller, other_tenant:
     failure = await failure_of(wait(other_tenant, started.turn_id))
 
     assert (failure.code, failure.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
+
+
+async def test_unknown_turn_is_not_found(caller: Caller) -> None:
+    """At once, however long the caller would wait."""
+    for turn_id in ("turn_unknown", f"turn_{'0' * 28}"):
+        failure = await failure_of(wait(caller, turn_id))
+        assert (failure.code, failure.reason) == (grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND")
+
+
+async def test_cancelled_waits_leave_nothing(serve: Start, connect: Callable[[Service], Caller]) -> None:
+    """Neither tasks nor callbacks, at the server of the turn and at another one, and the turn goes on."""
+    service = await serve()
+    other = await serve(database=service.database.name)
+    callers = [connect(service), connect(service.at(other.target))]
+    started = await start(callers[0], f"{HELD}left")
+    await wait(callers[1], started.turn_id, 0)
+    before = len(asyncio.all_tasks())
+    calls = [
+        each.stub.WaitTurn(pb.WaitTurnRequest(turn_id=started.turn_id), metadata=service.metadata)
+        for each in callers * 20
+    ]
+    waiting = [asyncio.ensure_future(failure_of(each)) for each in calls]
+    await soon(lambda: len(asyncio.all_tasks()) >= before + 2 * len(calls))
+    for each in calls:
+        each.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await soon(lambda: len(asyncio.all_tasks()) <= before)
+    assert (await wait(callers[1], started.turn_id, 0)).state == RUNNING
+    service.backends.allow("left")
+    assert (await wait(callers[1], started.turn_id)).state == ENDED
 
 
 async def test_wait_returns_the_end_of_a_dead_servers_turn(

@@ -63,7 +63,7 @@ async def test_listen_prints_verified_events_and_deletes_its_webhook(tenant: Ten
     out = tmp_path / "out"
     command = Command("webhook", "listen", environment=environment(tenant), out=out, err=out)
     await soon(lambda: out.exists() and "Listening on" in out.read_text())
-    turn = await tenant.caller.converse("hello")
+    turn = await tenant.caller.converse("hello", session_id="a:bug:b")
     await soon(lambda: "session_totals" in out.read_text() and out.read_text().count("}") > 2)
     command.send_signal(signal.SIGTERM)
 
@@ -71,6 +71,7 @@ async def test_listen_prints_verified_events_and_deletes_its_webhook(tenant: Ten
     printed = out.read_text()
     assert "turn.finished evt_" in printed
     assert turn.responses[0].turn_id in printed
+    assert '"a:bug:b"' in printed  # and not an emoji
     assert "refused" not in printed
     assert list((await tenant.call("ListWebhooks")).webhooks) == []
 

@@ -274,10 +274,12 @@ class ForkSessionResponse(_message.Message):
     def __init__(self, session: _Optional[_Union[_session_pb2.Session, _Mapping]] = ..., next_message: _Optional[_Union[_session_pb2.UserMessage, _Mapping]] = ...) -> None: ...
 
 class ExportSessionRequest(_message.Message):
-    __slots__ = ("session_id",)
+    __slots__ = ("session_id", "include_attachments")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
+    INCLUDE_ATTACHMENTS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
-    def __init__(self, session_id: _Optional[str] = ...) -> None: ...
+    include_attachments: bool
+    def __init__(self, session_id: _Optional[str] = ..., include_attachments: _Optional[bool] = ...) -> None: ...
 
 class ExportSessionResponse(_message.Message):
     __slots__ = ("line",)

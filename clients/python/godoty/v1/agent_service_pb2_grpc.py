@@ -273,7 +273,7 @@ class AgentServiceServicer:
     def ExportSession(self, request, context):
         """Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over,
         to keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had
-        ended when the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
+        ended when the call began. Encrypted reasoning is left out. It has the bytes of attachments if the request says so.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -282,9 +282,10 @@ class AgentServiceServicer:
     def ImportSession(self, request_iterator, context):
         """Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its
         history is made one that every provider takes: what is missing, such as the result of a tool call, is completed.
-        Attachments that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves
-        nothing. Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive
-        within 2 minutes.
+        Attachments whose bytes the lines carry are stored, as UploadAttachment stores them and with its limits and errors;
+        others that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves nothing.
+        Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; beside them 1000 attachments, and
+        256 MiB of their bytes. All requests must arrive within 2 minutes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from godoty.v1 import attachment_pb2 as godoty_dot_v1_dot_attachment__pb2
 from godoty.v1 import metering_pb2 as godoty_dot_v1_dot_metering__pb2
 from godoty.v1 import session_pb2 as godoty_dot_v1_dot_session__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egodoty/v1/session_record.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x17godoty/v1/session.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x02\n\rSessionRecord\x12.\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1d.godoty.v1.SessionExportBeginH\x00\x12%\n\x07message\x18\x02 \x01(\x0b\x32\x12.godoty.v1.MessageH\x00\x12\'\n\x08\x63itation\x18\x03 \x01(\x0b\x32\x13.godoty.v1.CitationH\x00\x12\x31\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x1e.godoty.v1.SessionContentPieceH\x00\x12\x14\n\nstate_json\x18\x05 \x01(\tH\x00\x12*\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x1b.godoty.v1.SessionExportEndH\x00\x42\x08\n\x06record\"\x9d\x01\n\x12SessionExportBegin\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x05\x12/\n\x0b\x65xport_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07session\x18\x03 \x01(\x0b\x32\x12.godoty.v1.Session\x12!\n\x06totals\x18\x04 \x01(\x0b\x32\x11.godoty.v1.Totals\"R\n\x13SessionContentPiece\x12\x13\n\x0b\x62lock_index\x18\x01 \x01(\x05\x12&\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x17.godoty.v1.ContentBlock\")\n\x10SessionExportEnd\x12\x15\n\rmessage_count\x18\x01 \x01(\x03\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1egodoty/v1/session_record.proto\x12\tgodoty.v1\x1a\x1agodoty/v1/attachment.proto\x1a\x18godoty/v1/metering.proto\x1a\x17godoty/v1/session.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcb\x02\n\rSessionRecord\x12.\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1d.godoty.v1.SessionExportBeginH\x00\x12%\n\x07message\x18\x02 \x01(\x0b\x32\x12.godoty.v1.MessageH\x00\x12\'\n\x08\x63itation\x18\x03 \x01(\x0b\x32\x13.godoty.v1.CitationH\x00\x12\x31\n\x07\x63ontent\x18\x04 \x01(\x0b\x32\x1e.godoty.v1.SessionContentPieceH\x00\x12\x14\n\nstate_json\x18\x05 \x01(\tH\x00\x12*\n\x03\x65nd\x18\x06 \x01(\x0b\x32\x1b.godoty.v1.SessionExportEndH\x00\x12;\n\x0f\x61ttachment_data\x18\x41 \x01(\x0b\x32 .godoty.v1.SessionAttachmentDataH\x00\x42\x08\n\x06record\"\x9d\x01\n\x12SessionExportBegin\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\x05\x12/\n\x0b\x65xport_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x07session\x18\x03 \x01(\x0b\x32\x12.godoty.v1.Session\x12!\n\x06totals\x18\x04 \x01(\x0b\x32\x11.godoty.v1.Totals\"R\n\x13SessionContentPiece\x12\x13\n\x0b\x62lock_index\x18\x01 \x01(\x05\x12&\n\x05\x62lock\x18\x02 \x01(\x0b\x32\x17.godoty.v1.ContentBlock\"P\n\x15SessionAttachmentData\x12)\n\nattachment\x18\x01 \x01(\x0b\x32\x15.godoty.v1.Attachment\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\")\n\x10SessionExportEnd\x12\x15\n\rmessage_count\x18\x01 \x01(\x03\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +36,14 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'godoty.v1.session_record_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\rapp.godoty.v1P\001Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1'
-  _globals['_SESSIONRECORD']._serialized_start=130
-  _globals['_SESSIONRECORD']._serialized_end=400
-  _globals['_SESSIONEXPORTBEGIN']._serialized_start=403
-  _globals['_SESSIONEXPORTBEGIN']._serialized_end=560
-  _globals['_SESSIONCONTENTPIECE']._serialized_start=562
-  _globals['_SESSIONCONTENTPIECE']._serialized_end=644
-  _globals['_SESSIONEXPORTEND']._serialized_start=646
-  _globals['_SESSIONEXPORTEND']._serialized_end=687
+  _globals['_SESSIONRECORD']._serialized_start=158
+  _globals['_SESSIONRECORD']._serialized_end=489
+  _globals['_SESSIONEXPORTBEGIN']._serialized_start=492
+  _globals['_SESSIONEXPORTBEGIN']._serialized_end=649
+  _globals['_SESSIONCONTENTPIECE']._serialized_start=651
+  _globals['_SESSIONCONTENTPIECE']._serialized_end=733
+  _globals['_SESSIONATTACHMENTDATA']._serialized_start=735
+  _globals['_SESSIONATTACHMENTDATA']._serialized_end=815
+  _globals['_SESSIONEXPORTEND']._serialized_start=817
+  _globals['_SESSIONEXPORTEND']._serialized_end=858
 # @@protoc_insertion_point(module_scope)
