@@ -162,6 +162,7 @@ class TurnExecution:
                 totals=totals.current(),
                 agent=self._turn.agent.name,
                 agent_version=self._turn.agent.version.version,
+                stores_starts=True,
             )
         )
 
@@ -287,6 +288,7 @@ class TurnExecution:
             note=note,
             refused=outcome.refused,
             waiting=prepared.actions.waits_at(prepared.manager.last_number),
+            results=prepared.guard.known(prepared.manager.last_number),
         )
         leave_finishing = await self._queues.finishing.acquire()
         try:

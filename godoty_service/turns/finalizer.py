@@ -1,10 +1,11 @@
 """Writes a turn's end: a complete history, the agent's state and the session's totals, and releases the session."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from strands.types.content import Message, Messages
+from strands.types.content import ContentBlock, Message, Messages
 
 from godoty_service.actions.action import Step
 from godoty_service.attachments.blocks import user_content
@@ -80,6 +81,7 @@ class TurnFinalizer:
         note: The note that ends the history if the agent did not.
         refused: The turn was refused, or the database failed, before its first request: it changes nothing.
         waiting: The step whose actions the turn leaves open: the history ends with its calls; None: it leaves none.
+        results: What is known of the tool calls with which the history ends, by id; the others were not run.
     """
 
     sessions: SessionStore
@@ -96,6 +98,7 @@ class TurnFinalizer:
     note: str
     refused: bool
     waiting: Step | None = None
+    results: Mapping[str, ContentBlock] = field(default_factory=dict)
 
     async def write(self) -> SessionTotals:
         """Write the turn's end, once; return the session's totals.
@@ -171,6 +174,10 @@ class TurnFinalizer:
         return [
             *request,
             *history_repair.missing_messages(
-                [*self.manager.history, *request], partial_text=self.partial_text, note=self.note
+                [*self.manager.history, *request],
+                partial_text=self.partial_text,
+                note=self.note,
+                results=self.results,
+                otherwise=history_repair.NOT_RUN,
             ),
         ]

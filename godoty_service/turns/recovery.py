@@ -27,7 +27,9 @@ from godoty_service.turns.event_log.events import (
     StopReason,
     TextDelta,
     ToolCallFinished,
+    ToolCallStarted,
     TurnFinished,
+    TurnStarted,
 )
 from godoty_service.turns.event_log.log import RECOVERY_SEQUENCE
 from godoty_service.turns.event_log.outbox import Wants, agent_of, ended_turn
@@ -190,14 +192,24 @@ class LoggedTurn:
     Attributes:
         answers: The texts of the answers, in order; empty ones are omitted, the last may be incomplete.
         results: The results of the finished tool calls, by tool call id.
+        begun: The tool calls of steps of several that have begun, by id; None: the log does not say.
     """
 
     answers: tuple[str, ...] = ()
     results: Mapping[str, ContentBlock] = field(default_factory=dict)
+    begun: frozenset[str] | None = None
 
     def text_after(self, answers: int) -> str:
         """Return the text that follows a number of answers."""
         return "\n\n".join(self.answers[answers:])
+
+    def known_of(self, uses: Sequence[str]) -> dict[str, ContentBlock]:
+        """Return what is known of the tool calls of an answer, by id: their results, and which were not run."""
+        known = {each: self.results[each] for each in uses if each in self.results}
+        if self.begun is None or len(uses) <= 1:
+            return known
+        not_run = (each for each in uses if each not in known and each not in self.begun)
+        return known | {each: history_repair.error_result(each, history_repair.NOT_RUN) for each in not_run}
 
 
 _NOTHING_LOGGED: Mapping[str, LoggedTurn] = MappingProxyType({})
@@ -207,26 +219,32 @@ def logged_turn(events: Iterable[Event]) -> LoggedTurn:
     """Return what a turn's events show. A finished model call ends an answer."""
     answers: list[list[str]] = [[]]
     results: dict[str, ContentBlock] = {}
+    begun: set[str] = set()
+    stores_starts = False
     for event in events:
         match event:
             case TextDelta(text=text):
                 answers[-1].append(text)
             case ModelCallFinished():
                 answers.append([])
+            case TurnStarted():
+                stores_starts = event.stores_starts
+            case ToolCallStarted(tool_call_id=tool_call_id):
+                begun.add(tool_call_id)
+                results.pop(tool_call_id, None)  # of a call of an earlier answer with the same id
             case ToolCallFinished(tool_call_id=tool_call_id):
                 results[tool_call_id] = _result(event)
     texts = ("".join(deltas) for deltas in answers)
-    return LoggedTurn(answers=tuple(text for text in texts if text), results=results)
+    return LoggedTurn(
+        answers=tuple(text for text in texts if text),
+        results=results,
+        begun=frozenset(begun) if stores_starts else None,
+    )
 
 
 def _result(event: ToolCallFinished) -> ContentBlock:
-    return {
-        "toolResult": {
-            "toolUseId": event.tool_call_id,
-            "status": "success" if event.succeeded else "error",
-            "content": [{"text": event.output}],
-        }
-    }
+    status, content = "success" if event.succeeded else "error", [*event.content] or [{"text": event.output}]
+    return history_repair.result_of(event.tool_call_id, {"status": status, "content": content})
 
 
 async def complete_dead_turns(
@@ -294,12 +312,14 @@ def missing_messages_by_turn(
         if each.turn_id not in wrote and not each.answers:
             request = [Message(role="user", content=user_content(each.text, each.attachments))]
         turn = logged.get(each.turn_id, LoggedTurn())
+        before = [*history, *request]
+        uses = history_repair.tool_uses(before[-1]) if before else []
         missing: Messages = [
             *request,
             *history_repair.missing_messages(
-                [*history, *request],
+                before,
                 partial_text=turn.text_after(_answer_count(stored, each.turn_id)),
-                results=turn.results,
+                results=turn.known_of(uses),
             ),
         ]
         if missing:

@@ -16,7 +16,7 @@ from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Claim
 from godoty_service.tenancy.api_keys import KeyState
 from godoty_service.turns.actions.kept_request import continued, output_schema_of
-from godoty_service.turns.agents.action_guard import INTERRUPTED, refusal_of, verdict_of
+from godoty_service.turns.agents.call_rules import refusal_of, verdict_of
 from godoty_service.turns.agents.client_output import client_output
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.turn import Turn, TurnRequest, WaitedStep
@@ -168,6 +168,6 @@ async def _result(dependencies: TurnDependencies, call: StepCall) -> ContentBloc
         result = await client_output(dependencies.attachments.store, call)
     if result is None:
         begun = call.started and call.callee is None
-        text = INTERRUPTED if begun else refusal_of(call) or "The call was not carried out."
+        text = history_repair.UNKNOWN_OUTCOME if begun else refusal_of(call) or "The call was not carried out."
         result = {"status": "error", "content": [{"text": text}]}
-    return {"toolResult": {**result, "toolUseId": call.tool_call_id}}  # type: ignore[typeddict-item] # as it was stored
+    return history_repair.result_of(call.tool_call_id, result)

@@ -4,6 +4,10 @@ The calls of a step are in memory until one of them waits: then all of them are 
 gave, before readers see an action. From then on each start and each result is stored by itself, so that any server can
 go on with the step. If the agent is a sub-agent, its conversation is stored with the call that runs it, and the steps
 of the agents above it are stored first.
+
+In a step of the turn's own agent that does not wait, no tool begins before the message with its call is stored. If the
+step has several calls, the turn's event log is stored before each of them begins, and when one ends before the others:
+so that whoever completes the history of a dead server knows which calls have begun, and the results that there were.
 """
 
 import asyncio
@@ -12,32 +16,32 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
 from strands.agent import Agent
 from strands.hooks import AfterToolCallEvent, BeforeToolCallEvent, BeforeToolsEvent, HookProvider, HookRegistry
+from strands.types.content import ContentBlock
 from strands.types.tools import AgentTool, ToolUse
 
 from godoty_service import exact_json
-from godoty_service.actions.action import ActionState, Callee, CallKind, StepCall, Verdict
+from godoty_service.actions.action import Callee, CallKind, StepCall, Verdict
 from godoty_service.agents.approval import Approval
-from godoty_service.agents.definitions import BuiltInTool, McpTools, SubAgent, ToolEntry
-from godoty_service.agents.mcp.server import matches
-from godoty_service.agents.mcp.tools import McpTool
+from godoty_service.agents.definitions import ToolEntry
 from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.profile import AgentProfile
 from godoty_service.agents.tools.client import OfferedClientTool
-from godoty_service.errors import SessionLost
+from godoty_service.errors import SessionLost, StorageError
 from godoty_service.ids import new_id
 from godoty_service.openrouter.tool_calls import unparsed_input
+from godoty_service.sessions import history_repair
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
 from godoty_service.turns.actions.turn_actions import TurnActions
+from godoty_service.turns.agents.call_rules import approval_of, entry_of, is_idempotent, refusal_of, verdict_of
 from godoty_service.turns.agents.kept_tools import KeptResult, Waiting
 from godoty_service.turns.agents.listeners import EventSink
-from godoty_service.turns.agents.sub_agent_tool import SubAgentTool
 from godoty_service.turns.event_log.events import ActionRequired
 
-INTERRUPTED: Final = "The call was interrupted, and its outcome is unknown: it may have had its effect."
-_EXPIRED: Final = "The call was denied: no answer came in time."
-_CLOSED: Final = "The call was not carried out."
+log = structlog.get_logger(__name__)
+
 _TOO_LONG: Final = "The call was not made: the conversation is too long to wait for an approval."
 _MAX_CONVERSATION: Final = 8 * 1024 * 1024  # characters of a sub-agent's conversation as JSON
 
@@ -117,11 +121,30 @@ class ActionGuard(HookProvider):
         self._lock = asyncio.Lock()
         self._agent: Agent | None = None
         self._calls: list[_Call] = []
+        self._logs_calls = False  # the event log says which calls of the step have begun
 
     def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
-        """Register the hooks before the calls of a step, and before each of them."""
+        """Register the hooks before the calls of a step, before each of them, and after readers have seen its end."""
         registry.add_callback(BeforeToolsEvent, self._on_step)
         registry.add_callback(BeforeToolCallEvent, self._before)
+        registry.add_callback(AfterToolCallEvent, self._ended)
+
+    def known(self, message: int) -> dict[str, ContentBlock]:
+        """Return what is known of the calls of a message without results, by id; none: it is of no step that began.
+
+        Args:
+            message: The number of the message, which is the session's last one.
+        """
+        if self._manager is None or self._number != message:
+            return {}
+        ids = {each.use["toolUseId"]: each for each in self._calls}
+        return {
+            each: history_repair.result_of(each, call.result)
+            if call.result is not None
+            else history_repair.error_result(each, history_repair.UNKNOWN_OUTCOME)
+            for each, call in ids.items()
+            if call.result is not None or call.started
+        }
 
     def callee(self, tool_call_id: str) -> Callee | None:
         """Return the sub-agent that waits in a call; None: none does."""
@@ -151,12 +174,15 @@ class ActionGuard(HookProvider):
             self._actions.begin_step(self._number)
         known = self._actions.calls_of(self._path, self._number)
         if len(known) == len(uses):
-            entries = [self._entry(registry.get(use["name"])) for use in uses]
+            entries = [entry_of(self._profile.definition, registry.get(use["name"])) for use in uses]
             self._calls = [_known(*each) for each in zip(uses, known, entries, strict=True)]
         else:
             self._calls = [await self._classify(use, registry.get(use["name"])) for use in uses]
             if any(each.kind is not CallKind.TOOL for each in self._calls):
                 await self._actions.complete(self._record())
+            elif self._manager is not None:
+                await self._manager.flush()
+        self._logs_calls = self._manager is not None and len(uses) > 1
         for each in self._calls:
             if each.stored is not None and each.stored.is_open and not each.refusal:
                 self._log.append(ActionRequired(self._actions.ask(each.stored)))
@@ -178,7 +204,7 @@ class ActionGuard(HookProvider):
                 event.selected_tool = KeptResult(await self._output_of(action), shown=False)
                 return
         if call.begun_before and not call.idempotent and not call.refusal:
-            call.refusal = INTERRUPTED
+            call.refusal = history_repair.UNKNOWN_OUTCOME
         if call.refusal:
             event.cancel_tool = call.refusal
             return
@@ -199,8 +225,21 @@ class ActionGuard(HookProvider):
         result = {"status": event.result["status"], "content": event.result["content"]}
         async with self._lock:
             if call.stored is not None:
-                await self._actions.stores.calls.finish(call.stored, result)
+                await self._finish(call.stored, result)
             call.result = result
+
+    async def starting(self, event: BeforeToolCallEvent) -> None:
+        """Have the start of a call stored before it begins, if the step has others."""
+        call = self._call_of(event.tool_use)
+        if self._logs_calls and call is not None and call.stored is None and call.started:
+            await self._actions.log_stored()
+
+    def _ended(self, event: AfterToolCallEvent) -> None:
+        """Have the result of a call stored while others run: the results of all are stored as a message."""
+        call = self._call_of(event.tool_use)
+        running = any(each.started and each.result is None for each in self._calls)
+        if self._logs_calls and running and call is not None and call.stored is None:
+            self._actions.store_log()
 
     def _call_of(self, use: ToolUse) -> _Call | None:
         """Return a call of the step. By identity: an id may be there twice."""
@@ -212,6 +251,13 @@ class ActionGuard(HookProvider):
             new = call.stored is not None and not call.stored.started
             if new and call.stored is not None and not await self._actions.stores.calls.start(call.stored):
                 raise SessionLost("Another server goes on with the session.", retry_after=1.0)
+
+    async def _finish(self, stored: StepCall, result: dict[str, Any]) -> None:
+        """Store a result. If the database fails, the message with all results may still be stored: the call has run."""
+        try:
+            await self._actions.stores.calls.finish(stored, result)
+        except StorageError as failure:
+            log.warning("result_not_stored", action_id=stored.call_id, error=str(failure))
 
     async def _record(self) -> None:
         """Store the calls of the step."""
@@ -266,13 +312,13 @@ class ActionGuard(HookProvider):
 
     async def _classify(self, use: ToolUse, tool: AgentTool | None) -> _Call:
         """Return a call with what it needs."""
-        entry = self._entry(tool)
-        call = _Call(use, idempotent=_is_idempotent(entry))
+        entry = entry_of(self._profile.definition, tool)
+        call = _Call(use, idempotent=is_idempotent(entry))
         if tool is None or unparsed_input(use["input"]) is not None:
             return call
         if isinstance(tool, OfferedClientTool):
             call.kind = CallKind.CLIENT
-        elif (approval := _approval(entry)) is not None and await self._asks(approval, use["input"]):
+        elif (approval := approval_of(entry)) is not None and await self._asks(approval, use["input"]):
             call.kind, call.approval = CallKind.APPROVAL, approval
         return call
 
@@ -284,20 +330,20 @@ class ActionGuard(HookProvider):
         text = json.dumps(arguments, ensure_ascii=False)
         return await asyncio.to_thread(condition.matches, text) is not False
 
-    def _entry(self, tool: AgentTool | None) -> ToolEntry | None:
-        """Return what the definition says of a tool."""
-        return next((each for each in self._profile.definition.tools if _names(each, tool)), None)
-
 
 class ActionResults(HookProvider):
-    """Gives the results of calls to a guard, before readers see them."""
+    """Gives a guard the results of calls before readers see them, and their starts after that."""
 
     def __init__(self, guard: ActionGuard) -> None:
         self._guard = guard
 
     def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
-        """Register the hook after each call. Strands calls the last hook provider of an agent first."""
+        """Register the hooks. After a call, Strands calls the last hook provider of an agent first."""
+        registry.add_callback(BeforeToolCallEvent, self._starting)
         registry.add_callback(AfterToolCallEvent, self._finished)
+
+    async def _starting(self, event: BeforeToolCallEvent) -> None:
+        await self._guard.starting(event)
 
     async def _finished(self, event: AfterToolCallEvent) -> None:
         await self._guard.finished(event)
@@ -309,51 +355,9 @@ def _known(use: ToolUse, stored: StepCall, entry: ToolEntry | None) -> _Call:
     return _Call(
         use,
         kind=stored.kind,
-        idempotent=_is_idempotent(entry),
+        idempotent=is_idempotent(entry),
         stored=stored,
         begun_before=begun,
         started=stored.started,
         result=stored.result,
     )
-
-
-def verdict_of(action: StepCall) -> Verdict | None:
-    """Return what was answered to an action; None: nothing."""
-    return action.decision.answer.verdict if action.decision is not None else None
-
-
-def refusal_of(action: StepCall) -> str:
-    """Return why a decided call is not made; empty: it is."""
-    match action.state:
-        case ActionState.EXPIRED:
-            return _EXPIRED
-        case ActionState.CLOSED:
-            return _CLOSED
-    if action.decision is not None and verdict_of(action) is Verdict.DENY:
-        why = action.decision.answer.why
-        return f"The call was denied: {why}" if why else "The call was denied."
-    return ""
-
-
-def _names(entry: ToolEntry, tool: AgentTool | None) -> bool:
-    """Return whether an entry of a definition is that of a tool."""
-    match entry:
-        case McpTools():
-            return (
-                isinstance(tool, McpTool)
-                and tool.server.name == entry.server
-                and matches(entry.allow, tool.listed.name)
-            )
-        case SubAgent():
-            return isinstance(tool, SubAgentTool) and tool.tool_name == entry.tool_name
-        case BuiltInTool():
-            return tool is not None and tool.tool_name == entry.name
-    return False
-
-
-def _approval(entry: ToolEntry | None) -> Approval | None:
-    return entry.approval if isinstance(entry, BuiltInTool | McpTools | SubAgent) else None
-
-
-def _is_idempotent(entry: ToolEntry | None) -> bool:
-    return isinstance(entry, BuiltInTool | McpTools | SubAgent) and entry.idempotent
