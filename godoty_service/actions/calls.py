@@ -156,6 +156,11 @@ class StepCalls:
         query = {"_id": call.call_id, "tenant_id": call.tenant_id}
         await self._calls.update_one(query, {"$set": {"started": True, "callee": callee_to_document(callee)}})
 
+    async def leave(self, call: StepCall) -> None:
+        """Record that the sub-agent of a call has gone on from where it waited."""
+        query = {"_id": call.call_id, "tenant_id": call.tenant_id}
+        await self._calls.update_one(query, {"$unset": {"callee": 1}})
+
     async def delete_session(self, tenant_id: str, session_uid: str) -> None:
         """Delete the calls of a session."""
         await self._calls.delete_all({"tenant_id": tenant_id, "session_uid": session_uid})

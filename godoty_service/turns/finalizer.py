@@ -79,7 +79,8 @@ class TurnFinalizer:
         summary: The replacement of the session's oldest messages.
         partial_text: The text of an answer that was interrupted.
         note: The note that ends the history if the agent did not.
-        refused: The turn was refused, or the database failed, before its first request: it changes nothing.
+        refused: The turn was refused, or the database failed, before its first request: it adds no message. One that
+            goes on with answers has perhaps run tools: the session waits as before, with what they did to the state.
         waiting: The step whose actions the turn leaves open: the history ends with its calls; None: it leaves none.
         results: What is known of the tool calls with which the history ends, by id; the others were not run.
     """
@@ -108,7 +109,7 @@ class TurnFinalizer:
             StorageError: It could not be written. The lease is released without it once the turn has ended.
         """
         if self.refused:
-            return await self._undo()
+            return await (self._undo() if self.waiting is None else self._finish(self.waiting.message))
         try:
             await self.manager.append(self._missing(), state=self.state)
             return await self._finish(self.manager.last_number)

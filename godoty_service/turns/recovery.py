@@ -1,15 +1,17 @@
 """Recovers turns whose server is dead: writes the end of their event logs and completes their messages.
 
-A dead turn ends as interrupted; what it cost is in the ledger. A turn that never began has no log: its record is
-deleted, and a retry of its request runs it.
+A dead turn ends as interrupted, or with the actions that it has left open; what it cost is in the ledger. A turn that
+never began has no log: its record is deleted, and a retry of its request runs it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from strands.types.content import ContentBlock, Message, Messages
 
+from godoty_service.actions.action import StepCall
+from godoty_service.actions.stores import ActionStores
 from godoty_service.attachments.blocks import user_content
 from godoty_service.clock import Clock, milliseconds_of, utc_now
 from godoty_service.errors import SessionLost, SessionNotFound, TurnNotFound
@@ -52,6 +54,7 @@ class Recovery:
         ledger: The ledger with the turns' calls.
         writer: The id of this server, as the writer of log chunks.
         clock: The current time.
+        actions: The steps in which sessions wait.
         wants: Returns whether a tenant is notified of its turns.
     """
 
@@ -63,6 +66,7 @@ class Recovery:
         sessions: SessionStore,
         messages: MessageStore,
         ledger: Ledger,
+        actions: ActionStores,
         writer: str,
         clock: Clock = utc_now,
         wants: Wants = lambda _: False,
@@ -72,6 +76,7 @@ class Recovery:
         self._sessions = sessions
         self._messages = messages
         self._ledger = ledger
+        self._actions = actions
         self._writer = writer
         self._clock = clock
         self._wants = wants
@@ -128,13 +133,15 @@ class Recovery:
         session_totals = SessionTotals()
         if session is not None:
             session_totals = await load_totals(self._ledger, session, doubtful=True)
+        waiting = await self._open_actions(record, session) if session is not None else ()
         now = milliseconds_of(self._clock())
         finished = TurnFinished(
-            stop_reason=StopReason.INTERRUPTED,
+            stop_reason=StopReason.ACTION_REQUIRED if waiting else StopReason.INTERRUPTED,
             turn_totals=totals_of_entries(await self._ledger.of_turn(record.tenant_id, record.turn_id)),
             session_totals=session_totals.current(),
             cycle_durations=(),
             tools=(),
+            actions=waiting,
         )
         return Chunk(
             turn_id=record.turn_id,
@@ -159,6 +166,17 @@ class Recovery:
             if self._wants(record.tenant_id)
             else None,
         )
+
+    async def _open_actions(self, record: TurnRecord, session: Session) -> tuple[StepCall, ...]:
+        """Return the actions that a dead turn has left open, without their inputs; none: its session does not wait."""
+        stores, tenant_id = self._actions, record.tenant_id
+        step = await stores.steps.newest(tenant_id, session.uid)
+        if step is None or step.closed or record.turn_id not in step.turn_ids:
+            return ()
+        if step.message != await self._messages.highest(tenant_id, session.uid):
+            return ()
+        calls = await stores.calls.of_step(tenant_id, step.step_id)
+        return tuple(replace(each, input_json="") for each in calls if each.is_open)
 
     async def interrupt_predecessors(self, claim: Claim) -> dict[str, "LoggedTurn"]:
         """Write the ends of the turns that a session was taken over from.

@@ -12,7 +12,7 @@ so that whoever completes the history of a dead server knows which calls have be
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -43,9 +43,10 @@ from godoty_service.turns.event_log.events import ActionRequired
 log = structlog.get_logger(__name__)
 
 _TOO_LONG: Final = "The call was not made: the conversation is too long to wait for an approval."
-_MAX_CONVERSATION: Final = 8 * 1024 * 1024  # characters of a sub-agent's conversation as JSON
+_MAX_CONVERSATION: Final = 8 * 1024 * 1024  # bytes of a sub-agent's conversation as JSON
 
 Suspend = Callable[[Callee], Awaitable[None]]
+Proceed = Callable[[], Coroutine[Any, Any, None]]
 OutputOf = Callable[[StepCall], Awaitable[dict[str, Any]]]
 
 
@@ -58,6 +59,7 @@ class _Call:
         kind: What it needs.
         idempotent: It may be made again if its outcome is unknown.
         approval: The approval that it needs, if any.
+        closes: Without an answer in time it closes the step.
         stored: It as it is stored; None: it is not.
         begun_before: Another turn started it, and no result is known.
         started: It was started in this turn.
@@ -71,6 +73,7 @@ class _Call:
     kind: CallKind = CallKind.TOOL
     idempotent: bool = False
     approval: Approval | None = None
+    closes: bool = False
     stored: StepCall | None = None
     begun_before: bool = False
     started: bool = False
@@ -94,6 +97,7 @@ class ActionGuard(HookProvider):
         manager: MongoSessionManager | None = None,
         path: str = "",
         suspend: Suspend | None = None,
+        proceed: Proceed | None = None,
         steps_before: int = 0,
     ) -> None:
         """Create the guard.
@@ -107,6 +111,7 @@ class ActionGuard(HookProvider):
             manager: Stores the messages of the turn's own agent; None: it is a sub-agent.
             path: The path of a sub-agent.
             suspend: Stores that a sub-agent waits, before its own calls are stored.
+            proceed: Stores that a sub-agent that waited before this turn does not wait any more; None: it did not.
             steps_before: The number of steps with tools that a sub-agent had in the turns before this one.
         """
         self._actions = actions
@@ -117,6 +122,7 @@ class ActionGuard(HookProvider):
         self._manager = manager
         self._path = path
         self._suspend = suspend
+        self._proceed = proceed
         self._number = steps_before
         self._lock = asyncio.Lock()
         self._agent: Agent | None = None
@@ -155,6 +161,12 @@ class ActionGuard(HookProvider):
         """Store that the sub-agent of a call waits, with all calls of the step; no cancel interrupts it."""
         await self._actions.complete(self._suspend_call(tool_call_id, callee))
 
+    async def proceed(self, tool_call_id: str) -> None:
+        """Record that the sub-agent of a call runs further tools: it cannot go on again from where it waited."""
+        call = next(each for each in self._calls if each.use["toolUseId"] == tool_call_id)
+        if call.stored is not None:
+            await self._actions.stores.calls.leave(call.stored)
+
     async def _suspend_call(self, tool_call_id: str, callee: Callee) -> None:
         async with self._lock:
             call = next(each for each in self._calls if each.use["toolUseId"] == tool_call_id)
@@ -182,6 +194,9 @@ class ActionGuard(HookProvider):
                 await self._actions.complete(self._record())
             elif self._manager is not None:
                 await self._manager.flush()
+            elif self._proceed is not None:
+                await self._actions.complete(self._proceed())
+                self._proceed = None
         self._logs_calls = self._manager is not None and len(uses) > 1
         for each in self._calls:
             if each.stored is not None and each.stored.is_open and not each.refusal:
@@ -285,8 +300,8 @@ class ActionGuard(HookProvider):
     async def _own_state(self) -> Callee | None:
         """Return a sub-agent's conversation; None: it is too long to be stored."""
         messages = list(self._agent.messages) if self._agent is not None else []
-        text = await asyncio.to_thread(json.dumps, messages, ensure_ascii=False)
-        if len(text) > _MAX_CONVERSATION:
+        text, size = await asyncio.to_thread(_encoded, messages)
+        if size > _MAX_CONVERSATION:
             return None
         version = self._profile.version
         return Callee(path=self._path, name=version.name, version=version.version, steps=self._number, messages=text)
@@ -305,6 +320,7 @@ class ActionGuard(HookProvider):
             kind=call.kind,
             reviewer=call.approval is not None and call.approval.reviewer,
             why=call.approval.why if call.approval is not None else "",
+            closes_on_expiry=call.closes,
             started=call.started,
             result=call.result,
             callee=call.callee,
@@ -317,9 +333,9 @@ class ActionGuard(HookProvider):
         if tool is None or unparsed_input(use["input"]) is not None:
             return call
         if isinstance(tool, OfferedClientTool):
-            call.kind = CallKind.CLIENT
+            call.kind, call.closes = CallKind.CLIENT, tool.closes_on_expiry
         elif (approval := approval_of(entry)) is not None and await self._asks(approval, use["input"]):
-            call.kind, call.approval = CallKind.APPROVAL, approval
+            call.kind, call.approval, call.closes = CallKind.APPROVAL, approval, approval.closes_on_expiry
         return call
 
     async def _asks(self, approval: Approval, arguments: Any) -> bool:
@@ -361,3 +377,9 @@ def _known(use: ToolUse, stored: StepCall, entry: ToolEntry | None) -> _Call:
         started=stored.started,
         result=stored.result,
     )
+
+
+def _encoded(messages: list[Any]) -> tuple[str, int]:
+    """Return a conversation as JSON, and its bytes; what is no character is replaced, as in stored messages."""
+    text = json.dumps(messages, ensure_ascii=False).encode("utf-8", "replace")
+    return text.decode(), len(text)

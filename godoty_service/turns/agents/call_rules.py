@@ -12,6 +12,7 @@ from godoty_service.agents.mcp.tools import McpTool
 from godoty_service.turns.agents.sub_agent_tool import SubAgentTool
 
 EXPIRED: Final = "The call was denied: no answer came in time."
+NOT_IN_TIME: Final = "The call was not carried out: no answer came in time."
 CLOSED: Final = "The call was not carried out."
 
 
@@ -39,7 +40,7 @@ def refusal_of(action: StepCall) -> str:
     """Return why the call of an action that is not open is not made; empty: it is."""
     match action.state:
         case ActionState.EXPIRED:
-            return EXPIRED
+            return NOT_IN_TIME if action.closes_on_expiry else EXPIRED
         case ActionState.CLOSED:
             return CLOSED
     if action.decision is not None and verdict_of(action) is Verdict.DENY:

@@ -11,6 +11,7 @@ from godoty_service.clock import milliseconds_of, utc_now
 from godoty_service.errors import GodotyError, TurnTooLarge
 from godoty_service.turns.event_log.events import (
     HEARTBEAT,
+    ActionRequired,
     Annotations,
     Event,
     ModelCallFinished,
@@ -233,13 +234,16 @@ def _size(event: Event) -> int:
         case ModelCallFinished(call=call):
             texts = (call.served_model, call.provider, call.generation_id, call.finish_reason, call.error)
             return _FIXED + sum(len(each) * 4 for each in texts if each)  # a character takes at most four bytes
+        case ActionRequired(action=action):
+            return _FIXED + _bytes(action.input_json) + _bytes(action.why)
         case SubAgentEvent(path=path, event=inner):
             return _OVERHEAD + len(path) + _size(inner)
         case _:
             tools, text = (event.tools, event.output_json or "") if isinstance(event, TurnFinished) else ((), "")
             citations = event.citations if isinstance(event, Annotations) else ()
+            actions = event.actions if isinstance(event, TurnFinished) else ()
             sizes = (*(len(tool.name) * 4 for tool in tools), *(each.size for each in citations))
-            return _FIXED + sum(sizes) + _bytes(text)
+            return _FIXED + sum(sizes) + _bytes(text) + sum(_FIXED + _bytes(each.why) for each in actions)
 
 
 def _bytes(text: str) -> int:
