@@ -4,7 +4,7 @@ A dead turn ends as interrupted, or with the actions that it has left open; what
 never began has no log: its record is deleted, and a retry of its request runs it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -24,9 +24,11 @@ from godoty_service.sessions.messages import MessageStore, StoredMessage
 from godoty_service.sessions.session import Claim, Lease, Session
 from godoty_service.sessions.store import SessionStore
 from godoty_service.turns.event_log.events import (
+    ActionRequired,
     Event,
     ModelCallFinished,
     StopReason,
+    SubAgentEvent,
     TextDelta,
     ToolCallFinished,
     ToolCallStarted,
@@ -141,19 +143,21 @@ class Recovery:
             session_totals=session_totals.current(),
             cycle_durations=(),
             tools=(),
-            actions=waiting,
+            actions=tuple(replace(each, input_json="") for each in waiting),
         )
+        events = (*_not_shown(waiting, stored), finished)
+        last = RECOVERY_SEQUENCE + len(events)
         return Chunk(
             turn_id=record.turn_id,
             tenant_id=record.tenant_id,
             index=stored[-1].index + 1 if stored else 0,
             first=RECOVERY_SEQUENCE + 1,
-            events=(finished,),
+            events=events,
             ended=True,
             error=None,
             writer=self._writer,
             expire_time=self._turn_store.log_expiry(),
-            times=((RECOVERY_SEQUENCE + 1, now),),
+            times=((last, now),),
             end_time=now,
             outbox=ended_turn(
                 (record.turn_id, record.tenant_id, record.session_id),
@@ -168,7 +172,7 @@ class Recovery:
         )
 
     async def _open_actions(self, record: TurnRecord, session: Session) -> tuple[StepCall, ...]:
-        """Return the actions that a dead turn has left open, without their inputs; none: its session does not wait."""
+        """Return the actions that a dead turn has left open; none: its session does not wait."""
         stores, tenant_id = self._actions, record.tenant_id
         step = await stores.steps.newest(tenant_id, session.uid)
         if step is None or step.closed or record.turn_id not in step.turn_ids:
@@ -176,7 +180,7 @@ class Recovery:
         if step.message != await self._messages.highest(tenant_id, session.uid):
             return ()
         calls = await stores.calls.of_step(tenant_id, step.step_id)
-        return tuple(replace(each, input_json="") for each in calls if each.is_open)
+        return tuple(each for each in calls if each.is_open)
 
     async def interrupt_predecessors(self, claim: Claim) -> dict[str, "LoggedTurn"]:
         """Write the ends of the turns that a session was taken over from.
@@ -228,6 +232,15 @@ class LoggedTurn:
             return known
         not_run = (each for each in uses if each not in known and each not in self.begun)
         return known | {each: history_repair.error_result(each, history_repair.NOT_RUN) for each in not_run}
+
+
+def _not_shown(actions: Sequence[StepCall], stored: Sequence[Chunk]) -> Iterator[Event]:
+    """Yield the events of open actions that a log lacks: its server had not stored them when it died."""
+    events = (event.event if isinstance(event, SubAgentEvent) else event for each in stored for event in each.events)
+    shown = {each.action.call_id for each in events if isinstance(each, ActionRequired)}
+    for each in actions:
+        if each.call_id not in shown:
+            yield SubAgentEvent(each.path, ActionRequired(each)) if each.path else ActionRequired(each)
 
 
 _NOTHING_LOGGED: Mapping[str, LoggedTurn] = MappingProxyType({})
