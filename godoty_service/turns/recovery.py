@@ -35,7 +35,7 @@ from godoty_service.turns.event_log.events import (
     TurnFinished,
     TurnStarted,
 )
-from godoty_service.turns.event_log.log import RECOVERY_SEQUENCE
+from godoty_service.turns.event_log.log import LARGEST_CHUNK, RECOVERY_SEQUENCE
 from godoty_service.turns.event_log.outbox import Wants, agent_of, ended_turn
 from godoty_service.turns.event_log.store import Chunk, EventLogStore
 from godoty_service.turns.session_metrics import load_totals
@@ -238,8 +238,10 @@ def _not_shown(actions: Sequence[StepCall], stored: Sequence[Chunk]) -> Iterator
     """Yield the events of open actions that a log lacks: its server had not stored them when it died."""
     events = (event.event if isinstance(event, SubAgentEvent) else event for each in stored for event in each.events)
     shown = {each.action.call_id for each in events if isinstance(each, ActionRequired)}
+    size = 0
     for each in actions:
-        if each.call_id not in shown:
+        size += len(each.input_json)
+        if each.call_id not in shown and size < LARGEST_CHUNK // 4:  # a character takes at most four bytes
             yield SubAgentEvent(each.path, ActionRequired(each)) if each.path else ActionRequired(each)
 
 

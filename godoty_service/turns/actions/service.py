@@ -61,9 +61,16 @@ class ActionService:
         self._clock = clock
 
     async def page(
-        self, tenant_id: str, *, session_id: str | None, state: ActionState | None, before: str | None, limit: int
+        self,
+        tenant_id: str,
+        *,
+        session_id: str | None,
+        state: ActionState | None,
+        before: str | None,
+        limit: int,
+        most_bytes: int,
     ) -> list[StepCall]:
-        """Return the newest actions of a tenant, or of one of its sessions, that are older than the action `before`.
+        """Return the newest actions of a tenant, or of one of its sessions, as `StepCalls.page` does.
 
         Raises:
             SessionNotFound: The tenant has no such session.
@@ -72,7 +79,9 @@ class ActionService:
         if session_id is not None:
             session, _ = await self._sessions.get_summary(tenant_id, session_id)
             uid = session.uid
-        return await self._stores.calls.page(tenant_id, session_uid=uid, state=state, before=before, limit=limit)
+        return await self._stores.calls.page(
+            tenant_id, session_uid=uid, state=state, before=before, limit=limit, most_bytes=most_bytes
+        )
 
     async def decide(self, tenant_id: str, answer: Answer, decider: Decider) -> StepCall:
         """Store the answer to an action; go on with the session if it has no open action left.
