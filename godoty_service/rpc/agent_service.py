@@ -185,7 +185,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         page = PageRequest(request, query, str, default_size=50)
         before = page.position[0] if page.position else None
         found = await self._turns.page(
-            call.tenant_id, session_id=session_id, state=state, before=before, limit=page.limit, most_bytes=self._page_bytes
+            call.tenant_id, session_id=session_id, state=state, before=before, limit=page.limit
         )
         messages = [turn_message(each) for each in found.turns[: page.size]]
         turns, token = page.cut(found.turns, messages, position=lambda each: [each.turn_id], max_bytes=self._page_bytes)
