@@ -194,7 +194,11 @@ def stored(asker: Asker) -> list[Any]:
     query, database = {"tenant_id": asker.service.tenant_id}, asker.service.database
     fields = {"messages": ("number", "turn_id", "role"), "steps": ("_id", "message", "turn_ids", "closed")}
     fields["actions"] = ("_id", "step_id", "turn_id", "name", "state", "started", "next_turn_id")
-    return [{"in": name, **{one: each.get(one) for one in of}} for name, of in fields.items() for each in database[name].find(query)]
+    return [
+        {"in": name, **{one: each.get(one) for one in of}}
+        for name, of in fields.items()
+        for each in database[name].find(query)
+    ]
 
 
 async def assert_sound(asker: Asker, mcp: Mcp, *, model_calls: int) -> None:

@@ -21,7 +21,18 @@ from godoty_service.sessions.history_repair import NOT_RUN, UNKNOWN_OUTCOME
 from openrouter_sandbox.mcp.results import text_result
 from openrouter_sandbox.mcp.tools import TOOLS
 from tests.conftest import LONG, Start, server_environment
-from tests.e2e.actions.conftest import ACTION_REQUIRED, APPROVE, CLIENT, DONE, END_TURN, Asker, Mcp, asked, not_busy, prepare
+from tests.e2e.actions.conftest import (
+    ACTION_REQUIRED,
+    APPROVE,
+    CLIENT,
+    DONE,
+    END_TURN,
+    Asker,
+    Mcp,
+    asked,
+    not_busy,
+    prepare,
+)
 from tests.e2e.mcp.conftest import PREFIX, SETTINGS
 from tests.e2e.turns.conftest import differences
 from tests.faults.cluster import ServerProcess

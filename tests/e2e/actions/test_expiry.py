@@ -110,7 +110,9 @@ async def test_definition_may_close_in_place_of_denying(soon_due: Asker, clock: 
 
 async def test_one_that_closes_decides_for_its_step(soon_due: Asker, clock: TurnedClock) -> None:
     """What was approved beside it is not carried out either, and a client's result is kept."""
-    await soon_due.agent({"builtin": "calculator", **ALWAYS}, CLOSES["client"][0], {"builtin": "current_time", **ALWAYS})
+    await soon_due.agent(
+        {"builtin": "calculator", **ALWAYS}, CLOSES["client"][0], {"builtin": "current_time", **ALWAYS}
+    )
     turn = await soon_due.ask("@sandbox tool-loop calls=2 parallel=3")
     by_name = {each.name: each for each in asked(turn)}
     await soon_due.decide(by_name["calculator"], APPROVE)

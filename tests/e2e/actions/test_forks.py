@@ -14,8 +14,8 @@ from tests.support.caller import failure_of
 from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.media import png
 
-CALCULATE = "@sandbox tool-loop calls=3 tool=calculator input='{\"expression\": \"6 * 7\"}'"
-MIXED = "@sandbox tool-loop calls=2 parallel=3 input='{\"expression\": \"6 * 7\"}'"
+CALCULATE = '@sandbox tool-loop calls=3 tool=calculator input=\'{"expression": "6 * 7"}\''
+MIXED = '@sandbox tool-loop calls=2 parallel=3 input=\'{"expression": "6 * 7"}\''
 
 
 async def talk(asker: Asker, forker: Forker) -> list[list[dict[str, Any]]]:

@@ -64,7 +64,9 @@ async def test_starts_are_stored_before_tools_begin(servers: Any, mcp: Mcp) -> N
     await soon(lambda: mcp.calls("hang"))
 
     assert in_log(asker, "tool") == 2
-    assert [each["role"] for each in asker.service.database["messages"].find({"tenant_id": asker.service.tenant_id})] == [
+    assert [
+        each["role"] for each in asker.service.database["messages"].find({"tenant_id": asker.service.tenant_id})
+    ] == [
         "user",
         "assistant",
     ]

@@ -18,8 +18,8 @@ from tests.e2e.actions.conftest import (
     STEP,
     Mcp,
     answered,
-    assert_sound,
     asked,
+    assert_sound,
     not_busy,
     outputs,
     prepare,
@@ -87,7 +87,9 @@ async def test_kill_while_an_approved_tool_runs(servers: Any, mcp: Mcp) -> None:
     mcp.release("step")
 
     assert turn.finished.stop_reason == END_TURN
-    assert outputs(turn) == {f"{PREFIX}_hang": UNKNOWN_OUTCOME} or UNKNOWN_OUTCOME in str(other.requests()[-1]["messages"])
+    assert outputs(turn) == {f"{PREFIX}_hang": UNKNOWN_OUTCOME} or UNKNOWN_OUTCOME in str(
+        other.requests()[-1]["messages"]
+    )
     assert "done" in str(other.requests()[-1]["messages"])
     await assert_sound(other, mcp, model_calls=2)
 
@@ -140,7 +142,9 @@ async def test_kill_while_the_model_answers(servers: Any, mcp: Mcp) -> None:
         if event.HasField("text_delta"):
             break
     of_tenant = {"tenant_id": asker.service.tenant_id}
-    await soon(lambda: asker.service.database["messages"].count_documents(of_tenant) == len(("text", "calls", "results")))
+    await soon(
+        lambda: asker.service.database["messages"].count_documents(of_tenant) == len(("text", "calls", "results"))
+    )
     other = await survivor()
     asker.service.backends.allow("mid")
     results = [(each, DONE if each.name == CLIENT else APPROVE) for each in actions]

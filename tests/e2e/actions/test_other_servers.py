@@ -18,7 +18,7 @@ from tests.support.later_schema import LATER_SCHEMA
 from tests.support.leases import SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service
 
-BOTH = "@sandbox tool-loop calls=2 parallel=2 input='{\"expression\": \"6 * 7\"}'"
+BOTH = '@sandbox tool-loop calls=2 parallel=2 input=\'{"expression": "6 * 7"}\''
 LATER = {LATER_SCHEMA: "1"}
 
 
@@ -89,7 +89,9 @@ async def test_chat_and_office_at_once(asker: Asker) -> None:
     actions = await ask_both(asker)
     office = asker.issue(asker.service, scopes=frozenset({Scope.APPROVE}))
     chat = asyncio.create_task(asker.answer(*answers(actions)))
-    tried = await asyncio.gather(*(asker.decide(*each, key=office) for each in answers(actions)), return_exceptions=True)
+    tried = await asyncio.gather(
+        *(asker.decide(*each, key=office) for each in answers(actions)), return_exceptions=True
+    )
     turn = await chat
 
     assert turn.failure is None or turn.failure.reason in ("SESSION_BUSY", "ACTION_DECIDED", "ACTION_CLOSED")

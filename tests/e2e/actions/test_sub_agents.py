@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.conftest import Start, StartProcess
 from godoty_service.sessions.history_repair import UNKNOWN_OUTCOME
+from tests.conftest import Start, StartProcess
 from tests.e2e.actions.conftest import ACTION_REQUIRED, ALWAYS, APPROVE, END_TURN, Asker, Mcp, asked, not_busy, outputs
 from tests.e2e.agents.trees import asks, summing, tools
 from tests.e2e.mcp.conftest import PREFIX
@@ -121,9 +121,11 @@ async def test_new_message_closes_what_a_sub_agent_asked(asker: Asker) -> None:
 async def test_sub_agent_that_has_gone_on_does_not_go_on_again(servers: Any, mcp: Mcp) -> None:
     """Its server dies in a tool that it called after the answer: what it did has an unknown outcome, and is not done twice."""
     asker, survivor = servers
-    await asker.agent({"builtin": "calculator", **ALWAYS}, {"mcp": {"mcp_server": PREFIX, "allow": ["hang"]}}, name="checker")
+    await asker.agent(
+        {"builtin": "calculator", **ALWAYS}, {"mcp": {"mcp_server": PREFIX, "allow": ["hang"]}}, name="checker"
+    )
     await asker.agent(*tools("checker"), name="support")
-    task = "@sandbox tool-loop calls=3 input='{\"expression\": \"6 * 7\", \"hold\": \"step\"}'"
+    task = '@sandbox tool-loop calls=3 input=\'{"expression": "6 * 7", "hold": "step"}\''
     (action,) = asked(await asker.ask(asks("checker", task)))
     stream = asker.answering((action, APPROVE), on_disconnect=CONTINUE)
     await soon(lambda: mcp.calls("hang"))

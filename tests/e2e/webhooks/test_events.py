@@ -243,7 +243,7 @@ async def test_open_actions_are_named(tenant: Tenant, receiver: Receiver, issue:
     asker = Asker(tenant.caller, issue)
     await asker.agent({"builtin": "calculator", **ALWAYS}, {"client": REFUND})
     await tenant.apply(receiver.url())
-    turn = await asker.ask("@sandbox tool-loop calls=2 parallel=2 input='{\"expression\": \"6 * 7\"}'")
+    turn = await asker.ask('@sandbox tool-loop calls=2 parallel=2 input=\'{"expression": "6 * 7"}\'')
     received = await receiver.first("turn.action_required")
 
     assert received.data["action_ids"] == [each.action_id for each in asked(turn)]
