@@ -234,16 +234,20 @@ def _size(event: Event) -> int:
         case ModelCallFinished(call=call):
             texts = (call.served_model, call.provider, call.generation_id, call.finish_reason, call.error)
             return _FIXED + sum(len(each) * 4 for each in texts if each)  # a character takes at most four bytes
-        case ActionRequired(action=action):
-            return _FIXED + _bytes(action.input_json) + _bytes(action.why)
         case SubAgentEvent(path=path, event=inner):
             return _OVERHEAD + len(path) + _size(inner)
         case _:
             tools, text = (event.tools, event.output_json or "") if isinstance(event, TurnFinished) else ((), "")
             citations = event.citations if isinstance(event, Annotations) else ()
             actions = event.actions if isinstance(event, TurnFinished) else ()
+            actions = (event.action,) if isinstance(event, ActionRequired) else actions
             sizes = (*(len(tool.name) * 4 for tool in tools), *(each.size for each in citations))
-            return _FIXED + sum(sizes) + _bytes(text) + sum(_FIXED + _bytes(each.why) for each in actions)
+            return (
+                _FIXED
+                + sum(sizes)
+                + _bytes(text)
+                + sum(_FIXED + _bytes(each.input_json) + _bytes(each.why) for each in actions)
+            )
 
 
 def _bytes(text: str) -> int:

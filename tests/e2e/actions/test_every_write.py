@@ -11,12 +11,14 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from godoty.v1 import action_pb2
 
+from godoty_service.ids import new_id
 from godoty_service.sessions.history_repair import NOT_RUN, UNKNOWN_OUTCOME
 from openrouter_sandbox.mcp.results import text_result
 from openrouter_sandbox.mcp.tools import TOOLS
@@ -68,7 +70,7 @@ class Killing:
 
     survivor: Asker
     start: Callable[[int], Awaitable[tuple[ServerProcess, Asker]]]
-    ran: Counter[tuple[str, str]] = field(default_factory=Counter)
+    ran: Counter[tuple[str, str]]
     kills: int = 0
 
     async def each_write(self, case: Callable[[int], Awaitable[bool]]) -> None:
@@ -131,43 +133,48 @@ class Killing:
 
 
 @pytest.fixture
+def counted(mcp: Mcp, monkeypatch: pytest.MonkeyPatch) -> tuple[Mcp, Counter[tuple[str, str]]]:
+    """An MCP server with two tools, and how often each of them has run, by name and session."""
+    ran: Counter[tuple[str, str]] = Counter()
+
+    async def echo(_: Any, __: Any, arguments: Mapping[str, Any]) -> Any:
+        ran["echo", str(arguments["text"])] += 1
+        return text_result(str(arguments["text"]))
+
+    async def hang(_: Any, __: Any, arguments: Mapping[str, Any]) -> Any:
+        ran["hang", str(arguments["hold"])] += 1
+        return text_result("released")
+
+    for name, run in (("echo", echo), ("hang", hang)):
+        monkeypatch.setitem(TOOLS, name, replace(TOOLS[name], run=run))
+    return mcp, ran
+
+
+@pytest.fixture
 async def killing(
     backends: Backends,
     serve: Start,
     become: Callable[[Service], Asker],
-    mcp: Mcp,
-    tmp_path: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    counted: tuple[Mcp, Counter[tuple[str, str]]],
+    tmp_path: Path,
 ) -> AsyncIterator[Killing]:
     """A tenant of a server that survives; the ledger is verified afterwards."""
     database = backends.new_database()
     survivor = become(await serve(database=database, **SHORT_LEASE, **SETTINGS))
-    await prepare(survivor, mcp)
+    await prepare(survivor, counted[0])
     await survivor.agent("calculator", {"mcp": {"mcp_server": PREFIX, "allow": ["echo"]}}, name="plain")
     async with AsyncExitStack() as stack:
 
         async def start(number: int) -> tuple[ServerProcess, Asker]:
             environment = server_environment(backends, database) | SHORT_LEASE_ENVIRONMENT | {KILL_AFTER: str(number)}
-            process = ServerProcess(environment=environment, log=tmp_path / f"{len(list(tmp_path.iterdir()))}.log")
-            await process.start()
+            process = ServerProcess(environment=environment, log=tmp_path / f"{new_id('log')}.log")
             stack.push_async_callback(process.stop)
+            await process.start()
             victim = become(survivor.service.at(process.address))
             await victim.check()
             return process, victim
 
-        made = Killing(survivor, start)
-
-        async def echo(_: Any, __: Any, arguments: Mapping[str, Any]) -> Any:
-            made.ran["echo", str(arguments["text"])] += 1
-            return text_result(str(arguments["text"]))
-
-        async def hang(_: Any, __: Any, arguments: Mapping[str, Any]) -> Any:
-            made.ran["hang", str(arguments["hold"])] += 1
-            return text_result("released")
-
-        for name, run in (("echo", echo), ("hang", hang)):
-            monkeypatch.setitem(TOOLS, name, replace(TOOLS[name], run=run))  # type: ignore[index] # a dict
-        yield made
+        yield Killing(survivor, start, counted[1])
     assert await differences(backends.mongodb_uri, database) == []
 
 

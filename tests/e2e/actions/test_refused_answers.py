@@ -28,7 +28,7 @@ async def limit(asker: Asker, *amounts: str) -> None:
 
 
 async def test_budget_that_is_spent_meanwhile_loses_nothing(asker: Asker) -> None:
-    """The tool has run, once, and what it did to the agent's state is kept; the model is called once there is a budget."""
+    """The tool has run once, and what it did to the agent's state is kept; a later answer calls the model."""
     await asker.agent({"builtin": "notebook", **ALWAYS})
     (action,) = asked(await asker.ask(calls("notebook", arguments=WRITE)))
     await limit(asker, "0.0000001")

@@ -119,7 +119,7 @@ async def test_new_message_closes_what_a_sub_agent_asked(asker: Asker) -> None:
 
 
 async def test_sub_agent_that_has_gone_on_does_not_go_on_again(servers: Any, mcp: Mcp) -> None:
-    """Its server dies in a tool that it called after the answer: what it did has an unknown outcome, and is not done twice."""
+    """Its server dies in a tool that it called after the answer: the outcome is unknown, and nothing is done twice."""
     asker, survivor = servers
     await asker.agent(
         {"builtin": "calculator", **ALWAYS}, {"mcp": {"mcp_server": PREFIX, "allow": ["hang"]}}, name="checker"
