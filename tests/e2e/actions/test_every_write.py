@@ -42,11 +42,11 @@ from tests.support.backends import Backends
 from tests.support.caller import Turn
 from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.killed_writes import KILL_AFTER
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service
 
 STRIDE = 1 if LONG else 5  # of the writes: a kill takes half a second of CPU
 AT_ONCE = 4  # kills
+LEASE = 600.0  # seconds: no busy machine loses it, and that of a killed server is deleted
 FREE = ("calculator", f"{PREFIX}_echo")
 NOT_CARRIED_OUT = "not carried out"
 
@@ -160,13 +160,13 @@ async def killing(
 ) -> AsyncIterator[Killing]:
     """A tenant of a server that survives; the ledger is verified afterwards."""
     database = backends.new_database()
-    survivor = become(await serve(database=database, **SHORT_LEASE, **SETTINGS))
+    survivor = become(await serve(database=database, lease=LEASE, **SETTINGS))
     await prepare(survivor, counted[0])
     await survivor.agent("calculator", {"mcp": {"mcp_server": PREFIX, "allow": ["echo"]}}, name="plain")
     async with AsyncExitStack() as stack:
 
         async def start(number: int) -> tuple[ServerProcess, Asker]:
-            environment = server_environment(backends, database) | SHORT_LEASE_ENVIRONMENT | {KILL_AFTER: str(number)}
+            environment = server_environment(backends, database) | {"GODOTY_LEASE": str(LEASE), KILL_AFTER: str(number)}
             process = ServerProcess(environment=environment, log=tmp_path / f"{new_id('log')}.log")
             stack.push_async_callback(process.stop)
             await process.start()
