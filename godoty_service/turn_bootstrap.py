@@ -115,6 +115,7 @@ def build_recovery(components: Components) -> Recovery:
         sessions=conversations.sessions,
         messages=conversations.messages,
         ledger=components.accounting.ledger,
+        actions=conversations.actions,
         writer=components.replicas.replica_id,
         clock=components.clock,
         wants=components.webhooks.subscribers.wants,

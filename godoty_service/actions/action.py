@@ -137,6 +137,7 @@ class StepCall:
         started: The tool was started.
         result: The result, as Strands has it without the id; None: there is none.
         callee: The sub-agent that waits in it; None: none does.
+        closes_on_expiry: Without an answer in time it closes the step, which else goes on without it.
         next_turn_id: The turn that took the answer, or closed the action; empty: none.
     """
 
@@ -162,6 +163,7 @@ class StepCall:
     started: bool = False
     result: dict[str, Any] | None = field(default=None)
     callee: Callee | None = None
+    closes_on_expiry: bool = False
     next_turn_id: str = ""
 
     @property

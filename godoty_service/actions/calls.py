@@ -5,6 +5,7 @@ once. A call is stored before readers see that it waits.
 """
 
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Any, ClassVar
 
 from godoty_service.actions.action import ActionState, Answer, Callee, Decider, Decision, StepCall, Verdict
@@ -20,6 +21,7 @@ from godoty_service.clock import Clock, utc_now
 from godoty_service.mongo.collection import Collection, Document, Index
 
 _ASKS: Document = {"asks": True}
+_PAGE_BATCH = 16  # actions of a page that are read at once
 
 
 class StepCalls:
@@ -59,16 +61,34 @@ class StepCalls:
         return call_from_document(found)
 
     async def page(
-        self, tenant_id: str, *, session_uid: str | None, state: ActionState | None, before: str | None, limit: int
+        self,
+        tenant_id: str,
+        *,
+        session_uid: str | None,
+        state: ActionState | None,
+        before: str | None,
+        limit: int,
+        most_bytes: int,
     ) -> list[StepCall]:
-        """Return the newest actions of a tenant, or of one of its sessions, that are older than the action `before`."""
+        """Return the newest actions of a tenant, or of one of its sessions, that are older than the action `before`.
+
+        No more are read once their texts exceed `most_bytes`: an input may have a megabyte.
+        """
         query: Document = {"tenant_id": tenant_id, **_ASKS}
         query |= {"session_uid": session_uid} if session_uid is not None else {}
         query |= {"state": state.value} if state is not None else {}
         query |= {"_id": {"$lt": before}} if before is not None else {}
         fields = {"callee": 0, "result": 0}
-        found = await self._calls.find(query, sort=[("_id", -1)], limit=limit, fields=fields)
-        return [call_from_document(each) for each in found]
+        found: list[StepCall] = []
+        size = 0
+        documents = self._calls.iterate(query, sort=[("_id", -1)], limit=limit, fields=fields, batch=_PAGE_BATCH)
+        async with aclosing(documents):
+            async for each in documents:
+                found.append(call_from_document(each))
+                size += len(each["input_json"])
+                if size > most_bytes:
+                    break
+        return found
 
     async def decide(self, action: StepCall, answer: Answer, decider: Decider) -> StepCall:
         """Store the answer to an open action, once; return the action. The same answer again changes nothing.
@@ -155,6 +175,11 @@ class StepCalls:
         """Record that the sub-agent of a call waits."""
         query = {"_id": call.call_id, "tenant_id": call.tenant_id}
         await self._calls.update_one(query, {"$set": {"started": True, "callee": callee_to_document(callee)}})
+
+    async def leave(self, call: StepCall) -> None:
+        """Record that the sub-agent of a call has gone on from where it waited."""
+        query = {"_id": call.call_id, "tenant_id": call.tenant_id}
+        await self._calls.update_one(query, {"$unset": {"callee": 1}})
 
     async def delete_session(self, tenant_id: str, session_uid: str) -> None:
         """Delete the calls of a session."""

@@ -12,11 +12,13 @@ class Approval:
             all calls.
         reviewer: A key of the scope approve must answer; else one of the scope converse may, too.
         why: Why, for those who decide.
+        closes_on_expiry: A call that is not answered in time closes its step, in place of being denied.
     """
 
     condition: str = ""
     reviewer: bool = False
     why: str = ""
+    closes_on_expiry: bool = False
 
     @property
     def size(self) -> int:

@@ -16,11 +16,13 @@ class ClientTool:
         name: The name that models see.
         description: What it does, for models.
         input_schema: The JSON schema of its input, as compact JSON; empty: it has no input.
+        closes_on_expiry: A call without a result in time closes its step, in place of being denied.
     """
 
     name: str
     description: str
     input_schema: str = ""
+    closes_on_expiry: bool = False
 
     @property
     def policy_name(self) -> str:

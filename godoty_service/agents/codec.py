@@ -148,6 +148,7 @@ def _tool_to_fields(tool: ToolEntry) -> Fields:
             fields = {"agent": tool.agent.label, "description": tool.description, **_rules_to_fields(tool)}
         case ClientTool():
             fields = {"client": tool.name, "description": tool.description, "input_schema": tool.input_schema}
+            fields |= {"closes_on_expiry": True} if tool.closes_on_expiry else {}
     return {"asks": fields} if "approval" in fields else fields
 
 
@@ -156,7 +157,10 @@ def _rules_to_fields(tool: BuiltInTool | McpTools | SubAgent) -> Fields:
     fields: Fields = {"idempotent": True} if tool.idempotent else {}
     if (approval := tool.approval) is not None:
         fields["approval"] = _set_fields(
-            condition=approval.condition or None, reviewer=approval.reviewer or None, why=approval.why or None
+            condition=approval.condition or None,
+            reviewer=approval.reviewer or None,
+            why=approval.why or None,
+            closes_on_expiry=approval.closes_on_expiry or None,
         )
     return fields
 
@@ -171,6 +175,7 @@ def _rules_from_fields(content: Fields) -> Fields:
             condition=approval.get("condition", ""),
             reviewer=approval.get("reviewer", False),
             why=approval.get("why", ""),
+            closes_on_expiry=approval.get("closes_on_expiry", False),
         ),
     }
 
@@ -186,7 +191,10 @@ _TOOLS: dict[str, Callable[[Fields], ToolEntry]] = {
         **_rules_from_fields(content),
     ),
     "client": lambda content: ClientTool(
-        name=content["client"], description=content["description"], input_schema=content["input_schema"]
+        name=content["client"],
+        description=content["description"],
+        input_schema=content["input_schema"],
+        closes_on_expiry=content.get("closes_on_expiry", False),
     ),
 }
 

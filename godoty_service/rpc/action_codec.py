@@ -78,6 +78,7 @@ def action_message(action: StepCall) -> pb.Action:
         create_time=timestamp(action.create_time),
         expire_time=timestamp(action.expire_time),
         next_turn_id=action.next_turn_id,
+        on_expiry=pb.ACTION_EXPIRY_CLOSE if action.closes_on_expiry else pb.ACTION_EXPIRY_DENY,
     )
     if action.decision is not None:
         message.decision.CopyFrom(_decision_message(action.decision))

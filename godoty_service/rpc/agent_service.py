@@ -331,12 +331,12 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
         state = parse_state(request.state)
         query = ("actions", call.tenant_id, request.session_id, str(request.state))
         page = PageRequest(request, query, str, default_size=50)
-        before = page.position[0] if page.position else None
+        most, before = self._page_bytes, page.position[0] if page.position else None
         found = await self._actions.page(
-            call.tenant_id, session_id=session_id, state=state, before=before, limit=page.limit
+            call.tenant_id, session_id=session_id, state=state, before=before, limit=page.limit, most_bytes=most
         )
         messages = [action_message(each) for each in found[: page.size]]
-        shown, token = page.cut(found, messages, position=lambda each: [each.call_id], max_bytes=self._page_bytes)
+        shown, token = page.cut(found, messages, position=lambda each: [each.call_id], max_bytes=most)
         return pb.ListActionsResponse(actions=shown, next_page_token=token)
 
     async def DecideAction(self, request: pb.DecideActionRequest, call: CallContext) -> pb.DecideActionResponse:

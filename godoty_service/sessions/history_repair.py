@@ -6,6 +6,7 @@ any others, so that every later reader, of any version, sees the same history.
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any, Final
 
 from strands.types.content import ContentBlock, Message, Messages
 
@@ -15,7 +16,8 @@ from godoty_service.attachments.blocks import left_out, with_texts
 INTERRUPTED = "[The answer was interrupted.]"
 LEFT_OUT = "[What was said before is left out.]"
 WITHHELD = "[Withheld: the provider's moderation refused what was said here.]"
-_NO_RESULT = "The tool was interrupted before it gave a result."
+UNKNOWN_OUTCOME: Final = "The call was interrupted, and its outcome is unknown: it may have had its effect."
+NOT_RUN: Final = "The call was not run: the turn was interrupted before it began."
 
 
 def missing_messages(
@@ -24,6 +26,7 @@ def missing_messages(
     partial_text: str = "",
     note: str = INTERRUPTED,
     results: Mapping[str, ContentBlock] = MappingProxyType({}),
+    otherwise: str = UNKNOWN_OUTCOME,
 ) -> Messages:
     """Return the messages to append so that the history ends with an assistant message.
 
@@ -32,11 +35,12 @@ def missing_messages(
         partial_text: The assistant's text when it was interrupted.
         note: Why the answer ends; it follows the partial text.
         results: Known results of tool calls that the history has no result for, by tool call id.
+        otherwise: What is known of the other calls.
     """
     if not history or ends_answer(history[-1]):
         return []
     missing: Messages = []
-    if tool_results := [results.get(use) or _no_result(use) for use in tool_uses(history[-1])]:
+    if tool_results := [results.get(use) or error_result(use, otherwise) for use in tool_uses(history[-1])]:
         missing.append(Message(role="user", content=tool_results))
     text = f"{partial_text}\n\n{note}" if partial_text else note
     missing.append(Message(role="assistant", content=[{"text": text}]))
@@ -89,5 +93,11 @@ def tool_uses(message: Message) -> list[str]:
     return [block["toolUse"]["toolUseId"] for block in message["content"] if "toolUse" in block]
 
 
-def _no_result(tool_use_id: str) -> ContentBlock:
-    return {"toolResult": {"toolUseId": tool_use_id, "status": "error", "content": [{"text": _NO_RESULT}]}}
+def error_result(tool_call_id: str, text: str) -> ContentBlock:
+    """Return a tool result that says why there is none."""
+    return result_of(tool_call_id, {"status": "error", "content": [{"text": text}]})
+
+
+def result_of(tool_call_id: str, result: Mapping[str, Any]) -> ContentBlock:
+    """Return a tool result, as a message has it, from one without the id of its call."""
+    return {"toolResult": {**result, "toolUseId": tool_call_id}}  # type: ignore[typeddict-item] # as Strands has it

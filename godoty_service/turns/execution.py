@@ -162,6 +162,7 @@ class TurnExecution:
                 totals=totals.current(),
                 agent=self._turn.agent.name,
                 agent_version=self._turn.agent.version.version,
+                stores_starts=True,
             )
         )
 
@@ -269,6 +270,9 @@ class TurnExecution:
 
     async def _write_end(self, prepared: Prepared, outcome: Outcome) -> Totals:
         """Write the turn's messages, state and totals; return the session's totals."""
+        waited, waiting = self._turn.waited, prepared.actions.waits_at(prepared.manager.last_number)
+        if waited is not None and outcome.refused:
+            waiting = waited.step
         note = history_repair.INTERRUPTED
         if outcome.error is None:
             note = NOTES.get(outcome.stop_reason, note)
@@ -286,7 +290,8 @@ class TurnExecution:
             partial_text=prepared.answer.partial,
             note=note,
             refused=outcome.refused,
-            waiting=prepared.actions.waits_at(prepared.manager.last_number),
+            waiting=waiting,
+            results=prepared.guard.known(prepared.manager.last_number),
         )
         leave_finishing = await self._queues.finishing.acquire()
         try:

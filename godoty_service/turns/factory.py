@@ -57,6 +57,7 @@ class Prepared:
         connections: The turn's connections to MCP servers.
         invocation: Strands' invocation state.
         actions: The actions of the turn.
+        guard: Stands before the tool calls of the turn's own agent.
     """
 
     totals: SessionTotals
@@ -72,6 +73,7 @@ class Prepared:
     connections: TurnConnections
     invocation: dict[str, Any]
     actions: TurnActions
+    guard: ActionGuard
 
     def release(self) -> None:
         """Take the agent apart when its turn has ended."""
@@ -179,11 +181,13 @@ class TurnFactory:
             connections=connections,
             invocation=invocation,
             actions=actions,
+            guard=guard,
         )
 
     def actions(self, turn: Turn, claim: Claim) -> TurnActions:
         """Return the actions of a turn."""
-        return TurnActions(self._dependencies.actions, turn, claim.session, clock=self._dependencies.clock)
+        parts = self._dependencies
+        return TurnActions(parts.actions, turn, claim.session, flusher=parts.log_flusher, clock=parts.clock)
 
     def _session_manager(self, turn: Turn, claim: Claim, history: History) -> MongoSessionManager:
         """Build the turn's session manager."""

@@ -1,10 +1,11 @@
 """Writes a turn's end: a complete history, the agent's state and the session's totals, and releases the session."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from strands.types.content import Message, Messages
+from strands.types.content import ContentBlock, Message, Messages
 
 from godoty_service.actions.action import Step
 from godoty_service.attachments.blocks import user_content
@@ -78,8 +79,10 @@ class TurnFinalizer:
         summary: The replacement of the session's oldest messages.
         partial_text: The text of an answer that was interrupted.
         note: The note that ends the history if the agent did not.
-        refused: The turn was refused, or the database failed, before its first request: it changes nothing.
+        refused: The turn was refused, or the database failed, before its first request: it adds no message. One that
+            goes on with answers has perhaps run tools: the session waits as before, with what they did to the state.
         waiting: The step whose actions the turn leaves open: the history ends with its calls; None: it leaves none.
+        results: What is known of the tool calls with which the history ends, by id; the others were not run.
     """
 
     sessions: SessionStore
@@ -96,6 +99,7 @@ class TurnFinalizer:
     note: str
     refused: bool
     waiting: Step | None = None
+    results: Mapping[str, ContentBlock] = field(default_factory=dict)
 
     async def write(self) -> SessionTotals:
         """Write the turn's end, once; return the session's totals.
@@ -105,7 +109,7 @@ class TurnFinalizer:
             StorageError: It could not be written. The lease is released without it once the turn has ended.
         """
         if self.refused:
-            return await self._undo()
+            return await (self._undo() if self.waiting is None else self._finish(self.waiting.message))
         try:
             await self.manager.append(self._missing(), state=self.state)
             return await self._finish(self.manager.last_number)
@@ -171,6 +175,10 @@ class TurnFinalizer:
         return [
             *request,
             *history_repair.missing_messages(
-                [*self.manager.history, *request], partial_text=self.partial_text, note=self.note
+                [*self.manager.history, *request],
+                partial_text=self.partial_text,
+                note=self.note,
+                results=self.results,
+                otherwise=history_repair.NOT_RUN,
             ),
         ]

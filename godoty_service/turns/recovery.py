@@ -1,15 +1,17 @@
 """Recovers turns whose server is dead: writes the end of their event logs and completes their messages.
 
-A dead turn ends as interrupted; what it cost is in the ledger. A turn that never began has no log: its record is
-deleted, and a retry of its request runs it.
+A dead turn ends as interrupted, or with the actions that it has left open; what it cost is in the ledger. A turn that
+never began has no log: its record is deleted, and a retry of its request runs it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from strands.types.content import ContentBlock, Message, Messages
 
+from godoty_service.actions.action import StepCall
+from godoty_service.actions.stores import ActionStores
 from godoty_service.attachments.blocks import user_content
 from godoty_service.clock import Clock, milliseconds_of, utc_now
 from godoty_service.errors import SessionLost, SessionNotFound, TurnNotFound
@@ -22,14 +24,18 @@ from godoty_service.sessions.messages import MessageStore, StoredMessage
 from godoty_service.sessions.session import Claim, Lease, Session
 from godoty_service.sessions.store import SessionStore
 from godoty_service.turns.event_log.events import (
+    ActionRequired,
     Event,
     ModelCallFinished,
     StopReason,
+    SubAgentEvent,
     TextDelta,
     ToolCallFinished,
+    ToolCallStarted,
     TurnFinished,
+    TurnStarted,
 )
-from godoty_service.turns.event_log.log import RECOVERY_SEQUENCE
+from godoty_service.turns.event_log.log import LARGEST_CHUNK, RECOVERY_SEQUENCE
 from godoty_service.turns.event_log.outbox import Wants, agent_of, ended_turn
 from godoty_service.turns.event_log.store import Chunk, EventLogStore
 from godoty_service.turns.session_metrics import load_totals
@@ -50,6 +56,7 @@ class Recovery:
         ledger: The ledger with the turns' calls.
         writer: The id of this server, as the writer of log chunks.
         clock: The current time.
+        actions: The steps in which sessions wait.
         wants: Returns whether a tenant is notified of its turns.
     """
 
@@ -61,6 +68,7 @@ class Recovery:
         sessions: SessionStore,
         messages: MessageStore,
         ledger: Ledger,
+        actions: ActionStores,
         writer: str,
         clock: Clock = utc_now,
         wants: Wants = lambda _: False,
@@ -70,6 +78,7 @@ class Recovery:
         self._sessions = sessions
         self._messages = messages
         self._ledger = ledger
+        self._actions = actions
         self._writer = writer
         self._clock = clock
         self._wants = wants
@@ -126,25 +135,29 @@ class Recovery:
         session_totals = SessionTotals()
         if session is not None:
             session_totals = await load_totals(self._ledger, session, doubtful=True)
+        waiting = await self._open_actions(record, session) if session is not None else ()
         now = milliseconds_of(self._clock())
         finished = TurnFinished(
-            stop_reason=StopReason.INTERRUPTED,
+            stop_reason=StopReason.ACTION_REQUIRED if waiting else StopReason.INTERRUPTED,
             turn_totals=totals_of_entries(await self._ledger.of_turn(record.tenant_id, record.turn_id)),
             session_totals=session_totals.current(),
             cycle_durations=(),
             tools=(),
+            actions=tuple(replace(each, input_json="") for each in waiting),
         )
+        events = (*_not_shown(waiting, stored), finished)
+        last = RECOVERY_SEQUENCE + len(events)
         return Chunk(
             turn_id=record.turn_id,
             tenant_id=record.tenant_id,
             index=stored[-1].index + 1 if stored else 0,
             first=RECOVERY_SEQUENCE + 1,
-            events=(finished,),
+            events=events,
             ended=True,
             error=None,
             writer=self._writer,
             expire_time=self._turn_store.log_expiry(),
-            times=((RECOVERY_SEQUENCE + 1, now),),
+            times=((last, now),),
             end_time=now,
             outbox=ended_turn(
                 (record.turn_id, record.tenant_id, record.session_id),
@@ -157,6 +170,17 @@ class Recovery:
             if self._wants(record.tenant_id)
             else None,
         )
+
+    async def _open_actions(self, record: TurnRecord, session: Session) -> tuple[StepCall, ...]:
+        """Return the actions that a dead turn has left open; none: its session does not wait."""
+        stores, tenant_id = self._actions, record.tenant_id
+        step = await stores.steps.newest(tenant_id, session.uid)
+        if step is None or step.closed or record.turn_id not in step.turn_ids:
+            return ()
+        if step.message != await self._messages.highest(tenant_id, session.uid):
+            return ()
+        calls = await stores.calls.of_step(tenant_id, step.step_id)
+        return tuple(each for each in calls if each.is_open)
 
     async def interrupt_predecessors(self, claim: Claim) -> dict[str, "LoggedTurn"]:
         """Write the ends of the turns that a session was taken over from.
@@ -190,14 +214,35 @@ class LoggedTurn:
     Attributes:
         answers: The texts of the answers, in order; empty ones are omitted, the last may be incomplete.
         results: The results of the finished tool calls, by tool call id.
+        begun: The tool calls of steps of several that have begun, by id; None: the log does not say.
     """
 
     answers: tuple[str, ...] = ()
     results: Mapping[str, ContentBlock] = field(default_factory=dict)
+    begun: frozenset[str] | None = None
 
     def text_after(self, answers: int) -> str:
         """Return the text that follows a number of answers."""
         return "\n\n".join(self.answers[answers:])
+
+    def known_of(self, uses: Sequence[str]) -> dict[str, ContentBlock]:
+        """Return what is known of the tool calls of an answer, by id: their results, and which were not run."""
+        known = {each: self.results[each] for each in uses if each in self.results}
+        if self.begun is None or len(uses) <= 1:
+            return known
+        not_run = (each for each in uses if each not in known and each not in self.begun)
+        return known | {each: history_repair.error_result(each, history_repair.NOT_RUN) for each in not_run}
+
+
+def _not_shown(actions: Sequence[StepCall], stored: Sequence[Chunk]) -> Iterator[Event]:
+    """Yield the events of open actions that a log lacks: its server had not stored them when it died."""
+    events = (event.event if isinstance(event, SubAgentEvent) else event for each in stored for event in each.events)
+    shown = {each.action.call_id for each in events if isinstance(each, ActionRequired)}
+    size = 0
+    for each in actions:
+        size += len(each.input_json)
+        if each.call_id not in shown and size < LARGEST_CHUNK // 4:  # a character takes at most four bytes
+            yield SubAgentEvent(each.path, ActionRequired(each)) if each.path else ActionRequired(each)
 
 
 _NOTHING_LOGGED: Mapping[str, LoggedTurn] = MappingProxyType({})
@@ -207,26 +252,32 @@ def logged_turn(events: Iterable[Event]) -> LoggedTurn:
     """Return what a turn's events show. A finished model call ends an answer."""
     answers: list[list[str]] = [[]]
     results: dict[str, ContentBlock] = {}
+    begun: set[str] = set()
+    stores_starts = False
     for event in events:
         match event:
             case TextDelta(text=text):
                 answers[-1].append(text)
             case ModelCallFinished():
                 answers.append([])
+            case TurnStarted():
+                stores_starts = event.stores_starts
+            case ToolCallStarted(tool_call_id=tool_call_id):
+                begun.add(tool_call_id)
+                results.pop(tool_call_id, None)  # of a call of an earlier answer with the same id
             case ToolCallFinished(tool_call_id=tool_call_id):
                 results[tool_call_id] = _result(event)
     texts = ("".join(deltas) for deltas in answers)
-    return LoggedTurn(answers=tuple(text for text in texts if text), results=results)
+    return LoggedTurn(
+        answers=tuple(text for text in texts if text),
+        results=results,
+        begun=frozenset(begun) if stores_starts else None,
+    )
 
 
 def _result(event: ToolCallFinished) -> ContentBlock:
-    return {
-        "toolResult": {
-            "toolUseId": event.tool_call_id,
-            "status": "success" if event.succeeded else "error",
-            "content": [{"text": event.output}],
-        }
-    }
+    status, content = "success" if event.succeeded else "error", [*event.content] or [{"text": event.output}]
+    return history_repair.result_of(event.tool_call_id, {"status": status, "content": content})
 
 
 async def complete_dead_turns(
@@ -294,12 +345,14 @@ def missing_messages_by_turn(
         if each.turn_id not in wrote and not each.answers:
             request = [Message(role="user", content=user_content(each.text, each.attachments))]
         turn = logged.get(each.turn_id, LoggedTurn())
+        before = [*history, *request]
+        uses = history_repair.tool_uses(before[-1]) if before else []
         missing: Messages = [
             *request,
             *history_repair.missing_messages(
-                [*history, *request],
+                before,
                 partial_text=turn.text_after(_answer_count(stored, each.turn_id)),
-                results=turn.results,
+                results=turn.known_of(uses),
             ),
         ]
         if missing:

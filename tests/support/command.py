@@ -15,6 +15,7 @@ from pathlib import Path
 
 from godoty_service.agents.outbound.pool import trusted_certificates
 from godoty_service.cli.app import main
+from tests.support.killed_writes import KILL_AFTER, kill_after
 from tests.support.later_schema import LATER_SCHEMA, install
 from tests.support.system_clock import SKEW, skew
 
@@ -74,6 +75,8 @@ def _run(arguments: tuple[str, ...], environment: dict[str, str], out: str, err:
         skew(float(ahead))
     if os.environ.pop(LATER_SCHEMA, None):
         install()
+    if number := os.environ.pop(KILL_AFTER, None):
+        kill_after(int(number))
     if files := os.environ.pop(FILES, None):
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(files), resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     sys.argv = ["godoty", *arguments]

@@ -43,6 +43,7 @@ __all__ = [
     "ActionDecider",
     "ActionDecision",
     "ActionDenial",
+    "ActionExpiry",
     "ActionKind",
     "ActionResult",
     "ActionState",
@@ -177,6 +178,21 @@ class ActionDecider(StrEnum):
     """A key of the scope `approve`; Converse needs a key with both scopes."""
 
 
+class ActionExpiry(StrEnum):
+    """What follows if no answer to an action comes in time. Of several open actions, one of ACTION_EXPIRY_CLOSE
+    decides.
+    """
+
+    UNSPECIFIED = "UNSPECIFIED"
+    """ACTION_EXPIRY_DENY."""
+    DENY = "DENY"
+    """The call counts as denied, and the session goes on by itself: the model sees that no answer came in time."""
+    CLOSE = "CLOSE"
+    """The call is not carried out, nor are others of its step that wait, and the session waits for a new message: no
+    model is called until then.
+    """
+
+
 class ActionState(StrEnum):
     """The state of an action."""
 
@@ -187,9 +203,11 @@ class ActionState(StrEnum):
     DECIDED = "DECIDED"
     """It was answered."""
     EXPIRED = "EXPIRED"
-    """No answer came in time: it counts as denied."""
+    """No answer came in time."""
     CLOSED = "CLOSED"
-    """It was not carried out: a new message came instead of the answer, or the API key that asked was revoked."""
+    """It was not carried out: a new message came instead of the answer, the API key that asked was revoked, or another
+    action of ACTION_EXPIRY_CLOSE has expired.
+    """
 
 
 class WebSearchEngine(StrEnum):
@@ -626,11 +644,13 @@ class Action(Event):
     create_time: datetime = EPOCH
     """The time at which the turn asked."""
     expire_time: datetime = EPOCH
-    """The time at which the action expires: it then counts as denied."""
+    """The time at which the action expires: `on_expiry` says what follows."""
     decision: ActionDecision | None = None
     """The answer. Unset: there is none."""
     next_turn_id: str = ""
     """The turn that took the answer, or that closed the action: it is in ListTurns. Empty: none has."""
+    on_expiry: ActionExpiry = ActionExpiry.UNSPECIFIED
+    """What follows if no answer comes in time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -646,6 +666,8 @@ class ClientTool:
     """The JSON Schema of its input, as JSON text: of an object; at most 8192 characters and 32 levels. The server does
     not check inputs by it. Empty: an object without members.
     """
+    on_expiry: ActionExpiry = ActionExpiry.UNSPECIFIED
+    """What follows if no result comes in time. Unspecified: ACTION_EXPIRY_DENY."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -662,6 +684,8 @@ class ToolApproval:
     """Who may answer. Unspecified: ACTION_DECIDER_CALLER."""
     why: str = ""
     """Why, for those who decide: at most 1000 printable characters. Empty: it does not say."""
+    on_expiry: ActionExpiry = ActionExpiry.UNSPECIFIED
+    """What follows if no answer comes in time. Unspecified: ACTION_EXPIRY_DENY."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -2222,11 +2246,11 @@ class Webhook:
     - `turn.finished`: a turn has ended, in any way. turn_id, session_id, agent, agent_version, end_time; stop_reason
     (as `StopReason` without its prefix), or error_reason (as `ErrorReason` without its prefix) of one that failed;
     turn_totals, session_totals (null for one that failed). - `turn.action_required`: a turn has ended and waits for
-    actions. The same fields. - `budget.threshold`: a tenant's spending has reached 50, 80 or 100 per cent of a
-    budget. window (DAY, MONTH, TOTAL), window_key (such as "2026-11-29"), percent, spent_usd, limit_usd, hard. -
-    `call.unresolved`: no record states what a model call has cost. call_id, turn_id, session_id, number, model,
-    provider, generation_id, start_time, unresolved_time, upper_bound_usd. - `webhook.disabled`: the server has
-    switched off another webhook of the tenant. webhook, disable_time, reason.
+    actions. The same fields, and action_ids: those that are open. - `budget.threshold`: a tenant's spending has
+    reached 50, 80 or 100 per cent of a budget. window (DAY, MONTH, TOTAL), window_key (such as "2026-11-29"),
+    percent, spent_usd, limit_usd, hard. - `call.unresolved`: no record states what a model call has cost. call_id,
+    turn_id, session_id, number, model, provider, generation_id, start_time, unresolved_time, upper_bound_usd. -
+    `webhook.disabled`: the server has switched off another webhook of the tenant. webhook, disable_time, reason.
 
     Totals have cost_usd, input_tokens, output_tokens, total_tokens, model_calls, turns, pending_calls,
     unresolved_calls and unresolved_bound_usd, as `Totals` and `TokenUsage`.
@@ -2421,6 +2445,7 @@ CLASSES: Mapping[str, type[object]] = {
     "godoty.v1.WebhookDelivery": WebhookDelivery,
     "godoty.v1.ActionKind": ActionKind,
     "godoty.v1.ActionDecider": ActionDecider,
+    "godoty.v1.ActionExpiry": ActionExpiry,
     "godoty.v1.ActionState": ActionState,
     "godoty.v1.WebSearchEngine": WebSearchEngine,
     "godoty.v1.WebFetchEngine": WebFetchEngine,

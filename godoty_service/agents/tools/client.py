@@ -21,6 +21,11 @@ class OfferedClientTool(AgentTool):
         self._tool = tool
 
     @property
+    def closes_on_expiry(self) -> bool:
+        """Whether a call without a result in time closes its step."""
+        return self._tool.closes_on_expiry
+
+    @property
     def tool_name(self) -> str:
         """The name that models see."""
         return self._tool.name

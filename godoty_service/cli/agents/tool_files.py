@@ -8,7 +8,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
-_DECIDER = "ACTION_DECIDER_"
+_PREFIXES = {"decider": "ACTION_DECIDER_", "on_expiry": "ACTION_EXPIRY_"}  # of the values of enums, by field
 _ALWAYS = "always"
 
 
@@ -22,14 +22,15 @@ def short_tool(tool: dict[str, Any]) -> Any:
         return tool["builtin"]
     fields = dict(tool)
     if "approval" in fields:
-        approval = dict(fields["approval"])
+        approval = _short_enums(fields["approval"])
         if "condition" in approval:
             approval["condition"] = json.loads(approval["condition"], parse_float=Decimal)
-        if "decider" in approval:
-            approval["decider"] = approval["decider"].removeprefix(_DECIDER).lower()
         fields["approval"] = approval or _ALWAYS
-    if schema := fields.get("client", {}).get("input_schema"):
-        fields["client"] = {**fields["client"], "input_schema": json.loads(schema, parse_float=Decimal)}
+    if "client" in fields:
+        client = _short_enums(fields["client"])
+        if "input_schema" in client:
+            client["input_schema"] = json.loads(client["input_schema"], parse_float=Decimal)
+        fields["client"] = client
     return fields
 
 
@@ -44,22 +45,26 @@ def long_tool(tool: Any) -> Any:
         case str(word) if word == _ALWAYS:
             fields["approval"] = {}
         case dict(approval):
-            fields["approval"] = _long_approval(approval)
+            fields["approval"] = _long(approval, schema="condition")
     match fields.get("client"):
-        case {"input_schema": dict(schema), **rest}:
-            fields["client"] = {**rest, "input_schema": _text(schema)}
+        case dict(client):
+            fields["client"] = _long(client, schema="input_schema")
     return fields
 
 
-def _long_approval(approval: dict[Any, Any]) -> dict[Any, Any]:
-    fields = dict(approval)
-    condition, decider = fields.get("condition"), fields.get("decider")
-    if isinstance(condition, dict | bool):
-        fields["condition"] = _text(condition)
-    if isinstance(decider, str) and not decider.startswith(_DECIDER):
-        fields["decider"] = f"{_DECIDER}{decider.upper()}"
-    return fields
+def _short_enums(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return fields with the values of enums as a file has them."""
+    names = {name: fields[name].removeprefix(prefix).lower() for name, prefix in _PREFIXES.items() if name in fields}
+    return fields | names
 
 
-def _text(schema: Any) -> str:
-    return json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
+def _long(fields: dict[Any, Any], *, schema: str) -> dict[Any, Any]:
+    """Return fields of a file as the message has them: a schema as text, the values of enums with their prefixes."""
+    found = dict(fields)
+    if isinstance(found.get(schema), dict | bool):
+        found[schema] = json.dumps(found[schema], ensure_ascii=False, separators=(",", ":"))
+    for name, prefix in _PREFIXES.items():
+        value = found.get(name)
+        if isinstance(value, str) and not value.startswith(prefix):
+            found[name] = f"{prefix}{value.upper()}"
+    return found

@@ -20,6 +20,7 @@ from godoty_service.rpc.validation import COUNTS, LENGTHS, Violations
 _LONGEST_SUB_AGENT = 64 - len(SUB_AGENT_PREFIX)  # the names of tools have at most 64 characters
 TOOL_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 _REVIEWER = action_pb2.ACTION_DECIDER_REVIEWER
+_CLOSE = action_pb2.ACTION_EXPIRY_CLOSE
 
 
 async def read_conditions(schemas: OutputSchemas, message: pb.AgentDefinition) -> list[ReadSchema]:
@@ -94,7 +95,10 @@ def tool_message(tool: ToolEntry) -> pb.AgentTool:
     if (approval := tool.approval) is not None:
         message.approval.CopyFrom(
             action_pb2.ToolApproval(
-                condition=approval.condition, decider=_REVIEWER if approval.reviewer else None, why=approval.why
+                condition=approval.condition,
+                decider=_REVIEWER if approval.reviewer else None,
+                why=approval.why,
+                on_expiry=_CLOSE if approval.closes_on_expiry else None,
             )
         )
     return message
@@ -102,7 +106,12 @@ def tool_message(tool: ToolEntry) -> pb.AgentTool:
 
 def client_tool_message(tool: ClientTool) -> action_pb2.ClientTool:
     """Convert a client tool."""
-    return action_pb2.ClientTool(tool_name=tool.name, description=tool.description, input_schema=tool.input_schema)
+    return action_pb2.ClientTool(
+        tool_name=tool.name,
+        description=tool.description,
+        input_schema=tool.input_schema,
+        on_expiry=_CLOSE if tool.closes_on_expiry else None,
+    )
 
 
 def _read_tool(place: str, each: pb.AgentTool, known: Collection[str], violations: Violations) -> ToolEntry | None:
@@ -138,12 +147,14 @@ def _with_rules(
     if approval.decider not in action_pb2.ActionDecider.values():
         violations.add(f"{place}.approval.decider", "must be one of its values")
     check_words(f"{place}.approval.why", approval.why, violations)
+    _check_expiry(f"{place}.approval.", approval.on_expiry, violations)
     return replace(
         tool,
         idempotent=each.idempotent,
         approval=Approval(
             condition=condition.schema.text if condition.schema is not None else "",
             reviewer=approval.decider == _REVIEWER,
+            closes_on_expiry=approval.on_expiry == _CLOSE,
             why=approval.why,
         ),
     )
@@ -199,10 +210,21 @@ def _read_client_tool(path: str, message: action_pb2.ClientTool, violations: Vio
         schema = read_input_schema(message.input_schema)
     except ValueError as error:
         violations.add(f"{path}input_schema", str(error))
-    return ClientTool(name=message.tool_name, description=message.description, input_schema=schema)
+    _check_expiry(path, message.on_expiry, violations)
+    return ClientTool(
+        name=message.tool_name,
+        description=message.description,
+        input_schema=schema,
+        closes_on_expiry=message.on_expiry == _CLOSE,
+    )
 
 
 def _check_description(path: str, text: str, violations: Violations) -> None:
     longest = LENGTHS["description"]
     if not (0 < len(text) <= longest and text.isprintable() and text.strip()):
         violations.add(f"{path}description", f"must have 1 to {longest} printable characters")
+
+
+def _check_expiry(path: str, value: int, violations: Violations) -> None:
+    if value not in action_pb2.ActionExpiry.values():
+        violations.add(f"{path}on_expiry", "must be one of its values")

@@ -36,7 +36,9 @@ def request_to_text(request: TurnRequest) -> str:
         "variables": dict(request.variables),
         "parameters": None if request.parameters is None else parameters_to_fields(request.parameters),
         "output_schema": request.output.text if request.output is not None else "",
-        "client_tools": [[each.name, each.description, each.input_schema] for each in request.client_tools],
+        "client_tools": [
+            [each.name, each.description, each.input_schema, each.closes_on_expiry] for each in request.client_tools
+        ],
     }
     return json.dumps({name: value for name, value in content.items() if value}, ensure_ascii=False)
 
@@ -72,8 +74,8 @@ def continued(request: TurnRequest, text: str, *, output: OutputSchema | None, u
         parameters=None if parameters is None else parameters_from_fields(parameters),
         output=output,
         client_tools=tuple(
-            ClientTool(name=name, description=description, input_schema=schema)
-            for name, description, schema, *_ in content.get("client_tools", ())
+            ClientTool(name=name, description=description, input_schema=schema, closes_on_expiry=any(rest[:1]))
+            for name, description, schema, *rest in content.get("client_tools", ())
         ),
         user=user,
     )

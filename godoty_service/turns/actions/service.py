@@ -15,7 +15,7 @@ from godoty_service.errors import GodotyError, ShuttingDown
 from godoty_service.sessions.store import SessionStore
 from godoty_service.tenancy.api_keys import ApiKeys, KeyState
 from godoty_service.tenancy.auth import KeyLimits
-from godoty_service.turns.actions.waiting import check_fits, close
+from godoty_service.turns.actions.waiting import check_fits, close, name_image
 from godoty_service.turns.turn import TurnRequest
 
 log = structlog.get_logger(__name__)
@@ -61,9 +61,16 @@ class ActionService:
         self._clock = clock
 
     async def page(
-        self, tenant_id: str, *, session_id: str | None, state: ActionState | None, before: str | None, limit: int
+        self,
+        tenant_id: str,
+        *,
+        session_id: str | None,
+        state: ActionState | None,
+        before: str | None,
+        limit: int,
+        most_bytes: int,
     ) -> list[StepCall]:
-        """Return the newest actions of a tenant, or of one of its sessions, that are older than the action `before`.
+        """Return the newest actions of a tenant, or of one of its sessions, as `StepCalls.page` does.
 
         Raises:
             SessionNotFound: The tenant has no such session.
@@ -72,7 +79,9 @@ class ActionService:
         if session_id is not None:
             session, _ = await self._sessions.get_summary(tenant_id, session_id)
             uid = session.uid
-        return await self._stores.calls.page(tenant_id, session_uid=uid, state=state, before=before, limit=limit)
+        return await self._stores.calls.page(
+            tenant_id, session_uid=uid, state=state, before=before, limit=limit, most_bytes=most_bytes
+        )
 
     async def decide(self, tenant_id: str, answer: Answer, decider: Decider) -> StepCall:
         """Store the answer to an action; go on with the session if it has no open action left.
@@ -93,8 +102,7 @@ class ActionService:
             if step is not None and not step.closed:
                 await close(self._stores, step, turn_id="")
             raise ActionClosed.of(action.call_id, turn_id=action.next_turn_id)
-        if answer.attachment_id is not None:
-            await self._attachments.name(tenant_id, answer.attachment_id, session_uid=action.session_uid)
+        await name_image(self._attachments, action, answer, "action_result")
         if not step.closed:
             await self._stores.steps.look_soon(step.step_id, tenant_id)
         action = await self._stores.calls.decide(action, answer, decider)
@@ -115,14 +123,19 @@ class ActionService:
     async def _look_at(self, step: Step) -> None:
         now: datetime = self._clock()
         try:
-            if step.expire_time <= now:
-                await self._stores.calls.expire(step.tenant_id, step.step_id)
-            if step.attempts >= _MAX_ATTEMPTS or await self._key_ended(step):
+            expired = step.expire_time <= now and await self._expire(step)
+            if expired or step.attempts >= _MAX_ATTEMPTS or await self._key_ended(step):
                 await close(self._stores, step, turn_id="")
             elif not await self._go_on(step):
                 await self._stores.steps.wait_for_answers(step)
         except GodotyError as error:
             log.warning("session_not_gone_on", session_id=step.session_id, error=str(error))
+
+    async def _expire(self, step: Step) -> bool:
+        """Let the open actions of a step expire; return whether one of them closes it."""
+        await self._stores.calls.expire(step.tenant_id, step.step_id)
+        calls = await self._stores.calls.of_step(step.tenant_id, step.step_id)
+        return any(each.state is ActionState.EXPIRED and each.closes_on_expiry for each in calls)
 
     async def _go_on(self, step: Step) -> bool:
         """Start the turn that goes on, unless an action is open; return whether none is."""

@@ -16,6 +16,7 @@ from godoty_service.ledger.entries import CallPurpose, ModelCall
 from godoty_service.pricing import money
 from godoty_service.sessions.session import Session
 from godoty_service.turns.actions.kept_request import request_to_text
+from godoty_service.turns.event_log.flusher import EventLogFlusher
 from godoty_service.turns.turn import Turn, WaitedStep
 
 
@@ -52,18 +53,22 @@ class TurnActions:
         open: The actions that the turn leaves open, by id.
     """
 
-    def __init__(self, stores: ActionStores, turn: Turn, session: Session, *, clock: Clock) -> None:
+    def __init__(
+        self, stores: ActionStores, turn: Turn, session: Session, *, flusher: EventLogFlusher, clock: Clock
+    ) -> None:
         """Create it.
 
         Args:
             stores: Where actions are stored.
             turn: The turn.
             session: Its session, with the model that the turn calls.
+            flusher: Stores the turn's event log.
             clock: Returns the time.
         """
         self.stores = stores
         self._turn = turn
         self._session = session
+        self._flusher = flusher
         self._clock = clock
         self._waited: WaitedStep | None = turn.waited
         self.step: Step | None = turn.waited.step if turn.waited is not None else None
@@ -135,6 +140,18 @@ class TurnActions:
         """Note an action that is open; return it."""
         self.open[action.call_id] = action
         return action
+
+    async def log_stored(self) -> None:
+        """Wait until the turn's event log is stored up to now.
+
+        Raises:
+            GodotyError: It cannot be: another server has ended the turn.
+        """
+        await self._flusher.wait_stored(self._turn)
+
+    def store_log(self) -> None:
+        """Have the turn's event log stored up to now, without waiting for it."""
+        self._flusher.store_soon(self._turn)
 
     async def complete(self, write: Coroutine[Any, Any, None]) -> None:
         """Do a write to its end, also if the turn is cancelled meanwhile: `settled` waits for it."""

@@ -9,6 +9,8 @@ from strands.types.content import ContentBlock, Message
 from godoty_service.actions.action import ActionState, Answer, CallKind, Step, StepCall, Verdict
 from godoty_service.actions.errors import ActionClosed, ActionNotFound, ReviewerOnly
 from godoty_service.actions.stores import ActionStores
+from godoty_service.attachments.attachment import IMAGE
+from godoty_service.attachments.store import AttachmentStore
 from godoty_service.errors import InvalidRequest
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.sessions import history_repair
@@ -16,7 +18,7 @@ from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Claim
 from godoty_service.tenancy.api_keys import KeyState
 from godoty_service.turns.actions.kept_request import continued, output_schema_of
-from godoty_service.turns.agents.action_guard import INTERRUPTED, refusal_of, verdict_of
+from godoty_service.turns.agents.call_rules import refusal_of, verdict_of
 from godoty_service.turns.agents.client_output import client_output
 from godoty_service.turns.dependencies import TurnDependencies
 from godoty_service.turns.turn import Turn, TurnRequest, WaitedStep
@@ -56,6 +58,21 @@ def check_fits(action: StepCall, answer: Answer, field: str) -> None:
         raise InvalidRequest.of(field, f"must be {needed}: the action {action.call_id} needs it")
 
 
+async def name_image(attachments: AttachmentStore, action: StepCall, answer: Answer, field: str) -> None:
+    """Record that a session names the image that is the answer to an action, if it is one.
+
+    Raises:
+        AttachmentNotFound: The tenant has no such attachment.
+        InvalidRequest: It is no image.
+    """
+    if answer.attachment_id is None:
+        return
+    found = await attachments.get(action.tenant_id, answer.attachment_id)
+    if found.attachment.input != IMAGE:
+        raise InvalidRequest.of(f"{field}.output.attachment_id", "must be that of an image")
+    await attachments.name(action.tenant_id, answer.attachment_id, session_uid=action.session_uid)
+
+
 async def take_answers(dependencies: TurnDependencies, turn: Turn, claim: Claim) -> None:
     """Store the answers of a turn's request, and give the turn what it goes on with.
 
@@ -85,9 +102,9 @@ async def take_answers(dependencies: TurnDependencies, turn: Turn, claim: Claim)
         output=await dependencies.schemas.stored(output_schema_of(step.request)),
         user=names.get(session.user_reference or "", session.user),
     )
+    for index, (action, answer) in enumerate(answered):
+        await name_image(dependencies.attachments.store, action, answer, f"action_results[{index}]")
     for action, answer in answered:
-        if answer.attachment_id is not None:
-            await dependencies.attachments.store.name(turn.tenant_id, answer.attachment_id, session_uid=session.uid)
         await stores.calls.decide(action, answer, request.decider)
     await stores.steps.continue_in(step, turn.turn_id)
     await stores.calls.name_turn(turn.tenant_id, step.step_id, turn.turn_id)
@@ -168,6 +185,6 @@ async def _result(dependencies: TurnDependencies, call: StepCall) -> ContentBloc
         result = await client_output(dependencies.attachments.store, call)
     if result is None:
         begun = call.started and call.callee is None
-        text = INTERRUPTED if begun else refusal_of(call) or "The call was not carried out."
+        text = history_repair.UNKNOWN_OUTCOME if begun else refusal_of(call) or "The call was not carried out."
         result = {"status": "error", "content": [{"text": text}]}
-    return {"toolResult": {**result, "toolUseId": call.tool_call_id}}  # type: ignore[typeddict-item] # as it was stored
+    return history_repair.result_of(call.tool_call_id, result)

@@ -4,44 +4,49 @@ The calls of a step are in memory until one of them waits: then all of them are 
 gave, before readers see an action. From then on each start and each result is stored by itself, so that any server can
 go on with the step. If the agent is a sub-agent, its conversation is stored with the call that runs it, and the steps
 of the agents above it are stored first.
+
+In a step of the turn's own agent that does not wait, no tool begins before the message with its call is stored. If the
+step has several calls, the turn's event log is stored before each of them begins, and when one ends before the others:
+so that whoever completes the history of a dead server knows which calls have begun, and the results that there were.
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
 from strands.agent import Agent
 from strands.hooks import AfterToolCallEvent, BeforeToolCallEvent, BeforeToolsEvent, HookProvider, HookRegistry
+from strands.types.content import ContentBlock
 from strands.types.tools import AgentTool, ToolUse
 
 from godoty_service import exact_json
-from godoty_service.actions.action import ActionState, Callee, CallKind, StepCall, Verdict
+from godoty_service.actions.action import Callee, CallKind, StepCall, Verdict
 from godoty_service.agents.approval import Approval
-from godoty_service.agents.definitions import BuiltInTool, McpTools, SubAgent, ToolEntry
-from godoty_service.agents.mcp.server import matches
-from godoty_service.agents.mcp.tools import McpTool
+from godoty_service.agents.definitions import ToolEntry
 from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.profile import AgentProfile
 from godoty_service.agents.tools.client import OfferedClientTool
-from godoty_service.errors import SessionLost
+from godoty_service.errors import SessionLost, StorageError
 from godoty_service.ids import new_id
 from godoty_service.openrouter.tool_calls import unparsed_input
+from godoty_service.sessions import history_repair
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
 from godoty_service.turns.actions.turn_actions import TurnActions
+from godoty_service.turns.agents.call_rules import approval_of, entry_of, is_idempotent, refusal_of, verdict_of
 from godoty_service.turns.agents.kept_tools import KeptResult, Waiting
 from godoty_service.turns.agents.listeners import EventSink
-from godoty_service.turns.agents.sub_agent_tool import SubAgentTool
 from godoty_service.turns.event_log.events import ActionRequired
 
-INTERRUPTED: Final = "The call was interrupted, and its outcome is unknown: it may have had its effect."
-_EXPIRED: Final = "The call was denied: no answer came in time."
-_CLOSED: Final = "The call was not carried out."
+log = structlog.get_logger(__name__)
+
 _TOO_LONG: Final = "The call was not made: the conversation is too long to wait for an approval."
-_MAX_CONVERSATION: Final = 8 * 1024 * 1024  # characters of a sub-agent's conversation as JSON
+_MAX_CONVERSATION: Final = 8 * 1024 * 1024  # bytes of a sub-agent's conversation as JSON
 
 Suspend = Callable[[Callee], Awaitable[None]]
+Proceed = Callable[[], Coroutine[Any, Any, None]]
 OutputOf = Callable[[StepCall], Awaitable[dict[str, Any]]]
 
 
@@ -54,6 +59,7 @@ class _Call:
         kind: What it needs.
         idempotent: It may be made again if its outcome is unknown.
         approval: The approval that it needs, if any.
+        closes: Without an answer in time it closes the step.
         stored: It as it is stored; None: it is not.
         begun_before: Another turn started it, and no result is known.
         started: It was started in this turn.
@@ -67,6 +73,7 @@ class _Call:
     kind: CallKind = CallKind.TOOL
     idempotent: bool = False
     approval: Approval | None = None
+    closes: bool = False
     stored: StepCall | None = None
     begun_before: bool = False
     started: bool = False
@@ -90,6 +97,7 @@ class ActionGuard(HookProvider):
         manager: MongoSessionManager | None = None,
         path: str = "",
         suspend: Suspend | None = None,
+        proceed: Proceed | None = None,
         steps_before: int = 0,
     ) -> None:
         """Create the guard.
@@ -103,6 +111,7 @@ class ActionGuard(HookProvider):
             manager: Stores the messages of the turn's own agent; None: it is a sub-agent.
             path: The path of a sub-agent.
             suspend: Stores that a sub-agent waits, before its own calls are stored.
+            proceed: Stores that a sub-agent that waited before this turn does not wait any more; None: it did not.
             steps_before: The number of steps with tools that a sub-agent had in the turns before this one.
         """
         self._actions = actions
@@ -113,15 +122,35 @@ class ActionGuard(HookProvider):
         self._manager = manager
         self._path = path
         self._suspend = suspend
+        self._proceed = proceed
         self._number = steps_before
         self._lock = asyncio.Lock()
         self._agent: Agent | None = None
         self._calls: list[_Call] = []
+        self._logs_calls = False  # the event log says which calls of the step have begun
 
     def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
-        """Register the hooks before the calls of a step, and before each of them."""
+        """Register the hooks before the calls of a step, before each of them, and after readers have seen its end."""
         registry.add_callback(BeforeToolsEvent, self._on_step)
         registry.add_callback(BeforeToolCallEvent, self._before)
+        registry.add_callback(AfterToolCallEvent, self._ended)
+
+    def known(self, message: int) -> dict[str, ContentBlock]:
+        """Return what is known of the calls of a message without results, by id; none: it is of no step that began.
+
+        Args:
+            message: The number of the message, which is the session's last one.
+        """
+        if self._manager is None or self._number != message:
+            return {}
+        ids = {each.use["toolUseId"]: each for each in self._calls}
+        return {
+            each: history_repair.result_of(each, call.result)
+            if call.result is not None
+            else history_repair.error_result(each, history_repair.UNKNOWN_OUTCOME)
+            for each, call in ids.items()
+            if call.result is not None or call.started
+        }
 
     def callee(self, tool_call_id: str) -> Callee | None:
         """Return the sub-agent that waits in a call; None: none does."""
@@ -131,6 +160,12 @@ class ActionGuard(HookProvider):
     async def suspend(self, tool_call_id: str, callee: Callee) -> None:
         """Store that the sub-agent of a call waits, with all calls of the step; no cancel interrupts it."""
         await self._actions.complete(self._suspend_call(tool_call_id, callee))
+
+    async def proceed(self, tool_call_id: str) -> None:
+        """Record that the sub-agent of a call runs further tools: it cannot go on again from where it waited."""
+        call = next(each for each in self._calls if each.use["toolUseId"] == tool_call_id)
+        if call.stored is not None:
+            await self._actions.stores.calls.leave(call.stored)
 
     async def _suspend_call(self, tool_call_id: str, callee: Callee) -> None:
         async with self._lock:
@@ -151,12 +186,18 @@ class ActionGuard(HookProvider):
             self._actions.begin_step(self._number)
         known = self._actions.calls_of(self._path, self._number)
         if len(known) == len(uses):
-            entries = [self._entry(registry.get(use["name"])) for use in uses]
+            entries = [entry_of(self._profile.definition, registry.get(use["name"])) for use in uses]
             self._calls = [_known(*each) for each in zip(uses, known, entries, strict=True)]
         else:
             self._calls = [await self._classify(use, registry.get(use["name"])) for use in uses]
             if any(each.kind is not CallKind.TOOL for each in self._calls):
                 await self._actions.complete(self._record())
+            elif self._manager is not None:
+                await self._manager.flush()
+            elif self._proceed is not None:
+                await self._actions.complete(self._proceed())
+                self._proceed = None
+        self._logs_calls = self._manager is not None and len(uses) > 1
         for each in self._calls:
             if each.stored is not None and each.stored.is_open and not each.refusal:
                 self._log.append(ActionRequired(self._actions.ask(each.stored)))
@@ -178,7 +219,7 @@ class ActionGuard(HookProvider):
                 event.selected_tool = KeptResult(await self._output_of(action), shown=False)
                 return
         if call.begun_before and not call.idempotent and not call.refusal:
-            call.refusal = INTERRUPTED
+            call.refusal = history_repair.UNKNOWN_OUTCOME
         if call.refusal:
             event.cancel_tool = call.refusal
             return
@@ -199,8 +240,21 @@ class ActionGuard(HookProvider):
         result = {"status": event.result["status"], "content": event.result["content"]}
         async with self._lock:
             if call.stored is not None:
-                await self._actions.stores.calls.finish(call.stored, result)
+                await self._finish(call.stored, result)
             call.result = result
+
+    async def starting(self, event: BeforeToolCallEvent) -> None:
+        """Have the start of a call stored before it begins, if the step has others."""
+        call = self._call_of(event.tool_use)
+        if self._logs_calls and call is not None and call.stored is None and call.started:
+            await self._actions.log_stored()
+
+    def _ended(self, event: AfterToolCallEvent) -> None:
+        """Have the result of a call stored while others run: the results of all are stored as a message."""
+        call = self._call_of(event.tool_use)
+        running = any(each.started and each.result is None for each in self._calls)
+        if self._logs_calls and running and call is not None and call.stored is None:
+            self._actions.store_log()
 
     def _call_of(self, use: ToolUse) -> _Call | None:
         """Return a call of the step. By identity: an id may be there twice."""
@@ -212,6 +266,13 @@ class ActionGuard(HookProvider):
             new = call.stored is not None and not call.stored.started
             if new and call.stored is not None and not await self._actions.stores.calls.start(call.stored):
                 raise SessionLost("Another server goes on with the session.", retry_after=1.0)
+
+    async def _finish(self, stored: StepCall, result: dict[str, Any]) -> None:
+        """Store a result. If the database fails, the message with all results may still be stored: the call has run."""
+        try:
+            await self._actions.stores.calls.finish(stored, result)
+        except StorageError as failure:
+            log.warning("result_not_stored", action_id=stored.call_id, error=str(failure))
 
     async def _record(self) -> None:
         """Store the calls of the step."""
@@ -239,8 +300,8 @@ class ActionGuard(HookProvider):
     async def _own_state(self) -> Callee | None:
         """Return a sub-agent's conversation; None: it is too long to be stored."""
         messages = list(self._agent.messages) if self._agent is not None else []
-        text = await asyncio.to_thread(json.dumps, messages, ensure_ascii=False)
-        if len(text) > _MAX_CONVERSATION:
+        text, size = await asyncio.to_thread(_encoded, messages)
+        if size > _MAX_CONVERSATION:
             return None
         version = self._profile.version
         return Callee(path=self._path, name=version.name, version=version.version, steps=self._number, messages=text)
@@ -259,6 +320,7 @@ class ActionGuard(HookProvider):
             kind=call.kind,
             reviewer=call.approval is not None and call.approval.reviewer,
             why=call.approval.why if call.approval is not None else "",
+            closes_on_expiry=call.closes,
             started=call.started,
             result=call.result,
             callee=call.callee,
@@ -266,14 +328,14 @@ class ActionGuard(HookProvider):
 
     async def _classify(self, use: ToolUse, tool: AgentTool | None) -> _Call:
         """Return a call with what it needs."""
-        entry = self._entry(tool)
-        call = _Call(use, idempotent=_is_idempotent(entry))
+        entry = entry_of(self._profile.definition, tool)
+        call = _Call(use, idempotent=is_idempotent(entry))
         if tool is None or unparsed_input(use["input"]) is not None:
             return call
         if isinstance(tool, OfferedClientTool):
-            call.kind = CallKind.CLIENT
-        elif (approval := _approval(entry)) is not None and await self._asks(approval, use["input"]):
-            call.kind, call.approval = CallKind.APPROVAL, approval
+            call.kind, call.closes = CallKind.CLIENT, tool.closes_on_expiry
+        elif (approval := approval_of(entry)) is not None and await self._asks(approval, use["input"]):
+            call.kind, call.approval, call.closes = CallKind.APPROVAL, approval, approval.closes_on_expiry
         return call
 
     async def _asks(self, approval: Approval, arguments: Any) -> bool:
@@ -284,20 +346,20 @@ class ActionGuard(HookProvider):
         text = json.dumps(arguments, ensure_ascii=False)
         return await asyncio.to_thread(condition.matches, text) is not False
 
-    def _entry(self, tool: AgentTool | None) -> ToolEntry | None:
-        """Return what the definition says of a tool."""
-        return next((each for each in self._profile.definition.tools if _names(each, tool)), None)
-
 
 class ActionResults(HookProvider):
-    """Gives the results of calls to a guard, before readers see them."""
+    """Gives a guard the results of calls before readers see them, and their starts after that."""
 
     def __init__(self, guard: ActionGuard) -> None:
         self._guard = guard
 
     def register_hooks(self, registry: HookRegistry, **_: Any) -> None:
-        """Register the hook after each call. Strands calls the last hook provider of an agent first."""
+        """Register the hooks. After a call, Strands calls the last hook provider of an agent first."""
+        registry.add_callback(BeforeToolCallEvent, self._starting)
         registry.add_callback(AfterToolCallEvent, self._finished)
+
+    async def _starting(self, event: BeforeToolCallEvent) -> None:
+        await self._guard.starting(event)
 
     async def _finished(self, event: AfterToolCallEvent) -> None:
         await self._guard.finished(event)
@@ -309,7 +371,7 @@ def _known(use: ToolUse, stored: StepCall, entry: ToolEntry | None) -> _Call:
     return _Call(
         use,
         kind=stored.kind,
-        idempotent=_is_idempotent(entry),
+        idempotent=is_idempotent(entry),
         stored=stored,
         begun_before=begun,
         started=stored.started,
@@ -317,43 +379,7 @@ def _known(use: ToolUse, stored: StepCall, entry: ToolEntry | None) -> _Call:
     )
 
 
-def verdict_of(action: StepCall) -> Verdict | None:
-    """Return what was answered to an action; None: nothing."""
-    return action.decision.answer.verdict if action.decision is not None else None
-
-
-def refusal_of(action: StepCall) -> str:
-    """Return why a decided call is not made; empty: it is."""
-    match action.state:
-        case ActionState.EXPIRED:
-            return _EXPIRED
-        case ActionState.CLOSED:
-            return _CLOSED
-    if action.decision is not None and verdict_of(action) is Verdict.DENY:
-        why = action.decision.answer.why
-        return f"The call was denied: {why}" if why else "The call was denied."
-    return ""
-
-
-def _names(entry: ToolEntry, tool: AgentTool | None) -> bool:
-    """Return whether an entry of a definition is that of a tool."""
-    match entry:
-        case McpTools():
-            return (
-                isinstance(tool, McpTool)
-                and tool.server.name == entry.server
-                and matches(entry.allow, tool.listed.name)
-            )
-        case SubAgent():
-            return isinstance(tool, SubAgentTool) and tool.tool_name == entry.tool_name
-        case BuiltInTool():
-            return tool is not None and tool.tool_name == entry.name
-    return False
-
-
-def _approval(entry: ToolEntry | None) -> Approval | None:
-    return entry.approval if isinstance(entry, BuiltInTool | McpTools | SubAgent) else None
-
-
-def _is_idempotent(entry: ToolEntry | None) -> bool:
-    return isinstance(entry, BuiltInTool | McpTools | SubAgent) and entry.idempotent
+def _encoded(messages: list[Any]) -> tuple[str, int]:
+    """Return a conversation as JSON, and its bytes; what is no character is replaced, as in stored messages."""
+    text = json.dumps(messages, ensure_ascii=False).encode("utf-8", "replace")
+    return text.decode(), len(text)

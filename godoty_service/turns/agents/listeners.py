@@ -1,7 +1,7 @@
 """Listeners of an agent's loop and tools: they append model calls and tool calls to the turn's event log."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from strands.types.tools import AgentTool, ToolUse
 from godoty_service.agents.mcp.tools import McpTool, ProgressReport
 from godoty_service.agents.tools.client import OfferedClientTool
 from godoty_service.agents.tools.outcomes import ToolKind, ToolOutcome, outcome_of
+from godoty_service.attachments.blocks import attachment_of
 from godoty_service.metering.meter import TurnMeter
 from godoty_service.sessions.messages import tool_result_text
 from godoty_service.turns.agents.kept_tools import KeptResult
@@ -174,6 +175,7 @@ class ToolListener(HookProvider):
                 tool_call_id=event.tool_use["toolUseId"],
                 succeeded=succeeded,
                 output=tool_result_text(event.result["content"]),
+                content=_more_than_text(event.result["content"]),
                 duration=duration,
             )
         )
@@ -191,3 +193,8 @@ def _kind_of(tool: AgentTool | None) -> ToolKind:
     if isinstance(tool, McpTool):
         return ToolKind.MCP
     return ToolKind.AGENT if isinstance(tool, SubAgentTool) else ToolKind.BUILT_IN
+
+
+def _more_than_text(content: Sequence[Any]) -> tuple[Mapping[str, Any], ...]:
+    """Return the content of a result that names attachments; nothing: its text says all."""
+    return tuple(content) if any(attachment_of(block) is not None for block in content) else ()

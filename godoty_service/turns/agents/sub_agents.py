@@ -41,7 +41,7 @@ from godoty_service.sessions.agent_states import METRICS_KEY
 from godoty_service.sessions.session import Session
 from godoty_service.tenancy.errors import AgentNotAllowed, ToolNotAllowed
 from godoty_service.turns.actions.turn_actions import TurnActions, Used, less
-from godoty_service.turns.agents.action_guard import ActionGuard, OutputOf, Suspend
+from godoty_service.turns.agents.action_guard import ActionGuard, OutputOf, Proceed, Suspend
 from godoty_service.turns.agents.agent import build_agent, release
 from godoty_service.turns.agents.failures import release_frames, wrapped_error
 from godoty_service.turns.agents.listeners import CallAnnouncer, CallListener, SubAgentLog, ToolListener
@@ -119,11 +119,13 @@ class _Place:
         path: Its path.
         callee: It waited there before; None: it begins.
         suspend: Stores that it waits.
+        proceed: Stores that it does not wait any more; None: it begins.
     """
 
     path: str
     callee: Callee | None
     suspend: Suspend
+    proceed: Proceed | None
 
 
 class _Unheard:
@@ -181,7 +183,9 @@ class SubAgents:
             tool_call_id = tool_use["toolUseId"]
             path = path_of(tool_call_id)
             paths.pop(tool_call_id, None)  # a later answer may have the same id
-            place = _Place(path, guard.callee(tool_call_id), partial(guard.suspend, tool_call_id))
+            waited = guard.callee(tool_call_id)
+            proceed = partial(guard.proceed, tool_call_id) if waited is not None else None
+            place = _Place(path, waited, partial(guard.suspend, tool_call_id), proceed)
             return await self._result(entry, caller, place, tool_use)
 
         return SubAgentTool(entry, path_of=path_of, call=call)
@@ -271,6 +275,7 @@ class SubAgents:
             output_of=parts.output_of,
             path=path,
             suspend=place.suspend,
+            proceed=place.proceed,
             steps_before=waited.steps - 1 if waited is not None else 0,
         )
         agent, _ = build_agent(

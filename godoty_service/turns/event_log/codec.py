@@ -1,5 +1,6 @@
 """Converts a turn's events to documents and back. Deltas, which are most of the events, take the least space."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -122,15 +123,16 @@ def _encode_finished(event: TurnFinished) -> Document:
 
 
 def _decode_started(value: list[Any]) -> TurnStarted:
-    """Decode the start of a turn; an earlier build did not store the agent."""
-    stored: list[Any] = [*value, "", None]
-    session_id, created, totals, agent, version, *_ = stored
+    """Decode the start of a turn; earlier builds did not store all of it."""
+    stored: list[Any] = [*value, *("", None, False)[max(0, len(value) - 3) :]]
+    session_id, created, totals, agent, version, stores_starts, *_ = stored
     return TurnStarted(
         session_id=session_id,
         session_created=created,
         totals=totals_from_log(totals),
         agent=agent,
         agent_version=version,
+        stores_starts=stores_starts,
     )
 
 
@@ -189,13 +191,17 @@ _NAMES: dict[type, str] = {
 }
 _ENCODERS: dict[str, Callable[[Any], Any]] = {
     "started": lambda event: [
-        *(event.session_id, event.session_created, totals_to_log(event.totals), event.agent, event.agent_version)
+        *(event.session_id, event.session_created, totals_to_log(event.totals), event.agent, event.agent_version),
+        event.stores_starts,
     ],
     "reasoning": lambda event: event.text,
     "citations": lambda event: citations_to_text(event.citations),
     "tool": lambda event: [event.tool_call_id, event.name, event.input_json, event.sub_agent_path],
     "progress": lambda event: [event.tool_call_id, event.progress, event.progress_total, event.message],
-    "result": lambda event: [event.tool_call_id, event.succeeded, event.output, event.duration // _MICROSECOND],
+    "result": lambda event: [
+        *(event.tool_call_id, event.succeeded, event.output, event.duration // _MICROSECOND),
+        *((json.dumps(event.content),) if event.content else ()),
+    ],
     "call": _encode_call,
     "finished": _encode_finished,
     "budget": lambda event: [
@@ -218,7 +224,11 @@ _DECODERS: dict[str, Callable[[Any], Event]] = {
         tool_call_id=value[0], progress=value[1], progress_total=value[2], message=value[3]
     ),
     "result": lambda value: ToolCallFinished(
-        tool_call_id=value[0], succeeded=value[1], output=value[2], duration=value[3] * _MICROSECOND
+        tool_call_id=value[0],
+        succeeded=value[1],
+        output=value[2],
+        duration=value[3] * _MICROSECOND,
+        content=tuple(json.loads(value[4])) if value[4:] else (),
     ),
     "call": lambda value: ModelCallFinished(call=call_from_document(value)),
     "finished": _decode_finished,

@@ -1,8 +1,10 @@
 """The events of a turn. The package `rpc` converts each into a message of the stream."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from typing import Any
 
 from godoty_service.actions.action import StepCall
 from godoty_service.budgets.alerts import BudgetAlert
@@ -32,6 +34,7 @@ class TurnStarted:
         totals: The session's totals before the turn.
         agent: The name of the agent; empty: the event is of an earlier build.
         agent_version: The number of the agent's version; None: likewise.
+        stores_starts: In steps of several tool calls, a call begins once its start is stored; False: an earlier build.
     """
 
     session_id: str
@@ -39,6 +42,7 @@ class TurnStarted:
     totals: Totals
     agent: str = ""
     agent_version: int | None = None
+    stores_starts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +88,17 @@ class ToolProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ToolCallFinished:
-    """A tool call has ended."""
+    """A tool call has ended.
+
+    Attributes:
+        content: The output as the model gets it; empty: it is the text alone.
+    """
 
     tool_call_id: str
     succeeded: bool
     output: str
     duration: timedelta
+    content: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,10 @@ that its server can have used (`recovery.py`).
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from time import monotonic
 
 import structlog
 
@@ -20,6 +21,8 @@ from godoty_service.turns.turn import Turn
 
 log = structlog.get_logger(__name__)
 
+_ALL = 0.9  # of the interval: after this share of it, a flush is one of all logs
+
 
 @dataclass(slots=True)
 class _TrackedLog:
@@ -30,6 +33,8 @@ class _TrackedLog:
         stored_bytes: Their bytes, including those of `chunk`.
         index: The index of the next chunk.
         chunk: The chunk that is being inserted; None: all is stored.
+        wanted: The number of an event that is to be stored soon, with those before it.
+        waiting: Those that wait until events are stored, with the number of the last one.
         done: Set once the log is stored to its end, or was closed by another server.
     """
 
@@ -38,7 +43,21 @@ class _TrackedLog:
     stored_bytes: int = 0
     index: int = 0
     chunk: Chunk | None = None
+    wanted: int = 0
+    waiting: list[tuple[int, "asyncio.Future[None]"]] = field(default_factory=list)
     done: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wake(self, through: int, error: GodotyError | None = None) -> None:
+        """Wake those that wait for events up to a number, with an error if these are not stored."""
+        waiting, self.waiting = self.waiting, []
+        for sequence, future in waiting:
+            if sequence > through:
+                self.waiting.append((sequence, future))
+            elif not future.done():  # one that was cancelled is done
+                if error is not None:
+                    future.set_exception(error)
+                else:
+                    future.set_result(None)
 
 
 class EventLogFlusher:
@@ -65,6 +84,8 @@ class EventLogFlusher:
         self._expiry = expiry
         self._wants = wants
         self._logs: dict[str, _TrackedLog] = {}
+        self._wake = asyncio.Event()
+        self._flushed_at = float("-inf")
 
     def track(self, turn: Turn) -> None:
         """Write a turn's log from now on."""
@@ -80,13 +101,41 @@ class EventLogFlusher:
         if tracked is not None:
             await tracked.done.wait()
 
-    async def run(self, interval: float) -> None:
-        """Flush the logs every `interval` seconds until cancelled."""
-        await run_every(interval, self._try_flush, failure="event_log_flusher_fault")
+    def store_soon(self, turn: Turn) -> None:
+        """Have a turn's events up to now stored at once, in place of with the next flush of all logs."""
+        tracked = self._logs.get(turn.turn_id)
+        if tracked is not None and tracked.stored < turn.log.sequence:
+            tracked.wanted = turn.log.sequence
+            self._wake.set()
 
-    async def _try_flush(self) -> None:
+    async def wait_stored(self, turn: Turn) -> None:
+        """Wait until a turn's events up to now are stored.
+
+        Raises:
+            GodotyError: They are not: another server has closed the log, or the database cannot encode them.
+        """
+        self.store_soon(turn)
+        tracked = self._logs.get(turn.turn_id)
+        if tracked is not None and tracked.stored < turn.log.sequence:
+            stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            tracked.waiting.append((turn.log.sequence, stored))
+            await stored
+
+    async def run(self, interval: float) -> None:
+        """Flush the logs every `interval` seconds until cancelled, and between, those that are to be stored at once."""
+
+        async def flush() -> None:
+            if monotonic() - self._flushed_at >= _ALL * interval:
+                self._flushed_at = monotonic()
+                await self._try_flush([*self._logs.values()])
+            else:
+                await self._try_flush([each for each in self._logs.values() if each.wanted > each.stored])
+
+        await run_every(interval, flush, failure="event_log_flusher_fault", wake=self._wake)
+
+    async def _try_flush(self, logs: Sequence[_TrackedLog]) -> None:
         try:
-            await self.flush()
+            await self._flush(logs)
         except GodotyError as error:
             log.warning("event_logs_not_written", error=str(error), turns=len(self._logs))
 
@@ -96,9 +145,12 @@ class EventLogFlusher:
         Raises:
             StorageError: It is not known which of them were inserted; the next flush inserts the same chunks.
         """
-        for tracked in self._logs.values():
+        await self._flush([*self._logs.values()])
+
+    async def _flush(self, logs: Sequence[_TrackedLog]) -> None:
+        for tracked in logs:
             self._cut(tracked)
-        pending = [tracked for tracked in self._logs.values() if tracked.chunk is not None]
+        pending = [tracked for tracked in logs if tracked.chunk is not None]
         if not pending:
             return
         outcomes = await self._event_logs.append([each.chunk for each in pending if each.chunk is not None])
@@ -150,21 +202,24 @@ class EventLogFlusher:
             self._fail(tracked, chunk)
             return
         lost = outcome is Outcome.LOST
+        error = SessionLost("The session was taken over by another server.", retry_after=1.0) if lost else None
         tracked.chunk = None
         tracked.stored += len(chunk.events)
         tracked.index += 1
-        if lost:
-            tracked.turn.cancel(SessionLost("The session was taken over by another server.", retry_after=1.0))
+        if error is not None:
+            tracked.turn.cancel(error)
+        tracked.wake(tracked.stored, error)
         if lost or chunk.ended:
-            self._finish(tracked)
+            self._finish(tracked, error)
 
     def _fail(self, tracked: _TrackedLog, chunk: Chunk) -> None:
         """End a turn and its log before an event that the database cannot encode; other logs are not affected."""
         error = GodotyError("The turn's events cannot be stored.", metadata={"request_id": tracked.turn.turn_id})
         log.error("turn_log_unwritable", turn_id=tracked.turn.turn_id, tenant_id=tracked.turn.tenant_id)
         tracked.turn.cancel(error)
+        tracked.wake(tracked.turn.log.sequence, error)
         if not chunk.events:  # nothing of it can be stored
-            self._finish(tracked)
+            self._finish(tracked, error)
             return
         part = writable(chunk)
         events = part.events if len(part.events) < len(chunk.events) else ()
@@ -172,6 +227,7 @@ class EventLogFlusher:
         outbox = self._end(tracked.turn, None, error, end_time)
         tracked.chunk = replace(chunk, events=events, ended=True, error=error, end_time=end_time, outbox=outbox)
 
-    def _finish(self, tracked: _TrackedLog) -> None:
+    def _finish(self, tracked: _TrackedLog, error: GodotyError | None) -> None:
         self._logs.pop(tracked.turn.turn_id, None)
+        tracked.wake(tracked.turn.log.sequence, error)
         tracked.done.set()

@@ -11,6 +11,7 @@ from godoty_service.clock import milliseconds_of, utc_now
 from godoty_service.errors import GodotyError, TurnTooLarge
 from godoty_service.turns.event_log.events import (
     HEARTBEAT,
+    ActionRequired,
     Annotations,
     Event,
     ModelCallFinished,
@@ -238,8 +239,15 @@ def _size(event: Event) -> int:
         case _:
             tools, text = (event.tools, event.output_json or "") if isinstance(event, TurnFinished) else ((), "")
             citations = event.citations if isinstance(event, Annotations) else ()
+            actions = event.actions if isinstance(event, TurnFinished) else ()
+            actions = (event.action,) if isinstance(event, ActionRequired) else actions
             sizes = (*(len(tool.name) * 4 for tool in tools), *(each.size for each in citations))
-            return _FIXED + sum(sizes) + _bytes(text)
+            return (
+                _FIXED
+                + sum(sizes)
+                + _bytes(text)
+                + sum(_FIXED + _bytes(each.input_json) + _bytes(each.why) for each in actions)
+            )
 
 
 def _bytes(text: str) -> int:

@@ -38,6 +38,7 @@ class EndedTurn:
         error_reason: The reason of the error that it failed with.
         turn_totals: The turn's totals; None: only the ledger has them.
         session_totals: The session's totals; None: likewise.
+        action_ids: The actions that are open.
     """
 
     turn_id: str
@@ -51,6 +52,7 @@ class EndedTurn:
     error_reason: str | None = None
     turn_totals: Totals | None = None
     session_totals: Totals | None = None
+    action_ids: tuple[str, ...] = ()
 
     def to_document(self) -> Document:
         """Return what the last chunk of the log has of it, beside the ids of the turn and the tenant."""
@@ -63,6 +65,7 @@ class EndedTurn:
             "user_reference": self.user_reference,
             "stop_reason": self.stop_reason,
             "error_reason": self.error_reason,
+            **({"action_ids": list(self.action_ids)} if self.action_ids else {}),
             **{name: totals_to_log(each) for name, each in totals.items() if each is not None},
         }
 
@@ -99,6 +102,7 @@ def ended_turn(
         error_reason=error.reason if error is not None else None,
         turn_totals=finished.turn_totals if finished is not None else None,
         session_totals=finished.session_totals if finished is not None else None,
+        action_ids=tuple(each.call_id for each in finished.actions) if finished is not None else (),
     )
 
 
@@ -153,4 +157,5 @@ def _from_document(document: Document) -> EndedTurn:
         error_reason=found.get("error_reason"),
         turn_totals=totals_from_log(turn) if turn is not None else None,
         session_totals=totals_from_log(session) if session is not None else None,
+        action_ids=tuple(found.get("action_ids", ())),
     )

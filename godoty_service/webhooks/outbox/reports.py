@@ -24,10 +24,10 @@ def turn_events(turn: EndedTurn, totals: Totals) -> Iterator[WebhookEvent]:
     """
     yield _turn_event(turn, totals, EventType.TURN_FINISHED)
     if turn.stop_reason == _ACTION_REQUIRED:
-        yield _turn_event(turn, totals, EventType.TURN_ACTION_REQUIRED)
+        yield _turn_event(turn, totals, EventType.TURN_ACTION_REQUIRED, action_ids=[*turn.action_ids])
 
 
-def _turn_event(turn: EndedTurn, totals: Totals, event_type: EventType) -> WebhookEvent:
+def _turn_event(turn: EndedTurn, totals: Totals, event_type: EventType, **more: Any) -> WebhookEvent:
     data = {
         "turn_id": turn.turn_id,
         "session_id": turn.session_id,
@@ -38,6 +38,7 @@ def _turn_event(turn: EndedTurn, totals: Totals, event_type: EventType) -> Webho
         "error_reason": turn.error_reason,
         "turn_totals": _totals(totals),
         "session_totals": _totals(turn.session_totals) if turn.session_totals is not None else None,
+        **more,
     }
     return WebhookEvent(
         event_id=event_id_of(turn.tenant_id, event_type, turn.turn_id),

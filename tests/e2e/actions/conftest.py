@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,15 +14,22 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import mcp_server_pb2 as mcp_pb
 
 from godoty_service.tenancy.auth import Scope
-from tests.conftest import Start
+from tests.conftest import Start, StartProcess
 from tests.e2e.mcp.conftest import PREFIX, SETTINGS, Mcp, mcp
 from tests.support.caller import Caller, EventStream, Failure, Turn, failure_of, read
-from tests.support.service import Service
+from tests.support.history import assert_valid_history, assert_valid_request
+from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.service import Service, eventually
 
 ACTION_REQUIRED, END_TURN = turn_pb2.STOP_REASON_ACTION_REQUIRED, turn_pb2.STOP_REASON_END_TURN
 ALWAYS: dict[str, Any] = {"approval": {}}
 APPROVE: dict[str, Any] = {"approve": {}}
 REFUND = {"tool_name": "refund", "description": "Refunds.", "input_schema": '{"type": "object"}'}
+# A step with two free tools, two that need approval, and one of the caller's.
+FREE, ASKS, CLIENT = ("calculator", f"{PREFIX}_echo"), ("current_time", f"{PREFIX}_hang"), "refund"
+STEP_INPUT = '{"expression": "6 * 7", "text": "hi", "hold": "step"}'
+STEP = f"@sandbox tool-loop calls=2 parallel=5 input='{STEP_INPUT}'"
+DONE: dict[str, Any] = {"output": {"output_text": "done"}}
 __all__ = ["Mcp", "mcp"]
 
 
@@ -149,3 +156,87 @@ def asker(caller: Caller, issue: Callable[..., str]) -> Asker:
 async def local(serve: Start, become: Callable[[Service], Asker]) -> Asker:
     """A tenant of a server that lets MCP servers be on this machine."""
     return become(await serve(**SETTINGS))
+
+
+async def prepare(asker: Asker, mcp: Mcp, *, idempotent: bool = False) -> None:
+    """Apply an agent with two free tools, two that need approval, and one of the caller's."""
+    await asker.serve(mcp)
+    await asker.agent(
+        "calculator",
+        {"builtin": "current_time", "approval": {}},
+        {"mcp": {"mcp_server": PREFIX, "allow": ["echo"]}},
+        {"mcp": {"mcp_server": PREFIX, "allow": ["hang"]}, "approval": {}, "idempotent": idempotent},
+        {"client": REFUND},
+    )
+
+
+async def not_busy(attempt: Callable[[], Awaitable[Turn]]) -> Turn:
+    """Run a turn, again until the lease of a dead server has expired."""
+
+    async def run() -> Any:
+        turn = await attempt()
+        return None if turn.failure is not None and turn.failure.reason == "SESSION_BUSY" else turn
+
+    turn: Turn = await eventually(run)
+    return turn
+
+
+async def answered(asker: Asker, actions: list[action_pb2.Action]) -> Turn:
+    """Answer all actions of the step with five tools, once the lease of a dead server has expired."""
+    results = [(each, DONE if each.name == CLIENT else APPROVE) for each in actions]
+    turn = await not_busy(lambda: asker.answer(*results))
+    assert turn.failure is None, (turn.failure, stored(asker))
+    return turn
+
+
+def stored(asker: Asker) -> list[Any]:
+    """Return what is stored of the steps of the tenant, for the message of a failed assertion."""
+    query, database = {"tenant_id": asker.service.tenant_id}, asker.service.database
+    fields = {"messages": ("number", "turn_id", "role"), "steps": ("_id", "message", "turn_ids", "closed")}
+    fields["actions"] = ("_id", "step_id", "turn_id", "name", "state", "started", "next_turn_id")
+    return [
+        {"in": name, **{one: each.get(one) for one in of}}
+        for name, of in fields.items()
+        for each in database[name].find(query)
+    ]
+
+
+async def assert_sound(asker: Asker, mcp: Mcp, *, model_calls: int) -> None:
+    """Check that each tool ran at most once, and that the history is one that strict providers accept."""
+    assert mcp.calls("echo") == 1
+    assert mcp.calls("hang") <= 1
+    assert_valid_history(await asker.caller.messages())
+    assert_valid_request(asker.requests()[-1]["messages"])
+    assert len(asker.service.entries("talk")) == model_calls
+
+
+@pytest.fixture
+async def servers(
+    serve_process: StartProcess, serve: Start, become: Callable[[Service], Asker], mcp: Mcp
+) -> tuple[Asker, Callable[[], Awaitable[Asker]]]:
+    """A tenant of a server that can be killed, and what kills it and returns the tenant at another server."""
+    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
+    asker = become(service)
+
+    async def survivor() -> Asker:
+        await process.kill()
+        other = await serve(database=service.database.name, **SHORT_LEASE, **SETTINGS)
+        restarted = become(service.at(other.target))
+        await restarted.check()
+        return restarted
+
+    await prepare(asker, mcp)
+    return asker, survivor
+
+
+async def goes_on(asker: Asker, action_id: str) -> str:
+    """Wait until a turn has taken the answer to an action, and has ended; return its id."""
+
+    async def ended() -> str:
+        (found,) = [each for each in await asker.actions() if each.action_id == action_id]
+        if not found.next_turn_id:
+            return ""
+        turn = await asker.caller.call("GetTurn", pb.GetTurnRequest(turn_id=found.next_turn_id))
+        return str(found.next_turn_id) if turn.turn.stop_reason == END_TURN else ""
+
+    return await eventually(ended)

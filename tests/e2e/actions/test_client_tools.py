@@ -20,11 +20,11 @@ LOOK = {
 }
 
 
-async def upload(caller: Caller) -> str:
-    """Upload an image; return its id."""
+async def upload(caller: Caller, data: bytes = b"") -> str:
+    """Upload an image, or what is given; return its id."""
 
     async def pieces() -> Any:
-        yield pb.UploadAttachmentRequest(data=png())
+        yield pb.UploadAttachmentRequest(data=data or png())
 
     found = await caller.stub.UploadAttachment(pieces(), metadata=caller.service.metadata, timeout=90.0)
     return str(found.attachment.attachment_id)

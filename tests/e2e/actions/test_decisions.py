@@ -14,25 +14,12 @@ from godoty_service.actions.action import Answer, Decider, Verdict
 from godoty_service.bootstrap import open_components
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import Start
-from tests.e2e.actions.conftest import ALWAYS, APPROVE, END_TURN, Asker, asked, calls
+from tests.e2e.actions.conftest import ALWAYS, APPROVE, END_TURN, Asker, asked, calls, goes_on
 from tests.support.caller import Caller, read
-from tests.support.service import Service, eventually
+from tests.support.service import Service
 
 CALCULATE = '{"expression": "6 * 7"}'
 REVIEWED: dict[str, Any] = {"approval": {"decider": "ACTION_DECIDER_REVIEWER"}}
-
-
-async def goes_on(asker: Asker, action_id: str) -> str:
-    """Wait until a turn has taken the answer to an action, and has ended; return its id."""
-
-    async def ended() -> str:
-        (found,) = [each for each in await asker.actions() if each.action_id == action_id]
-        if not found.next_turn_id:
-            return ""
-        turn = await asker.caller.call("GetTurn", pb.GetTurnRequest(turn_id=found.next_turn_id))
-        return str(found.next_turn_id) if turn.turn.stop_reason == END_TURN else ""
-
-    return await eventually(ended)
 
 
 async def test_session_goes_on_by_itself_once_all_is_decided(asker: Asker) -> None:
@@ -117,20 +104,6 @@ async def test_actions_of_a_revoked_key_are_closed(asker: Asker) -> None:
     (listed,) = await asker.actions()
     assert listed.state == action_pb2.ACTION_STATE_CLOSED
     assert len(asker.service.entries("talk")) == 1
-
-
-async def test_expired_action_counts_as_denied(serve: Start, become: Callable[[Service], Asker]) -> None:
-    """The session goes on by itself, and the model sees that no answer came."""
-    asker = become(await serve(action_retention=1.0, action_interval=0.1))
-    await asker.agent({"builtin": "calculator", **ALWAYS})
-    (action,) = asked(await asker.ask(calls("calculator", arguments=CALCULATE)))
-
-    await goes_on(asker, action.action_id)
-    assert "no answer came in time" in str(asker.requests()[-1]["messages"])
-    failure = await asker.refused(action, APPROVE)
-    assert failure.reason in ("ACTION_EXPIRED", "ACTION_CLOSED")
-    (listed,) = await asker.actions(state=action_pb2.ACTION_STATE_EXPIRED)
-    assert listed.action_id == action.action_id
 
 
 async def test_answer_of_a_server_that_dies_is_found_by_another(

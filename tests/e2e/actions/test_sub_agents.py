@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from godoty_service.sessions.history_repair import UNKNOWN_OUTCOME
 from tests.conftest import Start, StartProcess
-from tests.e2e.actions.conftest import ACTION_REQUIRED, ALWAYS, APPROVE, END_TURN, Asker, asked, outputs
+from tests.e2e.actions.conftest import ACTION_REQUIRED, ALWAYS, APPROVE, END_TURN, Asker, Mcp, asked, not_busy, outputs
 from tests.e2e.agents.trees import asks, summing, tools
+from tests.e2e.mcp.conftest import PREFIX
+from tests.e2e.turns.streams import CONTINUE
 from tests.support.history import assert_valid_history, assert_valid_request
-from tests.support.service import Service
+from tests.support.service import Service, soon
 
 RESEARCHER, CHECKER = "researcher#1", "researcher#1/checker#2"
 
@@ -113,3 +116,26 @@ async def test_new_message_closes_what_a_sub_agent_asked(asker: Asker) -> None:
     assert turn.finished.stop_reason == END_TURN
     assert "not carried out" in str(asker.requests()[-1]["messages"])
     assert_valid_history(await asker.caller.messages())
+
+
+async def test_sub_agent_that_has_gone_on_does_not_go_on_again(servers: Any, mcp: Mcp) -> None:
+    """Its server dies in a tool that it called after the answer: the outcome is unknown, and nothing is done twice."""
+    asker, survivor = servers
+    await asker.agent(
+        {"builtin": "calculator", **ALWAYS}, {"mcp": {"mcp_server": PREFIX, "allow": ["hang"]}}, name="checker"
+    )
+    await asker.agent(*tools("checker"), name="support")
+    task = '@sandbox tool-loop calls=3 input=\'{"expression": "6 * 7", "hold": "step"}\''
+    (action,) = asked(await asker.ask(asks("checker", task)))
+    stream = asker.answering((action, APPROVE), on_disconnect=CONTINUE)
+    await soon(lambda: mcp.calls("hang"))
+    other = await survivor()
+    assert stream
+    mcp.release("step")
+    turn = await not_busy(lambda: other.answer((action, APPROVE)))
+
+    assert turn.finished.stop_reason == END_TURN
+    assert outputs(turn) == {"agent_checker": UNKNOWN_OUTCOME}
+    assert mcp.calls("hang") == 1
+    assert_valid_history(await other.caller.messages())
+    assert_valid_request(other.requests()[-1]["messages"])

@@ -111,3 +111,13 @@ def insert_messages(service: Service, session_id: str, count: int) -> None:
         for number in range(first, first + count)
     )
     service.database["sessions"].update_one({"_id": session["_id"]}, {"$inc": {"message_count": count}})
+
+
+async def until(call: Any, kind: str) -> list[turn_pb.TurnEvent]:
+    """Read a stream until an event of a kind, or to its end."""
+    responses: list[turn_pb.TurnEvent] = []
+    async for response in call:
+        responses.append(response)
+        if response.HasField(kind):
+            break
+    return responses

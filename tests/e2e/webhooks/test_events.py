@@ -1,5 +1,6 @@
 """What webhooks are notified of, and what is written for it: nothing more for tenants without webhooks."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from decimal import Decimal
 
@@ -10,6 +11,7 @@ from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.erasure_bootstrap import tenant_erasure
 from godoty_service.tenancy.policies import Policy
 from tests.conftest import Start
+from tests.e2e.actions.conftest import ALWAYS, REFUND, Asker, asked
 from tests.e2e.turns.streams import until_text
 from tests.e2e.webhooks.conftest import SETTINGS, Become, Tenant
 from tests.support.backends import ME
@@ -234,3 +236,18 @@ async def test_erased_tenant_has_neither_webhooks_nor_deliveries(tenant: Tenant,
 
     names = ("webhooks", "webhook_deliveries")
     assert [tenant.documents(name) for name in names] == [[], []]
+
+
+async def test_open_actions_are_named(tenant: Tenant, receiver: Receiver, issue: Callable[..., str]) -> None:
+    """A turn that waits is reported with the ids of its actions, and without their inputs."""
+    asker = Asker(tenant.caller, issue)
+    await asker.agent({"builtin": "calculator", **ALWAYS}, {"client": REFUND})
+    await tenant.apply(receiver.url())
+    turn = await asker.ask('@sandbox tool-loop calls=2 parallel=2 input=\'{"expression": "6 * 7"}\'')
+    received = await receiver.first("turn.action_required")
+
+    assert received.data["action_ids"] == [each.action_id for each in asked(turn)]
+    assert len(received.data["action_ids"]) == 2
+    assert received.data["stop_reason"] == "ACTION_REQUIRED"
+    assert "6 * 7" not in received.body.decode()
+    assert "action_ids" not in (await receiver.first("turn.finished")).data

@@ -4,13 +4,23 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from bson import decode, encode
 
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.states import CallState
-from godoty_service.sessions.history_repair import INTERRUPTED
+from godoty_service.ledger.totals import Totals
+from godoty_service.sessions.history_repair import INTERRUPTED, NOT_RUN, UNKNOWN_OUTCOME
 from godoty_service.sessions.messages import StoredMessage
 from godoty_service.sessions.session import Lease
-from godoty_service.turns.event_log.events import Event, ModelCallFinished, TextDelta, ToolCallFinished, ToolCallStarted
+from godoty_service.turns.event_log.codec import event_from_document, event_to_document
+from godoty_service.turns.event_log.events import (
+    Event,
+    ModelCallFinished,
+    TextDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    TurnStarted,
+)
 from godoty_service.turns.recovery import logged_turn, missing_messages_by_turn
 
 NOW = datetime(2026, 8, 22, tzinfo=UTC)
@@ -22,7 +32,7 @@ LOST: dict[str, Any] = {
     "toolResult": {
         "toolUseId": "t",
         "status": "error",
-        "content": [{"text": "The tool was interrupted before it gave a result."}],
+        "content": [{"text": UNKNOWN_OUTCOME}],
     }
 }
 CALL = ModelCallFinished(
@@ -103,3 +113,41 @@ def test_messages_are_completed_from_log(
     found = missing_messages_by_turn(there, [DEAD], {"dead": logged_turn(events)})
 
     assert [message["content"] for _, messages in found for message in messages] == missing
+
+
+START = TurnStarted(session_id="talk", session_created=True, totals=Totals(), stores_starts=True)
+SECOND: dict[str, Any] = {"toolUse": {"toolUseId": "u", "name": "g", "input": {}}}
+SEEN: dict[str, Any] = {"text": "[Attachment att_1, image/png]", "attachment": {"image": {}}}
+PICTURE = ToolCallFinished(tool_call_id="t", succeeded=True, output=SEEN["text"], duration=timedelta(), content=(SEEN,))
+
+
+def result(tool_call_id: str, text: str) -> dict[str, Any]:
+    """Return an error as the result of a tool."""
+    return {"toolResult": {"toolUseId": tool_call_id, "status": "error", "content": [{"text": text}]}}
+
+
+STEPS: dict[str, tuple[tuple[Event, ...], list[dict[str, Any]], list[dict[str, Any]]]] = {
+    "one has ended, one has not begun": ((START, BEGUN, ENDED), [USE, SECOND], [RESULT, result("u", NOT_RUN)]),
+    "both have not begun": ((START,), [USE, SECOND], [result("t", NOT_RUN), result("u", NOT_RUN)]),
+    "one runs": ((START, BEGUN), [USE, SECOND], [result("t", UNKNOWN_OUTCOME), result("u", NOT_RUN)]),
+    "one call, whose start is not stored": ((START,), [USE], [LOST]),
+    "an earlier build stored no starts": ((BEGUN, ENDED), [USE, SECOND], [RESULT, result("u", UNKNOWN_OUTCOME)]),
+    "nothing is logged": ((), [USE, SECOND], [LOST, result("u", UNKNOWN_OUTCOME)]),
+    "a second call with the same id runs": ((START, BEGUN, ENDED, BEGUN), [USE], [LOST]),
+    "the result has an image": (
+        (START, BEGUN, PICTURE),
+        [USE],
+        [{"toolResult": {"toolUseId": "t", "status": "success", "content": [SEEN]}}],
+    ),
+}
+
+
+@pytest.mark.parametrize(("events", "uses", "results"), STEPS.values(), ids=STEPS)
+def test_results_say_what_is_known_of_each_call(
+    events: tuple[Event, ...], uses: list[dict[str, Any]], results: list[dict[str, Any]]
+) -> None:
+    """By the log of the turn, as another server reads it."""
+    read = [event_from_document(decode(encode({"event": event_to_document(each)}))["event"]) for each in events]
+    found = missing_messages_by_turn(stored([WORDS], uses), [DEAD], {"dead": logged_turn(read)})
+
+    assert [message["content"] for _, messages in found for message in messages] == [results, marked("")]

@@ -26,7 +26,7 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16godoty/v1/action.proto\x12\tgodoty.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x92\x04\n\x06\x41\x63tion\x12\x17\n\taction_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x15.godoty.v1.ActionKindB\x04\xe2\x41\x01\x03\x12\x18\n\nsession_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07turn_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nagent_path\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0ctool_call_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\ninput_json\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06reason\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12/\n\x07\x64\x65\x63ider\x18\n \x01(\x0e\x32\x18.godoty.v1.ActionDeciderB\x04\xe2\x41\x01\x03\x12+\n\x05state\x18\x0b \x01(\x0e\x32\x16.godoty.v1.ActionStateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x31\n\x08\x64\x65\x63ision\x18\x0e \x01(\x0b\x32\x19.godoty.v1.ActionDecisionB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cnext_turn_id\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03\"\x9d\x01\n\x0e\x41\x63tionDecision\x12-\n\x06result\x18\x01 \x01(\x0b\x32\x17.godoty.v1.ActionResultB\x04\xe2\x41\x01\x03\x12\x18\n\napi_key_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04user\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12.\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xc9\x01\n\x0c\x41\x63tionResult\x12\x17\n\taction_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x07\x61pprove\x18\x02 \x01(\x0b\x32\x19.godoty.v1.ActionApprovalB\x04\xe2\x41\x01\x01H\x00\x12-\n\x04\x64\x65ny\x18\x03 \x01(\x0b\x32\x17.godoty.v1.ActionDenialB\x04\xe2\x41\x01\x01H\x00\x12\x33\n\x06output\x18\x04 \x01(\x0b\x32\x1b.godoty.v1.ClientToolOutputB\x04\xe2\x41\x01\x01H\x00\x42\x08\n\x06result\"*\n\x0e\x41\x63tionApproval\x12\x18\n\ninput_json\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"!\n\x0c\x41\x63tionDenial\x12\x11\n\x03why\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"\x8c\x01\n\x10\x43lientToolOutput\x12\x1b\n\x0boutput_text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x12\x1b\n\x0boutput_json\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x12\x1d\n\rattachment_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x12\x15\n\x05\x65rror\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x42\x08\n\x06output\"\\\n\nClientTool\x12\x17\n\ttool_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0cinput_schema\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\"k\n\x0cToolApproval\x12\x17\n\tcondition\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12/\n\x07\x64\x65\x63ider\x18\x02 \x01(\x0e\x32\x18.godoty.v1.ActionDeciderB\x04\xe2\x41\x01\x01\x12\x11\n\x03why\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01*`\n\nActionKind\x12\x1b\n\x17\x41\x43TION_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41\x43TION_KIND_APPROVAL\x10\x01\x12\x1b\n\x17\x41\x43TION_KIND_CLIENT_TOOL\x10\x02*g\n\rActionDecider\x12\x1e\n\x1a\x41\x43TION_DECIDER_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41\x43TION_DECIDER_CALLER\x10\x01\x12\x1b\n\x17\x41\x43TION_DECIDER_REVIEWER\x10\x02*\x8f\x01\n\x0b\x41\x63tionState\x12\x1c\n\x18\x41\x43TION_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41\x43TION_STATE_OPEN\x10\x01\x12\x18\n\x14\x41\x43TION_STATE_DECIDED\x10\x02\x12\x18\n\x14\x41\x43TION_STATE_EXPIRED\x10\x03\x12\x17\n\x13\x41\x43TION_STATE_CLOSED\x10\x04\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16godoty/v1/action.proto\x12\tgodoty.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc4\x04\n\x06\x41\x63tion\x12\x17\n\taction_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x08\x12)\n\x04kind\x18\x02 \x01(\x0e\x32\x15.godoty.v1.ActionKindB\x04\xe2\x41\x01\x03\x12\x18\n\nsession_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12\x15\n\x07turn_id\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\nagent_path\x18\x05 \x01(\tB\x04\xe2\x41\x01\x03\x12\x1a\n\x0ctool_call_id\x18\x06 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04name\x18\x07 \x01(\tB\x04\xe2\x41\x01\x03\x12\x18\n\ninput_json\x18\x08 \x01(\tB\x04\xe2\x41\x01\x03\x12\x14\n\x06reason\x18\t \x01(\tB\x04\xe2\x41\x01\x03\x12/\n\x07\x64\x65\x63ider\x18\n \x01(\x0e\x32\x18.godoty.v1.ActionDeciderB\x04\xe2\x41\x01\x03\x12+\n\x05state\x18\x0b \x01(\x0e\x32\x16.godoty.v1.ActionStateB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x35\n\x0b\x65xpire_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\x12\x31\n\x08\x64\x65\x63ision\x18\x0e \x01(\x0b\x32\x19.godoty.v1.ActionDecisionB\x04\xe2\x41\x01\x03\x12\x1a\n\x0cnext_turn_id\x18\x0f \x01(\tB\x04\xe2\x41\x01\x03\x12\x30\n\ton_expiry\x18< \x01(\x0e\x32\x17.godoty.v1.ActionExpiryB\x04\xe2\x41\x01\x03\"\x9d\x01\n\x0e\x41\x63tionDecision\x12-\n\x06result\x18\x01 \x01(\x0b\x32\x17.godoty.v1.ActionResultB\x04\xe2\x41\x01\x03\x12\x18\n\napi_key_id\x18\x02 \x01(\tB\x04\xe2\x41\x01\x03\x12\x12\n\x04user\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03\x12.\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03\"\xc9\x01\n\x0c\x41\x63tionResult\x12\x17\n\taction_id\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x32\n\x07\x61pprove\x18\x02 \x01(\x0b\x32\x19.godoty.v1.ActionApprovalB\x04\xe2\x41\x01\x01H\x00\x12-\n\x04\x64\x65ny\x18\x03 \x01(\x0b\x32\x17.godoty.v1.ActionDenialB\x04\xe2\x41\x01\x01H\x00\x12\x33\n\x06output\x18\x04 \x01(\x0b\x32\x1b.godoty.v1.ClientToolOutputB\x04\xe2\x41\x01\x01H\x00\x42\x08\n\x06result\"*\n\x0e\x41\x63tionApproval\x12\x18\n\ninput_json\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"!\n\x0c\x41\x63tionDenial\x12\x11\n\x03why\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\"\x8c\x01\n\x10\x43lientToolOutput\x12\x1b\n\x0boutput_text\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x12\x1b\n\x0boutput_json\x18\x02 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x12\x1d\n\rattachment_id\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x12\x15\n\x05\x65rror\x18\x04 \x01(\tB\x04\xe2\x41\x01\x01H\x00\x42\x08\n\x06output\"\x8e\x01\n\nClientTool\x12\x17\n\ttool_name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02\x12\x19\n\x0b\x64\x65scription\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02\x12\x1a\n\x0cinput_schema\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x30\n\ton_expiry\x18< \x01(\x0e\x32\x17.godoty.v1.ActionExpiryB\x04\xe2\x41\x01\x01\"\x9d\x01\n\x0cToolApproval\x12\x17\n\tcondition\x18\x01 \x01(\tB\x04\xe2\x41\x01\x01\x12/\n\x07\x64\x65\x63ider\x18\x02 \x01(\x0e\x32\x18.godoty.v1.ActionDeciderB\x04\xe2\x41\x01\x01\x12\x11\n\x03why\x18\x03 \x01(\tB\x04\xe2\x41\x01\x01\x12\x30\n\ton_expiry\x18< \x01(\x0e\x32\x17.godoty.v1.ActionExpiryB\x04\xe2\x41\x01\x01*`\n\nActionKind\x12\x1b\n\x17\x41\x43TION_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14\x41\x43TION_KIND_APPROVAL\x10\x01\x12\x1b\n\x17\x41\x43TION_KIND_CLIENT_TOOL\x10\x02*g\n\rActionDecider\x12\x1e\n\x1a\x41\x43TION_DECIDER_UNSPECIFIED\x10\x00\x12\x19\n\x15\x41\x43TION_DECIDER_CALLER\x10\x01\x12\x1b\n\x17\x41\x43TION_DECIDER_REVIEWER\x10\x02*^\n\x0c\x41\x63tionExpiry\x12\x1d\n\x19\x41\x43TION_EXPIRY_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41\x43TION_EXPIRY_DENY\x10\x01\x12\x17\n\x13\x41\x43TION_EXPIRY_CLOSE\x10\x02*\x8f\x01\n\x0b\x41\x63tionState\x12\x1c\n\x18\x41\x43TION_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41\x43TION_STATE_OPEN\x10\x01\x12\x18\n\x14\x41\x43TION_STATE_DECIDED\x10\x02\x12\x18\n\x14\x41\x43TION_STATE_EXPIRED\x10\x03\x12\x17\n\x13\x41\x43TION_STATE_CLOSED\x10\x04\x42I\n\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -64,6 +64,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACTION'].fields_by_name['decision']._serialized_options = b'\342A\001\003'
   _globals['_ACTION'].fields_by_name['next_turn_id']._loaded_options = None
   _globals['_ACTION'].fields_by_name['next_turn_id']._serialized_options = b'\342A\001\003'
+  _globals['_ACTION'].fields_by_name['on_expiry']._loaded_options = None
+  _globals['_ACTION'].fields_by_name['on_expiry']._serialized_options = b'\342A\001\003'
   _globals['_ACTIONDECISION'].fields_by_name['result']._loaded_options = None
   _globals['_ACTIONDECISION'].fields_by_name['result']._serialized_options = b'\342A\001\003'
   _globals['_ACTIONDECISION'].fields_by_name['api_key_id']._loaded_options = None
@@ -98,32 +100,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLIENTTOOL'].fields_by_name['description']._serialized_options = b'\342A\001\002'
   _globals['_CLIENTTOOL'].fields_by_name['input_schema']._loaded_options = None
   _globals['_CLIENTTOOL'].fields_by_name['input_schema']._serialized_options = b'\342A\001\001'
+  _globals['_CLIENTTOOL'].fields_by_name['on_expiry']._loaded_options = None
+  _globals['_CLIENTTOOL'].fields_by_name['on_expiry']._serialized_options = b'\342A\001\001'
   _globals['_TOOLAPPROVAL'].fields_by_name['condition']._loaded_options = None
   _globals['_TOOLAPPROVAL'].fields_by_name['condition']._serialized_options = b'\342A\001\001'
   _globals['_TOOLAPPROVAL'].fields_by_name['decider']._loaded_options = None
   _globals['_TOOLAPPROVAL'].fields_by_name['decider']._serialized_options = b'\342A\001\001'
   _globals['_TOOLAPPROVAL'].fields_by_name['why']._loaded_options = None
   _globals['_TOOLAPPROVAL'].fields_by_name['why']._serialized_options = b'\342A\001\001'
-  _globals['_ACTIONKIND']._serialized_start=1425
-  _globals['_ACTIONKIND']._serialized_end=1521
-  _globals['_ACTIONDECIDER']._serialized_start=1523
-  _globals['_ACTIONDECIDER']._serialized_end=1626
-  _globals['_ACTIONSTATE']._serialized_start=1629
-  _globals['_ACTIONSTATE']._serialized_end=1772
+  _globals['_TOOLAPPROVAL'].fields_by_name['on_expiry']._loaded_options = None
+  _globals['_TOOLAPPROVAL'].fields_by_name['on_expiry']._serialized_options = b'\342A\001\001'
+  _globals['_ACTIONKIND']._serialized_start=1577
+  _globals['_ACTIONKIND']._serialized_end=1673
+  _globals['_ACTIONDECIDER']._serialized_start=1675
+  _globals['_ACTIONDECIDER']._serialized_end=1778
+  _globals['_ACTIONEXPIRY']._serialized_start=1780
+  _globals['_ACTIONEXPIRY']._serialized_end=1874
+  _globals['_ACTIONSTATE']._serialized_start=1877
+  _globals['_ACTIONSTATE']._serialized_end=2020
   _globals['_ACTION']._serialized_start=104
-  _globals['_ACTION']._serialized_end=634
-  _globals['_ACTIONDECISION']._serialized_start=637
-  _globals['_ACTIONDECISION']._serialized_end=794
-  _globals['_ACTIONRESULT']._serialized_start=797
-  _globals['_ACTIONRESULT']._serialized_end=998
-  _globals['_ACTIONAPPROVAL']._serialized_start=1000
-  _globals['_ACTIONAPPROVAL']._serialized_end=1042
-  _globals['_ACTIONDENIAL']._serialized_start=1044
-  _globals['_ACTIONDENIAL']._serialized_end=1077
-  _globals['_CLIENTTOOLOUTPUT']._serialized_start=1080
-  _globals['_CLIENTTOOLOUTPUT']._serialized_end=1220
-  _globals['_CLIENTTOOL']._serialized_start=1222
-  _globals['_CLIENTTOOL']._serialized_end=1314
-  _globals['_TOOLAPPROVAL']._serialized_start=1316
-  _globals['_TOOLAPPROVAL']._serialized_end=1423
+  _globals['_ACTION']._serialized_end=684
+  _globals['_ACTIONDECISION']._serialized_start=687
+  _globals['_ACTIONDECISION']._serialized_end=844
+  _globals['_ACTIONRESULT']._serialized_start=847
+  _globals['_ACTIONRESULT']._serialized_end=1048
+  _globals['_ACTIONAPPROVAL']._serialized_start=1050
+  _globals['_ACTIONAPPROVAL']._serialized_end=1092
+  _globals['_ACTIONDENIAL']._serialized_start=1094
+  _globals['_ACTIONDENIAL']._serialized_end=1127
+  _globals['_CLIENTTOOLOUTPUT']._serialized_start=1130
+  _globals['_CLIENTTOOLOUTPUT']._serialized_end=1270
+  _globals['_CLIENTTOOL']._serialized_start=1273
+  _globals['_CLIENTTOOL']._serialized_end=1415
+  _globals['_TOOLAPPROVAL']._serialized_start=1418
+  _globals['_TOOLAPPROVAL']._serialized_end=1575
 # @@protoc_insertion_point(module_scope)

@@ -22,6 +22,12 @@ class ActionDecider(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ACTION_DECIDER_CALLER: _ClassVar[ActionDecider]
     ACTION_DECIDER_REVIEWER: _ClassVar[ActionDecider]
 
+class ActionExpiry(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    ACTION_EXPIRY_UNSPECIFIED: _ClassVar[ActionExpiry]
+    ACTION_EXPIRY_DENY: _ClassVar[ActionExpiry]
+    ACTION_EXPIRY_CLOSE: _ClassVar[ActionExpiry]
+
 class ActionState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     ACTION_STATE_UNSPECIFIED: _ClassVar[ActionState]
@@ -35,6 +41,9 @@ ACTION_KIND_CLIENT_TOOL: ActionKind
 ACTION_DECIDER_UNSPECIFIED: ActionDecider
 ACTION_DECIDER_CALLER: ActionDecider
 ACTION_DECIDER_REVIEWER: ActionDecider
+ACTION_EXPIRY_UNSPECIFIED: ActionExpiry
+ACTION_EXPIRY_DENY: ActionExpiry
+ACTION_EXPIRY_CLOSE: ActionExpiry
 ACTION_STATE_UNSPECIFIED: ActionState
 ACTION_STATE_OPEN: ActionState
 ACTION_STATE_DECIDED: ActionState
@@ -42,7 +51,7 @@ ACTION_STATE_EXPIRED: ActionState
 ACTION_STATE_CLOSED: ActionState
 
 class Action(_message.Message):
-    __slots__ = ("action_id", "kind", "session_id", "turn_id", "agent_path", "tool_call_id", "name", "input_json", "reason", "decider", "state", "create_time", "expire_time", "decision", "next_turn_id")
+    __slots__ = ("action_id", "kind", "session_id", "turn_id", "agent_path", "tool_call_id", "name", "input_json", "reason", "decider", "state", "create_time", "expire_time", "decision", "next_turn_id", "on_expiry")
     ACTION_ID_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -58,6 +67,7 @@ class Action(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _ClassVar[int]
     DECISION_FIELD_NUMBER: _ClassVar[int]
     NEXT_TURN_ID_FIELD_NUMBER: _ClassVar[int]
+    ON_EXPIRY_FIELD_NUMBER: _ClassVar[int]
     action_id: str
     kind: ActionKind
     session_id: str
@@ -73,7 +83,8 @@ class Action(_message.Message):
     expire_time: _timestamp_pb2.Timestamp
     decision: ActionDecision
     next_turn_id: str
-    def __init__(self, action_id: _Optional[str] = ..., kind: _Optional[_Union[ActionKind, str]] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., agent_path: _Optional[str] = ..., tool_call_id: _Optional[str] = ..., name: _Optional[str] = ..., input_json: _Optional[str] = ..., reason: _Optional[str] = ..., decider: _Optional[_Union[ActionDecider, str]] = ..., state: _Optional[_Union[ActionState, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., decision: _Optional[_Union[ActionDecision, _Mapping]] = ..., next_turn_id: _Optional[str] = ...) -> None: ...
+    on_expiry: ActionExpiry
+    def __init__(self, action_id: _Optional[str] = ..., kind: _Optional[_Union[ActionKind, str]] = ..., session_id: _Optional[str] = ..., turn_id: _Optional[str] = ..., agent_path: _Optional[str] = ..., tool_call_id: _Optional[str] = ..., name: _Optional[str] = ..., input_json: _Optional[str] = ..., reason: _Optional[str] = ..., decider: _Optional[_Union[ActionDecider, str]] = ..., state: _Optional[_Union[ActionState, str]] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., expire_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., decision: _Optional[_Union[ActionDecision, _Mapping]] = ..., next_turn_id: _Optional[str] = ..., on_expiry: _Optional[_Union[ActionExpiry, str]] = ...) -> None: ...
 
 class ActionDecision(_message.Message):
     __slots__ = ("result", "api_key_id", "user", "time")
@@ -124,21 +135,25 @@ class ClientToolOutput(_message.Message):
     def __init__(self, output_text: _Optional[str] = ..., output_json: _Optional[str] = ..., attachment_id: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
 
 class ClientTool(_message.Message):
-    __slots__ = ("tool_name", "description", "input_schema")
+    __slots__ = ("tool_name", "description", "input_schema", "on_expiry")
     TOOL_NAME_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTION_FIELD_NUMBER: _ClassVar[int]
     INPUT_SCHEMA_FIELD_NUMBER: _ClassVar[int]
+    ON_EXPIRY_FIELD_NUMBER: _ClassVar[int]
     tool_name: str
     description: str
     input_schema: str
-    def __init__(self, tool_name: _Optional[str] = ..., description: _Optional[str] = ..., input_schema: _Optional[str] = ...) -> None: ...
+    on_expiry: ActionExpiry
+    def __init__(self, tool_name: _Optional[str] = ..., description: _Optional[str] = ..., input_schema: _Optional[str] = ..., on_expiry: _Optional[_Union[ActionExpiry, str]] = ...) -> None: ...
 
 class ToolApproval(_message.Message):
-    __slots__ = ("condition", "decider", "why")
+    __slots__ = ("condition", "decider", "why", "on_expiry")
     CONDITION_FIELD_NUMBER: _ClassVar[int]
     DECIDER_FIELD_NUMBER: _ClassVar[int]
     WHY_FIELD_NUMBER: _ClassVar[int]
+    ON_EXPIRY_FIELD_NUMBER: _ClassVar[int]
     condition: str
     decider: ActionDecider
     why: str
-    def __init__(self, condition: _Optional[str] = ..., decider: _Optional[_Union[ActionDecider, str]] = ..., why: _Optional[str] = ...) -> None: ...
+    on_expiry: ActionExpiry
+    def __init__(self, condition: _Optional[str] = ..., decider: _Optional[_Union[ActionDecider, str]] = ..., why: _Optional[str] = ..., on_expiry: _Optional[_Union[ActionExpiry, str]] = ...) -> None: ...
