@@ -11,7 +11,8 @@ from weakref import WeakSet
 import grpc
 
 from godoty.connection import AsyncConnection, Connection
-from godoty.converse_request import ConverseOptions, SchemaModel, output_of, prepare
+from godoty.converse_request import SchemaModel, output_of, prepare
+from godoty.options import ConverseOptions
 from godoty.environment import endpoint
 from godoty.subjects import Subjects
 from godoty.turn import AsyncTurn, Turn

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypedDict, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from godoty.codec import enum_number, to_duration, to_message
-from godoty.types import Attachment, ModelParameters, OnBusy, OnDisconnect, TurnLimits
+from godoty.options import AttachmentInput, ConverseOptions
+from godoty.types import Attachment
 from godoty.v1 import agent_pb2, attachment_pb2, turn_pb2
 from godoty.v1 import agent_service_pb2 as pb
 
@@ -20,9 +21,6 @@ INLINE_BYTES = 1024 * 1024
 
 _T = TypeVar("_T")
 
-AttachmentInput = Attachment | Path | bytes | str
-"""An attachment: its bytes; a file, as `Path` or as text; an https URL, which the server reads; or an uploaded
-`Attachment` or its id ("att_…")."""
 
 
 class SchemaModel(Protocol):
@@ -37,39 +35,6 @@ class SchemaModel(Protocol):
         """Return the instance of a JSON text."""
 
 
-class ConverseOptions(TypedDict, total=False):
-    """What a turn may be given beside its text."""
-
-    session: str
-    """The session's id, which is created on its first use. Without it, a new session with a generated id
-    (`turn.session_id`)."""
-    agent: str
-    """The agent, by name or name@version. Without it, the session's, else "assistant"."""
-    model: str
-    """The model. Without it, the agent's, else the session's last one, else the default."""
-    fallback_models: Sequence[str]
-    """The models to try, in this order, if `model` is unavailable."""
-    user: str
-    """The tenant's end user."""
-    variables: Mapping[str, str]
-    """Values for the placeholders of the agent's prompt."""
-    parameters: ModelParameters
-    """Parameters of the model calls, in place of the agent's, one by one."""
-    limits: TurnLimits
-    """Limits of the turn, its cost among them (`max_cost_usd`)."""
-    attachments: Sequence[AttachmentInput]
-    """Images and PDF documents that the message carries, at most 10."""
-    request_id: str
-    """The idempotency key: the same id with the same request reads the same turn, without a second charge. Without it,
-    a generated one, which the client's own retries use."""
-    on_busy: OnBusy | str
-    """What happens while another turn of the session runs: "reject" (the default: `SessionBusy`) or "wait"."""
-    on_disconnect: OnDisconnect | str
-    """What happens once the turn has no reader: "cancel" (the default), or "continue": then leaving early does not
-    cancel it, and `resume` reads the rest."""
-    timeout: float
-    """Deadline of the whole turn, in seconds: after it the turn is cancelled, and `DeadlineExceeded` raised. Without
-    it, none."""
 
 
 @dataclass(frozen=True)

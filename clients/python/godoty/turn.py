@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from decimal import Decimal
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, Unpack
 
 import grpc
 import grpc.aio
@@ -16,9 +16,10 @@ import grpc.aio
 from godoty.connection import AsyncConnection, Connection
 from godoty.errors import GodotyError
 from godoty.operations.attachments import upload
+from godoty.options import TurnOptions
 from godoty.rpc_errors import decode
 from godoty.turn_progress import TurnProgress, cancellation
-from godoty.types import Citation, StopReason, TextDelta, Totals, TurnEvent, TurnFinished, TurnStarted
+from godoty.types import Action, Citation, StopReason, TextDelta, Totals, TurnEvent, TurnFinished, TurnStarted
 
 _O = TypeVar("_O")
 
@@ -106,6 +107,17 @@ class TurnView(Generic[_O]):
         return self._progress.finished
 
 
+    @property
+    def turn_ids(self) -> tuple[str, ...]:
+        """The turns that were read: the first, and those that went on with answers. `turn_id` is the last of them."""
+        raise NotImplementedError
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """The open actions with which the turn has ended (`ACTION_REQUIRED`), with their inputs; else empty."""
+        raise NotImplementedError
+
+
 class Turn(TurnView[_O]):
     """A turn of a blocking client.
 
@@ -145,6 +157,19 @@ class Turn(TurnView[_O]):
     def text_stream(self) -> Iterator[str]:
         """The pieces of the answer's text as they arrive."""
         return (event.text for event in self if isinstance(event, TextDelta))
+
+    def answer(self, answers: Mapping[str, object], **options: Unpack[TurnOptions]) -> Turn[_O]:
+        """Return the turn that goes on with answers to `actions`: iterate over it, or `wait()` for its end.
+
+        Args:
+            answers: By the id of an action: of an approval, a `Decision`; of a client tool, what a tool may return, an
+                exception for an error, or `Deny`. Those that are left out stay open.
+            options: See `TurnOptions`.
+
+        Raises:
+            ValueError: There is no such action, or no answer.
+        """
+        raise NotImplementedError
 
     def wait(self) -> Self:
         """Read the turn to its end, and return it.
@@ -255,6 +280,19 @@ class AsyncTurn(TurnView[_O]):
     def text_stream(self) -> AsyncIterator[str]:
         """The pieces of the answer's text as they arrive."""
         return (event.text async for event in self if isinstance(event, TextDelta))
+
+    def answer(self, answers: Mapping[str, object], **options: Unpack[TurnOptions]) -> AsyncTurn[_O]:
+        """Return the turn that goes on with answers to `actions`: iterate over it, or `wait()` for its end.
+
+        Args:
+            answers: By the id of an action: of an approval, a `Decision`; of a client tool, what a tool may return, an
+                exception for an error, or `Deny`. Those that are left out stay open.
+            options: See `TurnOptions`.
+
+        Raises:
+            ValueError: There is no such action, or no answer.
+        """
+        raise NotImplementedError
 
     async def wait(self) -> Self:
         """Read the turn to its end, and return it.
