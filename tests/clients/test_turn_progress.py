@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from godoty.converse_request import ConverseOptions, prepare
+from godoty import Tool, Totals
+from godoty.actions.answers import Responder
 from godoty.errors import ConnectionFailed, GodotyError
 from godoty.reasons import BY_REASON, DeadlineExceeded
-from godoty.turn_progress import TurnProgress
+from godoty.turns.options import ConverseOptions
+from godoty.turns.progress import TurnProgress, responder_of
+from godoty.turns.request import prepare
+from godoty.turns.totals import added
+from godoty.v1 import action_pb2, metering_pb2, turn_pb2
 from godoty.v1 import agent_service_pb2 as pb
-from godoty.v1 import turn_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,3 +194,151 @@ def test_options_are_checked_before_they_are_sent(begin: Callable[..., TurnProgr
     """An unknown value names those that there are."""
     with pytest.raises(ValueError, match="'never' is no OnBusy: REJECT, WAIT"):
         begin(on_busy="never")
+
+
+class Loop:
+    """A turn with a tool and an approval callback, whose events the test gives."""
+
+    def __init__(self, **options: Any) -> None:
+        self.clock = Clock()
+        responder = responder_of(ConverseOptions(**options), Responder())  # type: ignore[typeddict-item] # of the test
+        wanted = ConverseOptions(session="demo", **options)  # type: ignore[typeddict-item] # the same
+        prepared = prepare("hi", wanted, output=None, disconnect_grace=30, responder=responder)
+        self.progress: TurnProgress[None] = TurnProgress(
+            prepared, responder=responder, disconnect_grace=30, connect_timeout=10, clock=self.clock
+        )
+        self.turns = 0
+
+    def ask(self, *actions: action_pb2.Action, cost: str = "0.1", pending: int = 0) -> None:
+        """Let the next turn begin, and end with actions."""
+        call = self.progress.next_call()
+        assert call is not None
+        assert isinstance(call.request, pb.ConverseRequest)
+        self.turns += 1
+        finished = turn_pb2.TurnFinished(
+            stop_reason=turn_pb2.STOP_REASON_ACTION_REQUIRED if actions else turn_pb2.STOP_REASON_END_TURN,
+            turn_totals=metering_pb2.Totals(cost_usd=cost, pending_calls=pending, model_calls=1),
+            actions=actions,
+        )
+        started = turn_pb2.TurnStarted(session_id="demo")
+        events = [{"turn_started": started}, *({"action_required": each} for each in actions), {"turn_finished": finished}]
+        for sequence, event in enumerate(events, 1):
+            self.progress.receive(turn_pb2.TurnEvent(sequence=sequence, turn_id=f"t{self.turns}", **event))  # type: ignore[arg-type] # of its kind
+
+    def answer(self) -> None:
+        """Call what is asked."""
+        for question in self.progress.questions():
+            self.progress.answered(question, question.function())
+
+
+def action(action_id: str, name: str = "", decider: int = action_pb2.ACTION_DECIDER_CALLER) -> action_pb2.Action:
+    """Return an action: of a tool by its name, else an approval."""
+    kind = action_pb2.ACTION_KIND_CLIENT_TOOL if name else action_pb2.ACTION_KIND_APPROVAL
+    return action_pb2.Action(action_id=action_id, session_id="demo", name=name, kind=kind, decider=decider, input_json="{}")  # type: ignore[arg-type] # a number
+
+
+def look() -> str:
+    """Look."""
+    return "here"
+
+
+def test_turn_goes_on_with_its_answers() -> None:
+    """In a request whose id follows from the first one's, with the same behaviour and nothing else."""
+    loop = Loop(tools=[look], request_id="order-7", on_disconnect="continue", model="m", user="eve")
+    loop.ask(action("a1", "look"))
+    assert (loop.progress.ended, loop.progress.answering, loop.progress.cost) == (False, True, Decimal("0.1"))
+    loop.answer()
+    call = loop.progress.next_call()
+
+    assert call is not None
+    assert call.request == pb.ConverseRequest(
+        session_id="demo",
+        request_id="order-7.1",
+        on_disconnect=turn_pb2.ON_DISCONNECT_CONTINUE,
+        disconnect_grace=timedelta(seconds=30),
+        action_results=[{"action_id": "a1", "output": {"output_text": "here"}}],
+    )
+    assert loop.progress.cost == Decimal("0.1")  # the turn has not begun
+    loop.ask(cost="0.25")
+    assert (loop.progress.ended, loop.progress.cost, loop.progress.turn_ids) == (True, Decimal("0.35"), ["t1", "t2"])
+
+
+def test_unknown_cost_of_one_turn_is_unknown_of_all() -> None:
+    """A pending call counts whichever turn it is of."""
+    loop = Loop(tools=[look])
+    loop.ask(action("a1", "look"), pending=1)
+    loop.answer()
+    loop.ask()
+
+    assert loop.progress.cost is None
+    assert loop.progress.totals is not None
+    assert (loop.progress.totals.cost_usd, loop.progress.totals.pending_calls) == (Decimal("0.2"), 1)
+
+
+def test_costs_are_summed_exactly() -> None:
+    """Whatever the program's decimals are rounded to."""
+    with localcontext(prec=3):
+        both = added(Totals(cost_usd=Decimal("1.000000000000000000000001")), Totals(cost_usd=Decimal("0.1")))
+    assert both.cost_usd == Decimal("1.100000000000000000000001")
+
+
+def test_reviewers_action_is_not_answered_again() -> None:
+    """What the server has refused is left out of the next request, and is open at the end."""
+    loop = Loop(tools=[look], approve=lambda asked: True)
+    loop.ask(action("a1", decider=action_pb2.ACTION_DECIDER_REVIEWER), action("a2", "look"))
+    loop.answer()
+    first = loop.progress.next_call()
+    assert loop.progress.fail(refused("REVIEWER_ONLY")) == 0
+    assert loop.progress.questions() == []
+    second = loop.progress.next_call()
+
+    assert first is not None
+    assert second is not None
+    assert isinstance(first.request, pb.ConverseRequest)
+    assert isinstance(second.request, pb.ConverseRequest)
+    assert [each.action_id for each in first.request.action_results] == ["a1", "a2"]
+    assert [each.action_id for each in second.request.action_results] == ["a2"]
+    assert first.request.request_id != second.request.request_id
+    loop.ask(action("a1", decider=action_pb2.ACTION_DECIDER_REVIEWER))
+    assert loop.progress.ended
+    assert [each.action_id for each in loop.progress.actions] == ["a1"]
+
+
+def test_answers_have_the_time_of_a_turn_that_has_begun() -> None:
+    """A server that is away longer than a turn would wait to begin does not lose what tools have done."""
+    loop = Loop(tools=[look])
+    loop.ask(action("a1", "look"))
+    loop.answer()
+    loop.progress.next_call()
+    loop.progress.fail(LOST)
+    loop.clock.now += 25
+    assert loop.progress.fail(LOST) > 0
+    loop.clock.now += 10
+    with pytest.raises(ConnectionFailed):
+        loop.progress.fail(LOST)
+
+
+def test_answers_that_come_too_late_end_the_turn() -> None:
+    """The deadline is that of the first request; each tool may take what is left of it."""
+    loop = Loop(tools=[Tool(look, timeout=60)], timeout=20.0)
+    loop.ask(action("a1", "look"))
+    loop.clock.now += 15
+    assert [each.timeout for each in loop.progress.questions()] == [5.0]
+    loop.answer()
+    loop.clock.now += 6
+    with pytest.raises(DeadlineExceeded):
+        loop.progress.next_call()
+    assert loop.progress.ended
+    assert list(loop.progress.leave()) == []
+
+
+def test_request_ids_of_answers_are_not_too_long() -> None:
+    """Also if the first one has the greatest length."""
+    loop = Loop(tools=[look], request_id="x" * 128)
+    loop.ask(action("a1", "look"))
+    loop.answer()
+    call = loop.progress.next_call()
+
+    assert call is not None
+    assert isinstance(call.request, pb.ConverseRequest)
+    assert len(call.request.request_id) <= 128

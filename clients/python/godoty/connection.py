@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import cached_property, wraps
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
@@ -58,6 +59,9 @@ class Connection:
     Args:
         endpoint: The server and the key.
         timeout: Deadline of a unary call and of a page, in seconds.
+
+    Attributes:
+        turns: The turns on it, which are cancelled before it is closed.
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
@@ -65,6 +69,7 @@ class Connection:
         self.metadata = authorization(endpoint.api_key)
         self._timeout = timeout
         self._sending: set[Any] = set()
+        self.turns: WeakSet[Any] = WeakSet()
         self._channel = open_blocking_channel(endpoint.target, tls=endpoint.tls)
         self.methods = _Methods(self._channel)
 
@@ -148,6 +153,9 @@ class AsyncConnection:
     Args:
         endpoint: The server and the key.
         timeout: Deadline of a unary call and of a page, in seconds.
+
+    Attributes:
+        turns: The turns on it, which are cancelled before it is closed.
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
@@ -157,6 +165,7 @@ class AsyncConnection:
         self._timeout = timeout
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sending: set[asyncio.Task[None]] = set()
+        self.turns: WeakSet[Any] = WeakSet()
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from godoty.calls import Namespace, Paged, Streamed, Unary
 from godoty.connection import AsyncConnection, Connection
-from godoty.operations import admin, agents, attachments, billing, mcp_servers, sessions, turns
+from godoty.operations import actions, admin, agents, attachments, billing, mcp_servers, sessions, turns
 
 _C = TypeVar("_C", Connection, AsyncConnection)
 
@@ -29,6 +29,13 @@ class Turns(Namespace[_C]):
     get = Unary(turns.get)
     list = Paged(turns.list_turns)
     cancel = Unary(turns.cancel)
+
+
+class Actions(Namespace[_C]):
+    """Tool calls that wait for an answer: approvals, and results of client tools (scope converse or approve)."""
+
+    list = Paged(actions.list_actions)
+    decide = Unary(actions.decide)
 
 
 class Agents(Namespace[_C]):
@@ -104,6 +111,7 @@ class Subjects(Generic[_C]):
     Attributes:
         sessions: Conversations, their messages and their cost.
         turns: Turns that were started before.
+        actions: Tool calls that wait for an answer.
         agents: Agents, and their definitions.
         models: The provider's models.
         attachments: Images and PDF documents.
@@ -116,6 +124,7 @@ class Subjects(Generic[_C]):
         self._connection: _C = connection
         self.sessions: Sessions[_C] = Sessions(connection)
         self.turns: Turns[_C] = Turns(connection)
+        self.actions: Actions[_C] = Actions(connection)
         self.agents: Agents[_C] = Agents(connection)
         self.models: Models[_C] = Models(connection)
         self.attachments: Attachments[_C] = Attachments(connection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from godoty.calls import Call, Pages
 from godoty.codec import all_from, enum_number, from_message
-from godoty.turn_progress import cancellation
+from godoty.turns.progress import cancellation
 from godoty.types import TurnState, TurnSummary
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2

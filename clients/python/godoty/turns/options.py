@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
-from godoty.approvals import ApprovalCallback
-from godoty.tools import Tool
+from godoty.actions.approvals import ApprovalCallback
+from godoty.actions.tools import Tool
 from godoty.types import ActionResult, Attachment, ModelParameters, OnBusy, OnDisconnect, TurnLimits
 
 AttachmentInput = Attachment | Path | bytes | str
