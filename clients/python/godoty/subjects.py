@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from godoty.calls import Namespace, Paged, Streamed, Unary
 from godoty.connection import AsyncConnection, Connection
-from godoty.operations import actions, admin, agents, attachments, billing, mcp_servers, sessions, turns
+from godoty.operations import actions, admin, agents, attachments, billing, mcp_servers, sessions, turns, webhooks
 
 _C = TypeVar("_C", Connection, AsyncConnection)
 
@@ -20,11 +20,16 @@ class Sessions(Namespace[_C]):
     read_message = Streamed(sessions.read_message)
     metrics = Unary(sessions.metrics)
     fork = Unary(sessions.fork)
+    export = Streamed(sessions.export)
+    import_ = Unary(sessions.import_)
     delete = Unary(sessions.delete)
 
 
 class Turns(Namespace[_C]):
-    """Turns that were started before."""
+    """Turns that run without a reader, or were started before."""
+
+    start = Unary(turns.start)
+    wait = Unary(turns.wait)
 
     get = Unary(turns.get)
     list = Paged(turns.list_turns)
@@ -72,6 +77,16 @@ class McpServers(Namespace[_C]):
     check = Unary(mcp_servers.check)
 
 
+class Webhooks(Namespace[_C]):
+    """Endpoints that are notified of events (scope agents)."""
+
+    apply = Unary(webhooks.apply)
+    list = Paged(webhooks.list_webhooks)
+    delete = Unary(webhooks.delete)
+    deliveries = Paged(webhooks.deliveries)
+    redeliver = Unary(webhooks.redeliver)
+
+
 class Billing(Namespace[_C]):
     """Usage, ledger and budgets (scope billing)."""
 
@@ -110,12 +125,13 @@ class Subjects(Generic[_C]):
 
     Attributes:
         sessions: Conversations, their messages and their cost.
-        turns: Turns that were started before.
+        turns: Turns that run without a reader, or were started before.
         actions: Tool calls that wait for an answer.
         agents: Agents, and their definitions.
         models: The provider's models.
         attachments: Images and PDF documents.
         mcp_servers: MCP servers of the tenant.
+        webhooks: Endpoints that are notified of events.
         billing: Usage, ledger and budgets.
         admin: Tenants, API keys and policies.
     """
@@ -129,6 +145,7 @@ class Subjects(Generic[_C]):
         self.models: Models[_C] = Models(connection)
         self.attachments: Attachments[_C] = Attachments(connection)
         self.mcp_servers: McpServers[_C] = McpServers(connection)
+        self.webhooks: Webhooks[_C] = Webhooks(connection)
         self.billing: Billing[_C] = Billing(connection)
         self.admin: Admin[_C] = Admin(connection)
 

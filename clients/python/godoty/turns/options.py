@@ -15,34 +15,19 @@ AttachmentInput = Attachment | Path | bytes | str
 `Attachment` or its id ("att_…")."""
 
 
-class TurnOptions(TypedDict, total=False):
-    """What a turn may be given, also one that goes on with answers."""
+class RequestOptions(TypedDict, total=False):
+    """What each request for a turn may have."""
 
-    tools: Sequence[Callable[..., Any] | Tool]
-    """The client tools of the turn, functions or `Tool`s, in place of the client's (`@client.tool`); empty for none.
-    Calls of the model run them, and the turn goes on with their results. Without any, calls of tools of the caller's
-    are left open (`turn.actions`)."""
-    approve: ApprovalCallback
-    """Decides on tool calls that need approval, one after another, and the turn goes on with its answers. What it leaves
-    open, and what the key may not decide (`Action.decider`), is in `turn.actions` at the end. Without it, all are."""
     request_id: str
     """The idempotency key: the same id with the same request reads the same turn, without a second charge. Without it,
-    a generated one, which the client's own retries use."""
+    a generated one, which the client's own retries use. Client tools of a program that begins again run again."""
     on_busy: OnBusy | str
     """What happens while another turn of the session runs: "reject" (the default: `SessionBusy`) or "wait"."""
-    on_disconnect: OnDisconnect | str
-    """What happens once the turn has no reader: "cancel" (the default), or "continue": then leaving early does not
-    cancel it, and `resume` reads the rest."""
-    timeout: float
-    """Deadline of the whole turn, with its tools and approvals, in seconds: after it the turn is cancelled, and
-    `DeadlineExceeded` raised. Without it, none."""
 
 
-class ConverseOptions(TurnOptions, total=False):
-    """What a turn may be given beside its text."""
+class MessageOptions(RequestOptions, total=False):
+    """What a message may have beside its text."""
 
-    action_results: Sequence[ActionResult]
-    """Answers to open actions of the session, in place of a text: the turn that asked goes on, as it was."""
     session: str
     """The session's id, which is created on its first use. Without it, a new session with a generated id
     (`turn.session_id`)."""
@@ -62,3 +47,32 @@ class ConverseOptions(TurnOptions, total=False):
     """Limits of the turn, its cost among them (`max_cost_usd`)."""
     attachments: Sequence[AttachmentInput]
     """Images and PDF documents that the message carries, at most 10."""
+
+
+class ReadingOptions(TypedDict, total=False):
+    """What reading a turn may have."""
+
+    tools: Sequence[Callable[..., Any] | Tool]
+    """The client tools of the turn, functions or `Tool`s, in place of the client's (`@client.tool`); empty for none.
+    Calls of the model run them, and the turn goes on with their results. Without any, calls of tools of the caller's
+    are left open (`turn.actions`)."""
+    approve: ApprovalCallback
+    """Decides on tool calls that need approval, one after another, and the turn goes on with its answers. What it leaves
+    open, and what the key may not decide (`Action.decider`), is in `turn.actions` at the end. Without it, all are."""
+    on_disconnect: OnDisconnect | str
+    """What happens once the turn has no reader: "cancel" (the default), or "continue": then leaving early does not
+    cancel it, and `resume` reads the rest."""
+    timeout: float
+    """Deadline of the whole turn, with its tools and approvals, in seconds: after it the turn is cancelled, and
+    `DeadlineExceeded` raised. Without it, none. Functions then run in threads of their own."""
+
+
+class TurnOptions(ReadingOptions, RequestOptions, total=False):
+    """What a turn that goes on with answers may be given."""
+
+
+class ConverseOptions(ReadingOptions, MessageOptions, total=False):
+    """What a turn may be given beside its text."""
+
+    action_results: Sequence[ActionResult]
+    """Answers to open actions of the session, in place of a text: the turn that asked goes on, as it was."""

@@ -24,7 +24,7 @@ from godoty.codec import event_from
 from godoty.errors import ConnectionFailed, GodotyError
 from godoty.operations.attachments import Upload
 from godoty.reasons import DeadlineExceeded, ReviewerOnly
-from godoty.retries import Clock, Retries
+from godoty.retries import UNAVAILABLE, Clock, Retries
 from godoty.turns.options import ConverseOptions, TurnOptions
 from godoty.turns.request import Output, Prepared, follow_up, prepare
 from godoty.turns.totals import added
@@ -45,8 +45,6 @@ from godoty.v1 import turn_pb2 as turn_pb
 
 _O = TypeVar("_O")
 
-_UNAVAILABLE = {"STORAGE_UNAVAILABLE", "SHUTTING_DOWN", "TOO_MANY_WRONG_KEYS", "RATE_LIMITED"}
-"""Reasons of servers that cannot take a call at the moment."""
 _LIMITED = {"TOO_MANY_TURNS", "BUDGET_RESERVED"}
 """Reasons for which a turn cannot begin at the moment."""
 
@@ -349,9 +347,9 @@ class TurnProgress(Generic[_O]):
         if not self._begun:
             # What tools have done is not given up as soon as what has not begun at all.
             within = max(self._connect_timeout, self._grace) if self._follow_ups else self._connect_timeout
-            return within if lost or error.reason in _UNAVAILABLE | _LIMITED else 0.0
+            return within if lost or error.reason in UNAVAILABLE | _LIMITED else 0.0
         # After an event of this call, a reason is that of the turn's end.
-        return self._grace if lost or (not self._answered and error.reason in _UNAVAILABLE) else 0.0
+        return self._grace if lost or (not self._answered and error.reason in UNAVAILABLE) else 0.0
 
     def _continues(self) -> bool:
         return self._request is not None and self._request.on_disconnect == turn_pb.ON_DISCONNECT_CONTINUE
