@@ -13,7 +13,7 @@ from godoty.actions.answers import Responder
 from godoty.errors import ConnectionFailed, GodotyError
 from godoty.reasons import BY_REASON, DeadlineExceeded
 from godoty.turns.options import ConverseOptions
-from godoty.turns.progress import TurnProgress, responder_of
+from godoty.turns.progress import StreamCall, TurnProgress, responder_of
 from godoty.turns.request import prepare
 from godoty.turns.totals import added
 from godoty.v1 import action_pb2, metering_pb2, turn_pb2
@@ -53,9 +53,16 @@ def begin(clock: Clock) -> Callable[..., TurnProgress[Any]]:
     return progress
 
 
+def next_call(progress: TurnProgress[Any]) -> StreamCall:
+    """Return the next call, which there is."""
+    found = progress.next_call()
+    assert found is not None
+    return found
+
+
 def started(progress: TurnProgress[Any]) -> TurnProgress[Any]:
     """Begin a turn."""
-    progress.next_call()
+    next_call(progress)
     progress.receive(turn_pb2.TurnEvent(sequence=1, turn_id="t", turn_started=turn_pb2.TurnStarted(session_id="made")))
     return progress
 
@@ -71,13 +78,13 @@ def test_request_is_repeated_until_the_turn_has_begun_and_then_resumed(
 ) -> None:
     """The same request with the same id; then the turn after its last sequence."""
     progress = begin(session="demo")
-    first = progress.next_call()
+    first = next_call(progress)
     progress.receive(turn_pb2.TurnEvent(turn_id="t", heartbeat=turn_pb2.Heartbeat()))
     progress.fail(LOST)
-    second = progress.next_call()
+    second = next_call(progress)
     progress = started(progress)
     progress.fail(LOST)
-    third = progress.next_call()
+    third = next_call(progress)
 
     assert first == second
     assert first.method == "AgentService.Converse"
@@ -101,7 +108,7 @@ def test_lost_connection_is_given_up_after_its_time(
 ) -> None:
     """Counted from the first failure; an event that arrives begins the count anew."""
     progress = started(begin()) if has_begun else begin()
-    progress.next_call()
+    next_call(progress)
     progress.fail(LOST)
     clock.now += patience - 3
     progress.fail(LOST)
@@ -118,7 +125,7 @@ def test_lost_connection_is_given_up_after_its_time(
 def test_delay_of_the_server_counts(begin: Callable[..., TurnProgress[Any]]) -> None:
     """One beyond the patience is an error at once."""
     progress = begin()
-    progress.next_call()
+    next_call(progress)
 
     assert progress.fail(refused("RATE_LIMITED", seconds=1.5)) == 1.5
     with pytest.raises(GodotyError):
@@ -133,7 +140,7 @@ def test_reasons_that_are_retried(begin: Callable[..., TurnProgress[Any]], reaso
         *("RATE_LIMITED", "TOO_MANY_TURNS", "BUDGET_RESERVED"),
     }
     progress = begin()
-    progress.next_call()
+    next_call(progress)
     if reason in for_a_moment:
         assert progress.fail(refused(reason)) > 0
     else:
@@ -148,21 +155,21 @@ def test_reasons_that_are_retried(begin: Callable[..., TurnProgress[Any]], reaso
 def test_waiting_turn_whose_server_stops_is_sent_to_another(begin: Callable[..., TurnProgress[Any]]) -> None:
     """Heartbeats of a turn that waits for its session are no beginning."""
     progress = begin()
-    progress.next_call()
+    next_call(progress)
     progress.receive(turn_pb2.TurnEvent(turn_id="t", heartbeat=turn_pb2.Heartbeat()))
 
     assert progress.fail(refused("SHUTTING_DOWN", seconds=1)) == 1
-    assert progress.next_call().method == "AgentService.Converse"
+    assert next_call(progress).method == "AgentService.Converse"
 
 
 def test_deadline_is_of_the_whole_turn(begin: Callable[..., TurnProgress[Any]], clock: Clock) -> None:
     """Later calls have what is left of it; after it the turn is cancelled, as it may still run."""
     progress = begin(timeout=20.0)
-    assert progress.next_call().timeout == 20
+    assert next_call(progress).timeout == 20
     started(progress)
     clock.now += 12
     progress.fail(LOST)
-    assert progress.next_call().timeout == 8
+    assert next_call(progress).timeout == 8
     clock.now += 8
     with pytest.raises(DeadlineExceeded):
         progress.fail(DeadlineExceeded(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
@@ -180,7 +187,7 @@ def test_turn_that_was_not_sent_is_left_without_a_call(begin: Callable[..., Turn
 def test_turn_without_an_id_is_looked_up(begin: Callable[..., TurnProgress[Any]]) -> None:
     """By its request id."""
     progress = begin(session="demo", request_id="order-7")
-    progress.next_call()
+    next_call(progress)
     calls = progress.leave()
     lookup = next(calls)
     turns = [turn_pb2.Turn(turn_id="other"), turn_pb2.Turn(turn_id="ours", request_id="order-7")]
@@ -211,8 +218,7 @@ class Loop:
 
     def ask(self, *actions: action_pb2.Action, cost: str = "0.1", pending: int = 0) -> None:
         """Let the next turn begin, and end with actions."""
-        call = self.progress.next_call()
-        assert call is not None
+        call = next_call(self.progress)
         assert isinstance(call.request, pb.ConverseRequest)
         self.turns += 1
         finished = turn_pb2.TurnFinished(
@@ -248,9 +254,8 @@ def test_turn_goes_on_with_its_answers() -> None:
     loop.ask(action("a1", "look"))
     assert (loop.progress.ended, loop.progress.answering, loop.progress.cost) == (False, True, Decimal("0.1"))
     loop.answer()
-    call = loop.progress.next_call()
+    call = next_call(loop.progress)
 
-    assert call is not None
     assert call.request == pb.ConverseRequest(
         session_id="demo",
         request_id="order-7.1",
@@ -287,13 +292,11 @@ def test_reviewers_action_is_not_answered_again() -> None:
     loop = Loop(tools=[look], approve=lambda asked: True)
     loop.ask(action("a1", decider=action_pb2.ACTION_DECIDER_REVIEWER), action("a2", "look"))
     loop.answer()
-    first = loop.progress.next_call()
+    first = next_call(loop.progress)
     assert loop.progress.fail(refused("REVIEWER_ONLY")) == 0
     assert loop.progress.questions() == []
-    second = loop.progress.next_call()
+    second = next_call(loop.progress)
 
-    assert first is not None
-    assert second is not None
     assert isinstance(first.request, pb.ConverseRequest)
     assert isinstance(second.request, pb.ConverseRequest)
     assert [each.action_id for each in first.request.action_results] == ["a1", "a2"]
@@ -309,7 +312,7 @@ def test_answers_have_the_time_of_a_turn_that_has_begun() -> None:
     loop = Loop(tools=[look])
     loop.ask(action("a1", "look"))
     loop.answer()
-    loop.progress.next_call()
+    next_call(loop.progress)
     loop.progress.fail(LOST)
     loop.clock.now += 25
     assert loop.progress.fail(LOST) > 0
@@ -327,7 +330,7 @@ def test_answers_that_come_too_late_end_the_turn() -> None:
     loop.answer()
     loop.clock.now += 6
     with pytest.raises(DeadlineExceeded):
-        loop.progress.next_call()
+        next_call(loop.progress)
     assert loop.progress.ended
     assert list(loop.progress.leave()) == []
 
@@ -337,8 +340,7 @@ def test_request_ids_of_answers_are_not_too_long() -> None:
     loop = Loop(tools=[look], request_id="x" * 128)
     loop.ask(action("a1", "look"))
     loop.answer()
-    call = loop.progress.next_call()
+    call = next_call(loop.progress)
 
-    assert call is not None
     assert isinstance(call.request, pb.ConverseRequest)
     assert len(call.request.request_id) <= 128

@@ -6,6 +6,7 @@ import inspect
 import json
 import re
 import typing
+from functools import partial
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
@@ -170,6 +171,8 @@ def _input_of(name: str, function: Callable[..., Any], texts: Mapping[str, str])
 
 def _hinted(function: Callable[..., Any]) -> Any:
     """Return what has the type hints of a callable: of an object with `__call__`, that method."""
+    if isinstance(function, partial):
+        return _hinted(function.func)
     return function if inspect.isroutine(function) else getattr(inspect.unwrap(function), "__call__", function)  # noqa: B004
 
 

@@ -108,9 +108,10 @@ class AsyncTurn(TurnView[_O]):
 
     async def close(self) -> None:
         """Cancel the turn unless it has ended, and end its stream."""
-        open_call, self._call = self._call, None
-        if open_call is not None:
-            open_call.cancel()
+        for each in (self._call, self._finished_call):
+            if each is not None:
+                each.cancel()
+        self._call = self._finished_call = None
         calls = self._progress.leave()
         # A StopIteration cannot pass a coroutine's `suppress` unchanged: it is caught here.
         try:
