@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.clients.kinds import Driver
     from tests.support.service import Service
 
-CALCULATE = "@sandbox tool-loop calls=2 tool=calculator input='{\"expression\": \"6 * 7\"}'"
+CALCULATE = '@sandbox tool-loop calls=2 tool=calculator input=\'{"expression": "6 * 7"}\''
 
 
 @pytest.fixture
@@ -152,9 +152,7 @@ async def test_error_of_a_callback_is_the_callers(driver: Driver, agent: Callabl
     assert turn.stop_reason is StopReason.END_TURN
 
 
-async def test_action_that_is_left_open_is_visible(
-    driver: Driver, agent: Callable[..., Any], session_id: str
-) -> None:
+async def test_action_that_is_left_open_is_visible(driver: Driver, agent: Callable[..., Any], session_id: str) -> None:
     """A callback that returns None; what else the step needs is answered, and no model is called until all is there."""
     tool = AgentTool(client=ClientTool(tool_name="look_up", description="Finds an order."))
     await agent(ActionDecider.CALLER, tool)
@@ -207,9 +205,7 @@ async def test_reviewers_action_is_left_open_for_others(
         await driver.do(turn.answer({turn.actions[0].action_id: True}).wait)
 
 
-async def test_reviewers_action_alone_ends_the_turn(
-    driver: Driver, agent: Callable[..., Any], session_id: str
-) -> None:
+async def test_reviewers_action_alone_ends_the_turn(driver: Driver, agent: Callable[..., Any], session_id: str) -> None:
     """Without an error: it is in `actions`."""
     await agent(ActionDecider.REVIEWER)
     turn = await driver.turn(CALCULATE, session=session_id, agent="support", approve=lambda action: True)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tests.support.service import Service
 
 VISION = "anthropic/claude-haiku-4.5"  # a model that takes images
-LOOK = "@sandbox tool-loop calls={calls} tool=look_up input='{{\"number\": \"7\"}}'"
+LOOK = '@sandbox tool-loop calls={calls} tool=look_up input=\'{{"number": "7"}}\''
 
 
 def outputs(events: list[Any]) -> dict[str, tuple[ToolCallStatus, str]]:
@@ -213,9 +213,7 @@ async def test_caller_answers_what_is_left_open(
     assert asked.cost + image.cost + done.cost == service.invoiced(session_id)
 
 
-async def test_many_results_are_sent_in_several_requests(
-    driver: Driver, service: Service, session_id: str
-) -> None:
+async def test_many_results_are_sent_in_several_requests(driver: Driver, service: Service, session_id: str) -> None:
     """More than a request takes; the model is asked once more, with all of them."""
     calls: list[str] = []
 
@@ -313,5 +311,3 @@ async def test_leaving_within_a_tool_leaves_its_action_open(client: Any, session
     assert reading.cancelled()
     assert done.stop_reason is StopReason.END_TURN
     assert "two pens" in done.text
-
-

@@ -334,7 +334,9 @@ async def test_session_is_exported_and_imported(driver: Driver, session_id: str)
     for _ in range(2):
         await driver.turn("x" * 200_000 + " @sandbox plain tokens=1", session=session_id)
     lines = await driver.all(driver.client.sessions.export(session_id))
-    made = await driver.do(driver.client.sessions.import_, (f"{line}\n" for line in lines), session_id=f"{session_id}-2")
+    made = await driver.do(
+        driver.client.sessions.import_, (f"{line}\n" for line in lines), session_id=f"{session_id}-2"
+    )
     copied = await driver.all(driver.client.sessions.messages(made.session_id))
     messages = await driver.all(driver.client.sessions.messages(session_id))
 
@@ -369,7 +371,9 @@ async def test_webhooks_are_managed(with_scope: Callable[[Scope], Driver]) -> No
 
 def test_every_rpc_is_a_method() -> None:
     """No part of the contract is left out of the client."""
-    sources = "".join(path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")) if "v1" not in path.parts)
+    sources = "".join(
+        path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")) if "v1" not in path.parts
+    )
     services = [
         *(agent_service_pb2, agent_definition_service_pb2, billing_service_pb2, admin_service_pb2),
     ]

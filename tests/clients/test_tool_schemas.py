@@ -297,9 +297,7 @@ def _private(number: int) -> None: ...
         (_private, ValueError, "'_private' is no name of a tool"),
     ],
 )
-def test_function_that_cannot_be_a_tool_is_refused_at_once(
-    function: Any, kind: type[Exception], problem: str
-) -> None:
+def test_function_that_cannot_be_a_tool_is_refused_at_once(function: Any, kind: type[Exception], problem: str) -> None:
     """When it is decorated, not when the model calls it."""
     with pytest.raises(kind, match=problem):
         Tool(function)

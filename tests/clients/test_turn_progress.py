@@ -227,7 +227,11 @@ class Loop:
             actions=actions,
         )
         started = turn_pb2.TurnStarted(session_id="demo")
-        events = [{"turn_started": started}, *({"action_required": each} for each in actions), {"turn_finished": finished}]
+        events = [
+            {"turn_started": started},
+            *({"action_required": each} for each in actions),
+            {"turn_finished": finished},
+        ]
         for sequence, event in enumerate(events, 1):
             self.progress.receive(turn_pb2.TurnEvent(sequence=sequence, turn_id=f"t{self.turns}", **event))  # type: ignore[arg-type] # of its kind
 
@@ -240,7 +244,9 @@ class Loop:
 def action(action_id: str, name: str = "", decider: int = action_pb2.ACTION_DECIDER_CALLER) -> action_pb2.Action:
     """Return an action: of a tool by its name, else an approval."""
     kind = action_pb2.ACTION_KIND_CLIENT_TOOL if name else action_pb2.ACTION_KIND_APPROVAL
-    return action_pb2.Action(action_id=action_id, session_id="demo", name=name, kind=kind, decider=decider, input_json="{}")  # type: ignore[arg-type] # a number
+    return action_pb2.Action(
+        action_id=action_id, session_id="demo", name=name, kind=kind, decider=decider, input_json="{}"
+    )  # type: ignore[arg-type] # a number
 
 
 def look() -> str:

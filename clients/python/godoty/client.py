@@ -49,9 +49,7 @@ class RetryPolicy:
         """Return the progress of a new turn."""
         output = output_of(schema) if schema is not None else None
         responder = responder_of(options, Responder(dict(tools)))
-        prepared = prepare(
-            text, options, output=output, disconnect_grace=self.disconnect_grace, responder=responder
-        )
+        prepared = prepare(text, options, output=output, disconnect_grace=self.disconnect_grace, responder=responder)
         return TurnProgress(
             prepared,
             output=output,
@@ -128,7 +126,9 @@ class Godoty(ToolRegistry, Subjects[Connection]):
         self, text: str = "", *, output_schema: Mapping[str, Any] | str, **options: Unpack[ConverseOptions]
     ) -> Turn[Any]: ...
     @overload
-    def converse(self, text: str = "", *, output_schema: None = None, **options: Unpack[ConverseOptions]) -> Turn[None]: ...
+    def converse(
+        self, text: str = "", *, output_schema: None = None, **options: Unpack[ConverseOptions]
+    ) -> Turn[None]: ...
     def converse(
         self,
         text: str = "",
@@ -186,7 +186,9 @@ class AsyncGodoty(ToolRegistry, Subjects[AsyncConnection]):
         await self._connection.close()
 
     @overload
-    def converse(self, text: str = "", *, output_schema: type[_M], **options: Unpack[ConverseOptions]) -> AsyncTurn[_M]: ...
+    def converse(
+        self, text: str = "", *, output_schema: type[_M], **options: Unpack[ConverseOptions]
+    ) -> AsyncTurn[_M]: ...
     @overload
     def converse(
         self, text: str = "", *, output_schema: Mapping[str, Any] | str, **options: Unpack[ConverseOptions]

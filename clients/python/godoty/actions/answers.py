@@ -20,8 +20,10 @@ _log = logging.getLogger("godoty")
 _MAX_RESULTS = 16  # of one request
 _MAX_BYTES = 120_000  # of the results of one request; servers take 128 KiB
 
+
 class UnknownTool(LookupError):
     """The model called a tool that the caller does not have."""
+
 
 class Question(NamedTuple):
     """A call of the caller's code that answers an action.
@@ -43,6 +45,7 @@ class Question(NamedTuple):
         """Whether it runs a client tool; otherwise it decides on an approval."""
         return self.action.kind is ActionKind.CLIENT_TOOL
 
+
 @dataclass
 class Answer:
     """The answer to an action.
@@ -54,6 +57,7 @@ class Answer:
 
     result: pb.ActionResult
     image: bytes | None = None
+
 
 @dataclass(frozen=True)
 class Responder:
@@ -81,6 +85,7 @@ class Responder:
         if tool is None:
             return Question(action, partial(_unknown, action.name), None, asynchronous=True)
         return Question(action, partial(tool.call, action), tool.timeout, tool.asynchronous)
+
 
 class Answers:
     """The answers to the actions of a turn and of those that go on with it.
@@ -160,6 +165,7 @@ class Answers:
         reviewers = (each for each in self._open if each.decider is ActionDecider.REVIEWER)
         self._done.update(each.action_id for each in reviewers if each.action_id in self._sent)
 
+
 def tool_answer(action_id: str, value: Any) -> Answer:
     """Return the answer of a client tool by what it has returned."""
     if isinstance(value, Deny):
@@ -168,6 +174,7 @@ def tool_answer(action_id: str, value: Any) -> Answer:
     if isinstance(output, bytes):
         return Answer(pb.ActionResult(action_id=action_id, output=pb.ClientToolOutput()), output)
     return Answer(pb.ActionResult(action_id=action_id, output=output))
+
 
 def answers_to(actions: Sequence[Action], given: Mapping[str, object]) -> list[Answer]:
     """Return the answers that a caller gives to open actions.
@@ -189,6 +196,7 @@ def answers_to(actions: Sequence[Action], given: Mapping[str, object]) -> list[A
     if not found:
         raise ValueError("there is no answer")
     return found
+
 
 def _unknown(name: str) -> Any:
     raise UnknownTool(f"there is no tool {name}")

@@ -170,7 +170,10 @@ class Schemas:
         def read(value: Any, path: str, lax: bool) -> tuple[Any, ...]:  # noqa: FBT001 - as `Kind.read` is
             if not isinstance(value, list) or len(value) != count:
                 raise _invalid(path, f"must be a list of {count}")
-            return tuple(kind.read(each, f"{path}[{index}]", lax) for index, (kind, each) in enumerate(zip(kinds, value, strict=True)))
+            return tuple(
+                kind.read(each, f"{path}[{index}]", lax)
+                for index, (kind, each) in enumerate(zip(kinds, value, strict=True))
+            )
 
         return Kind({"type": "array", "prefixItems": schemas, "minItems": count, "maxItems": count}, read)
 
@@ -284,7 +287,9 @@ def _one_of(values: Mapping[Any, Any]) -> Kind:
     return Kind(schema, read)
 
 
-def _scalar(schema: Schema, fits: type[Any] | tuple[type[Any], ...], convert: Callable[[Any], Any], wanted: str) -> Kind:
+def _scalar(
+    schema: Schema, fits: type[Any] | tuple[type[Any], ...], convert: Callable[[Any], Any], wanted: str
+) -> Kind:
     """Return the kind of a scalar: `convert` makes it of a value that fits, or of another one if that is allowed."""
 
     def read(value: Any, path: str, lax: bool) -> Any:  # noqa: FBT001 - as `Kind.read` is
@@ -352,7 +357,9 @@ _SIMPLE: dict[Any, Kind] = {
     type(None): _NULL,
     None: _NULL,
     Decimal: _scalar({"type": "number"}, (int, float), _decimal, "must be a number"),
-    datetime: _scalar({"type": "string", "format": "date-time"}, str, datetime.fromisoformat, "must be an ISO 8601 time"),
+    datetime: _scalar(
+        {"type": "string", "format": "date-time"}, str, datetime.fromisoformat, "must be an ISO 8601 time"
+    ),
     date: _scalar({"type": "string", "format": "date"}, str, date.fromisoformat, "must be a date, as 2026-11-30"),
     Any: Kind({}, lambda value, _path, _lax: value),
     object: Kind({}, lambda value, _path, _lax: value),

@@ -65,7 +65,9 @@ class Tool:
         self.function = function
         self.name = name or getattr(function, "__name__", "")
         if not _NAME.fullmatch(self.name):
-            raise ValueError(f"{self.name!r} is no name of a tool: 1 to 64 letters, digits, _ and -, the first a letter")
+            raise ValueError(
+                f"{self.name!r} is no name of a tool: 1 to 64 letters, digits, _ and -, the first a letter"
+            )
         summary, texts = parsed(inspect.getdoc(function))
         self.description = " ".join((description or summary or self.name.replace("_", " ")).split())
         if len(self.description) > _MAX_DESCRIPTION or not self.description.isprintable():
@@ -83,9 +85,7 @@ class Tool:
 
     def declaration(self) -> action_pb2.ClientTool:
         """Return what a request declares."""
-        return action_pb2.ClientTool(
-            tool_name=self.name, description=self.description, input_schema=self._schema_text
-        )
+        return action_pb2.ClientTool(tool_name=self.name, description=self.description, input_schema=self._schema_text)
 
     def call(self, action: Action) -> Any:
         """Call the function with an action's input; that of an `async` one returns an awaitable.
@@ -153,7 +153,9 @@ def _input_of(name: str, function: Callable[..., Any], texts: Mapping[str, str])
     action, members = "", dict[str, Member]()
     for each in inspect.signature(function).parameters.values():
         if each.kind in _UNNAMED:
-            raise TypeError(f"{name}: the parameter {each.name} has no name for the model: it is positional or variadic")
+            raise TypeError(
+                f"{name}: the parameter {each.name} has no name for the model: it is positional or variadic"
+            )
         if each.name not in hints:
             raise TypeError(f"{name}: the parameter {each.name} has no type hint")
         if hints[each.name] is Action:

@@ -82,9 +82,7 @@ def export(session_id: str) -> Stream[str]:
     return Stream("AgentService.ExportSession", request, lambda response: (response.line,))
 
 
-def import_(
-    lines: Iterable[str], *, session_id: str = "", user: str = "", agent: str = ""
-) -> Call[Session]:
+def import_(lines: Iterable[str], *, session_id: str = "", user: str = "", agent: str = "") -> Call[Session]:
     """Make a session of the lines that `export` has yielded, perhaps of another tenant or server; its totals are 0.
 
     Args:

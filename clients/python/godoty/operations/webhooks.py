@@ -21,9 +21,7 @@ def apply(
         rotate_secret: Create a new secret.
         rotation_overlap: How long the earlier secrets go on to sign, at most 7 days. None: a day.
     """
-    request = pb.ApplyWebhookRequest(
-        webhook=to_message(pb.Webhook, webhook), etag=etag, rotate_secret=rotate_secret
-    )
+    request = pb.ApplyWebhookRequest(webhook=to_message(pb.Webhook, webhook), etag=etag, rotate_secret=rotate_secret)
     if rotation_overlap is not None:
         request.rotation_overlap.CopyFrom(to_duration(rotation_overlap))
     return Call("AgentDefinitionService.ApplyWebhook", request, lambda response: from_message(AppliedWebhook, response))

@@ -127,7 +127,9 @@ def prepare(
         request.limits.CopyFrom(to_message(turn_pb2.TurnLimits, given["limits"]))
     uploads = [Upload(source, request.attachments[place]) for place, source in files]
     outputs = [each.output for each in request.action_results[len(results) - len(answers) :]]
-    uploads += [Upload(each.image, output) for each, output in zip(answers, outputs, strict=True) if each.image is not None]
+    uploads += [
+        Upload(each.image, output) for each, output in zip(answers, outputs, strict=True) if each.image is not None
+    ]
     return Prepared(request, tuple(uploads), given.get("timeout"))
 
 

@@ -16,7 +16,10 @@ def added(so_far: Totals | None, totals: Totals) -> Totals:
     if so_far is None:
         return totals
     return Totals(
-        **{each.name: _added(getattr(so_far, each.name), getattr(totals, each.name)) for each in dataclasses.fields(Totals)}
+        **{
+            each.name: _added(getattr(so_far, each.name), getattr(totals, each.name))
+            for each in dataclasses.fields(Totals)
+        }
     )
 
 
