@@ -54,14 +54,15 @@ def event_from(message: turn_pb.TurnEvent) -> TurnEvent | None:
             agent_path=message.agent_path,
         )
     inner = getattr(message, name)
-    event = kind(
-        **{own: get(inner) for own, get in _own_getters(cast("Any", kind), name)},
-        sequence=message.sequence,
-        turn_id=message.turn_id,
-        time=time,
-        agent_path=message.agent_path,
-    )
-    return cast("TurnEvent", event)
+    fields: dict[str, Any] = {
+        "sequence": message.sequence,
+        "turn_id": message.turn_id,
+        "time": time,
+        "agent_path": message.agent_path,
+    }
+    for own, get in _own_getters(cast("Any", kind), name):  # an `Action` has a turn and a path of its own
+        fields[own] = get(inner)
+    return cast("TurnEvent", kind(**fields))
 
 
 def to_message(kind: type[_Message], value: object) -> _Message:
