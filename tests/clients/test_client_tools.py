@@ -196,21 +196,23 @@ async def test_caller_answers_what_is_left_open(
     def look_up(number: int) -> None:
         raise AssertionError(number)
 
-    asked = await driver.turn(LOOK.format(calls=3), session=session_id, agent="support", tools=())
+    asked = await driver.turn(LOOK.format(calls=3), session=session_id, agent="support", model=VISION, tools=())
     (action,) = asked.actions
     with pytest.raises(ValueError, match="there is no open action 'act_0'"):
         asked.answer({"act_0": "two pens"})
     with pytest.raises(ValueError, match="no answer"):
         asked.answer({})
-    image = await driver.do(asked.answer({action.action_id: png(12, 10)}).wait)
-    (again,) = image.actions
-    done = await driver.do(image.answer({again.action_id: LookupError("no such order")}).wait)
+    failed = await driver.do(asked.answer({action.action_id: LookupError("no such order")}).wait)
+    (again,) = failed.actions
+    done = await driver.do(failed.answer({again.action_id: png(12, 10)}).wait)
 
-    assert asked.stop_reason is image.stop_reason is StopReason.ACTION_REQUIRED
+    assert asked.stop_reason is failed.stop_reason is StopReason.ACTION_REQUIRED
     assert (action.name, action.input_json) == ("look_up", '{"number": "7"}')
-    assert done.stop_reason is StopReason.END_TURN
-    assert "LookupError: no such order" in done.text
-    assert asked.cost + image.cost + done.cost == service.invoiced(session_id)
+    assert (done.stop_reason, done.actions) == (StopReason.END_TURN, ())
+    messages = str(service.requests(session_id)[-1]["messages"])
+    assert "LookupError: no such order" in messages
+    assert "image_url" in messages
+    assert asked.cost + failed.cost + done.cost == service.invoiced(session_id)
 
 
 async def test_many_results_are_sent_in_several_requests(driver: Driver, service: Service, session_id: str) -> None:
