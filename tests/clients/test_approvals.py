@@ -121,7 +121,7 @@ async def test_answer_that_is_no_decision_is_refused(
 ) -> None:
     """Of a callback and of a caller; the action stays open."""
     await agent()
-    turn = driver.client.converse(CALCULATE, session=session_id, agent="support", approve=lambda action: "yes")
+    turn = driver.client.converse(CALCULATE, session=session_id, agent="support", approve=lambda _: "yes")
     with pytest.raises(TypeError, match="'yes' is no decision"):
         await driver.do(turn.wait)
     (action,) = turn.actions
@@ -158,7 +158,7 @@ async def test_action_that_is_left_open_is_visible(driver: Driver, agent: Callab
     await agent(ActionDecider.CALLER, tool)
     asked: list[str] = []
 
-    @driver.client.tool(declare=False)
+    @driver.registry.tool(declare=False)
     def look_up() -> str:
         return "two pens"
 
@@ -186,7 +186,7 @@ async def test_reviewers_action_is_left_open_for_others(
     await agent(ActionDecider.REVIEWER, tool)
     asked: list[ActionDecider] = []
 
-    @driver.client.tool(declare=False)
+    @driver.registry.tool(declare=False)
     def look_up() -> str:
         return "two pens"
 
@@ -208,7 +208,7 @@ async def test_reviewers_action_is_left_open_for_others(
 async def test_reviewers_action_alone_ends_the_turn(driver: Driver, agent: Callable[..., Any], session_id: str) -> None:
     """Without an error: it is in `actions`."""
     await agent(ActionDecider.REVIEWER)
-    turn = await driver.turn(CALCULATE, session=session_id, agent="support", approve=lambda action: True)
+    turn = await driver.turn(CALCULATE, session=session_id, agent="support", approve=lambda _: True)
 
     assert (turn.stop_reason, len(turn.actions), len(turn.turn_ids)) == (StopReason.ACTION_REQUIRED, 1, 1)
     assert turn.cost is not None
@@ -225,7 +225,7 @@ async def test_reviewer_approves_in_the_conversation(
     await agent(ActionDecider.REVIEWER)
     key = issue(service, scopes=frozenset({Scope.CONVERSE, Scope.APPROVE}))
     driver = connect_to(service.target, key, disconnect_grace=GRACE)
-    turn = await driver.turn(CALCULATE, session=session_id, agent="support", approve=lambda action: True)
+    turn = await driver.turn(CALCULATE, session=session_id, agent="support", approve=lambda _: True)
 
     assert (turn.stop_reason, turn.actions) == (StopReason.END_TURN, ())
 
@@ -236,11 +236,10 @@ async def test_back_office_decides(
     connect_to: Callable[..., Driver],
     agent: Callable[..., Any],
     issue: Callable[..., str],
-    session_id: str,
 ) -> None:
     """Without the conversation, which goes on by itself; a second decision is refused."""
     await agent(ActionDecider.REVIEWER)
-    asked = await driver.turn(CALCULATE, session=session_id, agent="support")
+    asked = await driver.turn(CALCULATE, session="talk", agent="support")
     office = connect_to(service.target, issue(service, scopes=frozenset({Scope.APPROVE})))
     (action,) = await office.all(office.client.actions.list(state="open"))
     decided = await office.do(office.client.actions.decide, action.action_id, Approve(), user="eve")

@@ -11,6 +11,7 @@ from godoty import (
     Action,
     AgentDefinition,
     AgentTool,
+    AsyncGodoty,
     ClientTool,
     DeadlineExceeded,
     StopReason,
@@ -59,7 +60,7 @@ async def test_one_turn_runs_its_tools_and_goes_on(driver: Driver, service: Serv
     """As often as the model calls them: the text is that of all answers, the cost the sum of all calls."""
     numbers: list[int] = []
 
-    @driver.client.tool
+    @driver.registry.tool
     def look_up(number: int) -> dict[str, int]:
         """Find an order."""
         numbers.append(number)
@@ -88,7 +89,7 @@ async def test_results_of_all_kinds_reach_the_model(
     driver: Driver, service: Service, support: Callable[..., Any], session_id: str
 ) -> None:
     """In one step: an image, a failure, a wrong input, a tool that is too slow, one that there is not."""
-    never, tool = threading.Event(), driver.client.tool
+    never, tool = threading.Event(), driver.registry.tool
     await support(
         AgentTool(client=ClientTool(tool_name="refund", description="Refunds.", input_schema='{"type": "object"}')),
         AgentTool(client=ClientTool(tool_name="defined", description="Is defined.")),
@@ -146,7 +147,7 @@ async def test_results_of_all_kinds_reach_the_model(
 async def test_wrong_arguments_are_an_error_for_the_model(driver: Driver, session_id: str) -> None:
     """The function is not called."""
 
-    @driver.client.tool
+    @driver.registry.tool
     def look_up(order: int) -> None:
         raise AssertionError(order)
 
@@ -172,7 +173,7 @@ async def test_functions_do_not_hold_up_an_event_loop(driver: Driver, session_id
     assert (threads == [threading.main_thread()]) is driver.blocking
 
 
-async def test_async_tools_of_a_step_run_at_once(client: Any, session_id: str) -> None:
+async def test_async_tools_of_a_step_run_at_once(client: AsyncGodoty, session_id: str) -> None:
     """In an event loop: each waits for the other one."""
     both = asyncio.Barrier(2)
 
@@ -192,7 +193,7 @@ async def test_caller_answers_what_is_left_open(
     """A turn without tools: what its caller gives is what a tool may return, and goes on in a turn of its own."""
     await support(AgentTool(client=ClientTool(tool_name="look_up", description="Finds an order.")))
 
-    @driver.client.tool(declare=False)
+    @driver.registry.tool(declare=False)
     def look_up(number: int) -> None:
         raise AssertionError(number)
 
@@ -219,7 +220,7 @@ async def test_many_results_are_sent_in_several_requests(driver: Driver, service
     """More than a request takes; the model is asked once more, with all of them."""
     calls: list[str] = []
 
-    @driver.client.tool
+    @driver.registry.tool
     def look_up(action: Action, number: int) -> str:
         calls.append(action.action_id)
         return "x" * 20_000
@@ -240,7 +241,7 @@ async def test_lost_connections_run_no_tool_twice(
         driver = connect_to(proxy.address, service.api_key, disconnect_grace=GRACE, connect_timeout=GRACE)
         loop, numbers = asyncio.get_running_loop(), list[int]()
 
-        @driver.client.tool
+        @driver.registry.tool
         def look_up(number: int) -> str:
             numbers.append(number)
             cut = asyncio.run_coroutine_threadsafe(cut_now(), loop)
@@ -265,7 +266,7 @@ async def test_same_request_id_is_charged_once_with_its_tools(
 ) -> None:
     """A program that begins again reads the same turns, if its tools give the same results."""
 
-    @driver.client.tool
+    @driver.registry.tool
     def look_up(number: int) -> str:
         return "two pens"
 
@@ -281,7 +282,7 @@ async def test_deadline_is_of_the_turn_with_its_tools(driver: Driver, session_id
     """A tool that takes too long ends it; the action waits."""
     never = threading.Event()
 
-    @driver.client.tool
+    @driver.registry.tool
     def look_up(number: int) -> None:
         never.wait()
 
@@ -293,7 +294,7 @@ async def test_deadline_is_of_the_turn_with_its_tools(driver: Driver, session_id
     assert await driver.next(turn) is None
 
 
-async def test_leaving_within_a_tool_leaves_its_action_open(client: Any, session_id: str) -> None:
+async def test_leaving_within_a_tool_leaves_its_action_open(client: AsyncGodoty, session_id: str) -> None:
     """There is no turn to be cancelled; the session goes on with an answer."""
     started, never = asyncio.Event(), asyncio.Event()
 

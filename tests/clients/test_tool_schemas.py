@@ -97,7 +97,7 @@ def schema(hint: Any) -> dict[str, Any]:
     return found
 
 
-def search(
+def search(  # noqa: D417 - that is the case
     words: list[str],
     place: Place,
     options: Options | None = None,
@@ -119,7 +119,7 @@ def search(
 
     Returns:
         The offers.
-    """
+    """  # noqa: D205 - that is the case
     return "none"
 
 

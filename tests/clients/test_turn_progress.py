@@ -241,12 +241,13 @@ class Loop:
             self.progress.answered(question, question.function())
 
 
-def action(action_id: str, name: str = "", decider: int = action_pb2.ACTION_DECIDER_CALLER) -> action_pb2.Action:
+def action(action_id: str, name: str = "", *, reviewer: bool = False) -> action_pb2.Action:
     """Return an action: of a tool by its name, else an approval."""
     kind = action_pb2.ACTION_KIND_CLIENT_TOOL if name else action_pb2.ACTION_KIND_APPROVAL
+    decider = action_pb2.ACTION_DECIDER_REVIEWER if reviewer else action_pb2.ACTION_DECIDER_CALLER
     return action_pb2.Action(
         action_id=action_id, session_id="demo", name=name, kind=kind, decider=decider, input_json="{}"
-    )  # type: ignore[arg-type] # a number
+    )
 
 
 def look() -> str:
@@ -295,8 +296,8 @@ def test_costs_are_summed_exactly() -> None:
 
 def test_reviewers_action_is_not_answered_again() -> None:
     """What the server has refused is left out of the next request, and is open at the end."""
-    loop = Loop(tools=[look], approve=lambda asked: True)
-    loop.ask(action("a1", decider=action_pb2.ACTION_DECIDER_REVIEWER), action("a2", "look"))
+    loop = Loop(tools=[look], approve=lambda _: True)
+    loop.ask(action("a1", reviewer=True), action("a2", "look"))
     loop.answer()
     first = next_call(loop.progress)
     assert loop.progress.fail(refused("REVIEWER_ONLY")) == 0
@@ -308,7 +309,7 @@ def test_reviewers_action_is_not_answered_again() -> None:
     assert [each.action_id for each in first.request.action_results] == ["a1", "a2"]
     assert [each.action_id for each in second.request.action_results] == ["a2"]
     assert first.request.request_id != second.request.request_id
-    loop.ask(action("a1", decider=action_pb2.ACTION_DECIDER_REVIEWER))
+    loop.ask(action("a1", reviewer=True))
     assert loop.progress.ended
     assert [each.action_id for each in loop.progress.actions] == ["a1"]
 

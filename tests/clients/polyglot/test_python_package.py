@@ -1,4 +1,4 @@
-"""The programs of the Python client's README, in a new environment that has only the built package and its dependencies."""
+"""The programs of the Python client's README, in an environment that has the built package and what it needs alone."""
 
 from __future__ import annotations
 

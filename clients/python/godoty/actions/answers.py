@@ -138,8 +138,7 @@ class Answers:
 
     def uploads(self) -> list[Upload]:
         """Return the images of answers that must be uploaded."""
-        answers = (each for each in self._answers.values() if each.image is not None)
-        uploads = (Upload(each.image, each.result.output) for each in answers)
+        uploads = [Upload(each.image, each.result.output) for each in self._answers.values() if each.image is not None]
         return [each for each in uploads if each.is_due]
 
     def next_results(self) -> list[pb.ActionResult]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from datetime import date, time
+from datetime import date, datetime, time
 from decimal import Decimal
 from enum import Enum
 from typing import Any
@@ -31,11 +31,8 @@ def output_of(value: Any) -> pb.ClientToolOutput | bytes:
             return failure(value)
         case str():
             return _text(value)
-    try:
-        text = json.dumps(value, default=_jsonable, ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        return failure(TypeError(f"the result is no JSON value: {error}"))
-    return pb.ClientToolOutput(output_json=_sound(text)) if len(text) <= _MAX_JSON else _text(text)
+        case _:
+            return _json(value)
 
 
 def failure(error: BaseException) -> pb.ClientToolOutput:
@@ -52,6 +49,14 @@ def printable(text: str, longest: int) -> str:
     return "".join(each if each.isprintable() else "�" for each in cut)
 
 
+def _json(value: Any) -> pb.ClientToolOutput:
+    try:
+        text = json.dumps(value, default=_jsonable, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        return failure(TypeError(f"the result is no JSON value: {error}"))
+    return pb.ClientToolOutput(output_json=_sound(text)) if len(text) <= _MAX_JSON else _text(text)
+
+
 def _text(text: str) -> pb.ClientToolOutput:
     if len(text) > _MAX_TEXT:
         return failure(ValueError(f"the result has {len(text)} characters, and may have {_MAX_TEXT}"))
@@ -65,19 +70,22 @@ def _sound(text: str) -> str:
 
 def _jsonable(value: Any) -> Any:
     """Return what JSON has for a value that is none of JSON's."""
-    match value:
-        case Enum():
-            return value.value
-        case Decimal():
-            return format(value, "f")
-        case date() | time():  # a datetime is a date
-            return value.isoformat()
-        case Mapping():
-            return dict(value)
-        case AbstractSet():
-            return list(value)
+    for kind, convert in _JSON.items():
+        if isinstance(value, kind):
+            return convert(value)
     if hasattr(value, "model_dump"):  # of pydantic
         return value.model_dump(mode="json")
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {each.name: getattr(value, each.name) for each in dataclasses.fields(value)}
     raise TypeError(f"a {type(value).__name__} is none")
+
+
+_JSON: dict[type[Any], Callable[[Any], Any]] = {
+    Enum: lambda value: value.value,
+    Decimal: lambda value: format(value, "f"),
+    datetime: datetime.isoformat,  # which is a date, too
+    date: date.isoformat,
+    time: time.isoformat,
+    Mapping: dict,
+    AbstractSet: list,
+}

@@ -67,6 +67,13 @@ class Schemas:
     def __init__(self) -> None:
         self.definitions: Schema = {}
         self._inside: list[Any] = []
+        self._special: dict[Any, Callable[[tuple[Any, ...]], Kind]] = {
+            typing.Annotated: self._annotated,
+            typing.Union: self._union,
+            types.UnionType: self._union,
+            typing.Literal: lambda arguments: _one_of({_plain(each): each for each in arguments}),
+            **dict.fromkeys((_REQUIRED, _NOT_REQUIRED), lambda arguments: self.kind(arguments[0])),
+        }
 
     def members(self, members: Mapping[str, Member]) -> Kind:
         """Return the kind of an object: its value is a dict with the members that are there."""
@@ -103,19 +110,12 @@ class Schemas:
         simple = _SIMPLE.get(hint) if isinstance(hint, type) or hint in (None, Any) else None
         if simple is not None:
             return simple
+        for name in ("__supertype__", "__value__"):  # of a NewType, and of `type X = …`
+            if hasattr(hint, name):
+                return self.kind(getattr(hint, name))
         origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-        if origin is typing.Annotated:
-            return self._annotated(arguments)
-        if origin in (_REQUIRED, _NOT_REQUIRED):
-            return self.kind(arguments[0])
-        if origin in (typing.Union, types.UnionType):
-            return self._union([self.kind(each) for each in arguments])
-        if origin is typing.Literal:
-            return _one_of({_plain(each): each for each in arguments})
-        if hasattr(hint, "__supertype__"):  # NewType
-            return self.kind(hint.__supertype__)
-        if hasattr(hint, "__value__"):  # type X = …
-            return self.kind(hint.__value__)
+        if origin in self._special:
+            return self._special[origin](arguments)
         return self._collection(origin or hint, arguments) or self._class(hint)
 
     def _annotated(self, arguments: tuple[Any, ...]) -> Kind:
@@ -123,7 +123,9 @@ class Schemas:
         text = next((each for each in arguments[1:] if isinstance(each, str)), None)
         return kind if text is None else kind._replace(schema={**kind.schema, "description": text})
 
-    def _union(self, kinds: Sequence[Kind]) -> Kind:
+    def _union(self, arguments: tuple[Any, ...]) -> Kind:
+        kinds = [self.kind(each) for each in arguments]
+
         def read(value: Any, path: str, lax: bool) -> Any:  # noqa: FBT001 - as `Kind.read` is
             problems = []
             for converting in (False, True) if lax else (False,):  # a value that fits one goes to it

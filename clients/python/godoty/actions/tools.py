@@ -6,8 +6,8 @@ import inspect
 import json
 import re
 import typing
-from functools import partial
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
@@ -63,7 +63,7 @@ class Tool:
         declare: bool = True,
     ) -> None:
         self.function = function
-        self.name = name or getattr(function, "__name__", "")
+        self.name = name or str(getattr(function, "__name__", ""))
         if not _NAME.fullmatch(self.name):
             raise ValueError(
                 f"{self.name!r} is no name of a tool: 1 to 64 letters, digits, _ and -, the first a letter"
@@ -115,6 +115,7 @@ class ToolRegistry:
     @overload
     def tool(
         self,
+        /,
         *,
         name: str | None = None,
         description: str | None = None,

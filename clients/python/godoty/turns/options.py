@@ -57,8 +57,9 @@ class ReadingOptions(TypedDict, total=False):
     Calls of the model run them, and the turn goes on with their results. Without any, calls of tools of the caller's
     are left open (`turn.actions`)."""
     approve: ApprovalCallback
-    """Decides on tool calls that need approval, one after another, and the turn goes on with its answers. What it leaves
-    open, and what the key may not decide (`Action.decider`), is in `turn.actions` at the end. Without it, all are."""
+    """Decides on tool calls that need approval, one after another, and the turn goes on with its answers. What it
+    leaves open, and what the key may not decide (`Action.decider`), is in `turn.actions` at the end. Without it, all
+    are."""
     on_disconnect: OnDisconnect | str
     """What happens once the turn has no reader: "cancel" (the default), or "continue": then leaving early does not
     cancel it, and `resume` reads the rest."""

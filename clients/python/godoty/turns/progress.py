@@ -4,8 +4,8 @@
 `fail` and the end of a stream by `end`. So a lost connection is one more call: Converse again with the same request id
 until the turn has begun, then ResumeTurn after the last sequence.
 
-A turn that ends with actions which its caller's tools or approvals answer goes on in another one, as if it were one: while
-`answering`, its `questions` are asked, and the next call is Converse with the answers.
+A turn that ends with actions which its caller's tools or approvals answer goes on in another one, as if it were one:
+while `answering`, its `questions` are asked, and the next call is Converse with the answers.
 """
 
 from __future__ import annotations
