@@ -23,7 +23,7 @@ _TIMEOUT = 300  # seconds: go, npm and maven may have to fetch and compile
 _LINE = 180.0  # seconds until a program's next line
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # mvn prints some even with -Dstyle.color=never
 _GO = ROOT / ".local" / "clients" / "go"  # its programs
-_MAVEN = ("mvn", "-B", "-q", "-Dstyle.color=never")
+MAVEN = ("mvn", "-B", "-q", "-Dstyle.color=never")
 _JAVA = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")  # they run for a second
 
 Line = dict[str, Any]
@@ -74,13 +74,13 @@ LANGUAGES = {
     ),
     "java": Language(
         folder="java",
-        build=(*_MAVEN, "-DskipTests", "package"),
+        build=(*MAVEN, "-DskipTests", "install"),
         programs={
             "converse": ("app.godoty.examples.Converse",),
             "history": ("app.godoty.examples.History",),
             "conformance": ("app.godoty.conformance.Conformance",),
         },
-        example=(*_MAVEN, "test-compile", "exec:java"),
+        example=(*MAVEN, "test-compile", "exec:java"),
     ),
 }
 READERS = {**LANGUAGES, "java-reactive": replace(LANGUAGES["java"], options={"reactive": True})}

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
@@ -19,10 +20,11 @@ from tests.conftest import StartProcess
 from tests.e2e.turns.streams import SLOW, free
 from tests.support.caller import Caller
 from tests.support.leases import SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service, soon
+from tests.support.service import Service, format_amount, soon
 
 _CUTS = 30
 _TOKENS = 1500
+_LOOK = {"name": "look_up", "description": "Finds an order.", "returns": "two pens"}
 
 
 @pytest.fixture(params=READERS)
@@ -56,14 +58,14 @@ async def _rest(lines: Any, result: Result) -> Result:
 
 
 async def test_turn_survives_connections_cut_at_random(language: Language, caller: Caller) -> None:
-    """Thirty times, anywhere in a connection: the text is exact, each event comes once, and there is one charge."""
+    """Thirty times, anywhere in a connection: the text is exact, each event comes once, a tool runs once; no call is charged twice."""
     rng, hold = random.Random(language.folder), new_id("hold")
-    script = f"@sandbox plain tokens={_TOKENS} hold_after=1 hold={hold}"
+    script = f"@sandbox tool-loop calls=2 tool=look_up tokens={_TOKENS} hold_after=1 hold={hold}"
     async with (
         CuttingProxy(caller.service.target) as proxy,
         _program(language, caller.service.at(proxy.address)) as program,
     ):
-        reading = asyncio.create_task(program.ask("converse", session_id="talk", text=script))
+        reading = asyncio.create_task(program.ask("converse", session_id="talk", text=script, tools=[_LOOK]))
         for number in range(_CUTS):
             proxy.cut_after(rng.choice((rng.randint(1, 100), rng.randint(1, 2000))))
             while proxy.cuts == number:
@@ -76,11 +78,15 @@ async def test_turn_survives_connections_cut_at_random(language: Language, calle
 
     assert result.error == {}
     assert result.text == result.done["text"] == "".join(f"t{number} " for number in range(_TOKENS))
-    assert all(first["sequence"] < second["sequence"] for first, second in pairwise(result.events))
+    assert [each["event"] for each in result.events].count("tool_ran") == 1
+    ran = [each["event"] for each in result.events].index("tool_ran")
+    for events in (result.events[:ran], result.events[ran + 1 :]):  # of each turn
+        assert all(first["sequence"] < second["sequence"] for first, second in pairwise(events))
     assert result.done["reconnects"] > _CUTS / 3  # gRPC itself repeats calls that no server has seen
-    (entry,) = caller.service.entries("talk")
-    assert caller.service.invoiced("talk") == entry.cost
-    assert result.done["cost_usd"] == format(entry.cost, "f")
+    entries = caller.service.entries("talk")
+    cost = sum((each.cost or Decimal() for each in entries), Decimal())
+    assert (len(entries), caller.service.invoiced("talk")) == (2, cost)
+    assert result.done["cost_usd"] == format_amount(cost)
 
 
 async def test_turn_of_a_killed_server_ends_interrupted(
