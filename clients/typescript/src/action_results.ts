@@ -1,5 +1,5 @@
 /** Answers to actions, as the server takes them. */
-import { type Action, type ActionResult, ClientToolOutput } from "./gen/godoty/v1/action.js";
+import type { Action, ActionResult, ClientToolOutput } from "./gen/godoty/v1/action.js";
 
 const MAXIMUM_TEXT = 64 * 1024; // bytes of an output
 const MAXIMUM_JSON = 32 * 1024; // bytes of an output

@@ -17,7 +17,8 @@ from godoty.v1.billing_service_pb2_grpc import BillingServiceServicer, add_Billi
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from tests.clients.polyglot.programs import Conformance, Language
+from tests.clients.polyglot.conformance import Conformance
+from tests.clients.polyglot.programs import Language
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -147,7 +148,7 @@ async def serving(
     target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
     await server.start()
     try:
-        async with Conformance(language, GODOTY_LISTEN=target, GODOTY_API_KEY="gdt_id_secret") as program:
+        async with Conformance(language, target, "gdt_id_secret") as program:
             yield turns, program
     finally:
         await server.stop(grace=None)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from godoty.v1 import action_pb2
 
 from godoty_service.tenancy.auth import Scope
-from tests.clients.polyglot.programs import Conformance, Language, Result
+from tests.clients.polyglot.conformance import Conformance, Result
 from tests.e2e.actions.conftest import REFUND, Asker
 from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.media import png
@@ -31,10 +31,6 @@ _CALCULATOR: dict[str, Any] = {"builtin": "calculator", "approval": {"why": "It 
 _END, _WAITS = "STOP_REASON_END_TURN", "STOP_REASON_ACTION_REQUIRED"
 
 
-def _program(language: Language, service: Service) -> Conformance:
-    return Conformance(language, GODOTY_LISTEN=service.target, GODOTY_API_KEY=service.api_key)
-
-
 def _names(result: Result, event: str) -> list[str]:
     return [each["name"] for each in result.events if each["event"] == event]
 
@@ -54,7 +50,7 @@ async def test_tool_and_approval_lead_to_the_end_with_exact_cost(
     await Asker(caller, issue).agent(_CALCULATOR)
     billing = issue(service, scopes=frozenset({Scope.BILLING}))
     script = "@sandbox tool-loop calls=3 parallel=2"
-    async with _program(language, service) as program:
+    async with Conformance.of(language, service) as program:
         turn = await program.ask(
             "converse", session_id="talk", text=script, agent="support", tools=[_LOOK], approval={"approve": True}
         )
@@ -87,7 +83,7 @@ async def test_errors_and_denials_are_results_for_the_model(
     await Asker(caller, issue).agent(_CALCULATOR, {"client": REFUND})
     tools = [{**_LOOK, "fails": "no\nshop"}]
     script = "@sandbox tool-loop calls=2"
-    async with _program(language, caller.service) as program:
+    async with Conformance.of(language, caller.service) as program:
         fields: dict[str, Any] = {"session_id": "talk", "agent": "support", "tools": tools}
         turn = await program.ask("converse", text=f"{script} parallel=3", approval={"deny": "not before Monday"}, **fields)
         seen = _seen(caller.service)
@@ -110,7 +106,7 @@ async def test_turn_ends_with_its_actions_if_nothing_answers_them(
     await Asker(caller, issue).agent(_CALCULATOR, {"client": REFUND})
     script = "@sandbox tool-loop calls=2 parallel=2"
     refund: dict[str, Any] = {"name": "refund", "returns": "done"}
-    async with _program(language, caller.service) as program:
+    async with Conformance.of(language, caller.service) as program:
         waits = await program.ask("converse", session_id="talk", text=script, agent="support")
         calculator, tool = waits.done["actions"]
         answers = [
@@ -139,7 +135,7 @@ async def test_action_for_a_reviewer_is_left_open(
     asker = Asker(caller, issue)
     await asker.agent(reviewed)
     script = "@sandbox tool-loop calls=2 parallel=2"
-    async with _program(language, caller.service) as program:
+    async with Conformance.of(language, caller.service) as program:
         turn = await program.ask(
             "converse", session_id="talk", text=script, agent="support", tools=[_LOOK], approval={"approve": True}
         )
@@ -157,7 +153,7 @@ async def test_attachment_is_uploaded_from_bytes_and_from_a_file(
     """In as many pieces as it needs; what is refused, or cannot be read, is an error."""
     small, large = png(30, 20), png(size=700_000)
     (tmp_path / "photo.png").write_bytes(large)
-    async with _program(language, caller.service) as program:
+    async with Conformance.of(language, caller.service) as program:
         found = [
             await program.ask("upload", data=base64.b64encode(small).decode()),
             await program.ask("upload", path=str(tmp_path / "photo.png")),

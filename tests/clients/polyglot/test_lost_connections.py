@@ -15,7 +15,8 @@ from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.ids import new_id
 from tests.clients.polyglot.cutting_proxy import CuttingProxy
-from tests.clients.polyglot.programs import LANGUAGES, READERS, Conformance, Language, Line, Result
+from tests.clients.polyglot.conformance import Conformance, Result
+from tests.clients.polyglot.programs import LANGUAGES, READERS, Language, Line
 from tests.conftest import StartProcess
 from tests.e2e.turns.streams import SLOW, free
 from tests.support.caller import Caller
@@ -31,11 +32,6 @@ _LOOK = {"name": "look_up", "description": "Finds an order.", "returns": "two pe
 def language(request: pytest.FixtureRequest) -> Language:
     """Each language, and Java's reactive stream."""
     return READERS[request.param]
-
-
-def _program(language: Language, service: Service, **environment: str) -> Conformance:
-    settings = {"GODOTY_LISTEN": service.target, "GODOTY_API_KEY": service.api_key}
-    return Conformance(language, **(settings | environment))
 
 
 async def _until(lines: Any, text: str) -> Result:
@@ -63,7 +59,7 @@ async def test_turn_survives_connections_cut_at_random(language: Language, calle
     script = f"@sandbox tool-loop calls=2 tool=look_up tokens={_TOKENS} hold_after=1 hold={hold}"
     async with (
         CuttingProxy(caller.service.target) as proxy,
-        _program(language, caller.service.at(proxy.address)) as program,
+        Conformance.of(language, caller.service.at(proxy.address)) as program,
     ):
         reading = asyncio.create_task(program.ask("converse", session_id="talk", text=script, tools=[_LOOK]))
         for number in range(_CUTS):
@@ -95,7 +91,7 @@ async def test_turn_of_a_killed_server_ends_interrupted(
     """Killed in mid-answer and restarted, each client sees the end of its turn, and its next turn works."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     async with AsyncExitStack() as stack:
-        programs = {name: await stack.enter_async_context(_program(each, service)) for name, each in LANGUAGES.items()}
+        programs = {name: await stack.enter_async_context(Conformance.of(each, service)) for name, each in LANGUAGES.items()}
         turns = {name: program.lines("converse", session_id=name, text=SLOW) for name, program in programs.items()}
         seen = {name: await _until(lines, "t3 ") for name, lines in turns.items()}
         await process.kill()
@@ -116,7 +112,7 @@ async def test_turn_of_a_killed_server_ends_interrupted(
 async def test_left_turn_is_cancelled_at_once(language: Language, caller: Caller) -> None:
     """By a break in mid-answer, or by its deadline: not after the disconnect grace, which is ten minutes here."""
     script = f"@sandbox plain tokens=12 hold_after=4 hold={new_id('hold')} record_ms=-1"
-    async with _program(language, caller.service) as program:
+    async with Conformance.of(language, caller.service) as program:
         for session_id, leave in (("broken", {"leave_at": "t3 "}), ("late", {"timeout_ms": 1500})):
             result = await program.ask("converse", session_id=session_id, text=script, grace_ms=600_000, **leave)
             await free(caller.service, session_id)
