@@ -18,24 +18,24 @@ import (
 )
 
 type command struct {
-	Do        string  `json:"do"`
-	Target    string  `json:"target"`
-	APIKey    string  `json:"api_key"`
-	SessionID string  `json:"session_id"`
-	Text      string  `json:"text"`
-	MaxCost   *string `json:"max_cost_usd"`
-	LeaveAt   string  `json:"leave_at"`   // leave once the text contains it
-	TimeoutMS int     `json:"timeout_ms"` // of the turn
-	GraceMS   int     `json:"grace_ms"`
-	Continue  bool    `json:"continue"` // ON_DISCONNECT_CONTINUE
-	Agent     string  `json:"agent"`
-	Tools     []tool  `json:"tools"`
-	Approval  *answer `json:"approval"` // to each approval; unset: there is no function
+	Do        string   `json:"do"`
+	Target    string   `json:"target"`
+	APIKey    string   `json:"api_key"`
+	SessionID string   `json:"session_id"`
+	Text      string   `json:"text"`
+	MaxCost   *string  `json:"max_cost_usd"`
+	LeaveAt   string   `json:"leave_at"`   // leave once the text contains it
+	TimeoutMS int      `json:"timeout_ms"` // of the turn
+	GraceMS   int      `json:"grace_ms"`
+	Continue  bool     `json:"continue"` // ON_DISCONNECT_CONTINUE
+	Agent     string   `json:"agent"`
+	Tools     []tool   `json:"tools"`
+	Approval  *answer  `json:"approval"` // to each approval; unset: there is no function
 	Answers   []answer `json:"answers"`  // in place of a text
-	Cursor    string  `json:"cursor"`
-	StopAfter int     `json:"stop_after"` // entries
-	Path      string  `json:"path"`       // of a file
-	Data      []byte  `json:"data"`       // in base64
+	Cursor    string   `json:"cursor"`
+	StopAfter int      `json:"stop_after"` // entries
+	Path      string   `json:"path"`       // of a file
+	Data      []byte   `json:"data"`       // in base64
 }
 
 type object = map[string]any
