@@ -2,6 +2,7 @@ package godoty
 
 import (
 	"context"
+	"errors"
 	"math/rand/v2"
 	"time"
 )
@@ -15,7 +16,7 @@ const (
 
 // retries decides whether and when a lost stream is opened anew.
 type retries struct {
-	window time.Duration // from the loss of a turn that has begun
+	window time.Duration // from the loss of a stream that has begun
 
 	attempt int       // since the last message
 	lost    time.Time // when the first of them began
@@ -23,6 +24,16 @@ type retries struct {
 
 // reset is called with each message: the connection works.
 func (r *retries) reset() { r.attempt = 0 }
+
+// again waits until a stream that ended with an error can be opened anew; it reports false if it is not to be.
+func (r *retries) again(ctx context.Context, client *Client, err error, begun bool) bool {
+	var failure *Error
+	if !errors.As(decode(err), &failure) || !failure.lostConnection() || !r.wait(ctx, begun, failure.RetryDelay) {
+		return false
+	}
+	client.connection.ResetConnectBackoff()
+	return true
+}
 
 // wait waits until the next attempt; it reports false if there is none. The first one is made at once.
 func (r *retries) wait(ctx context.Context, begun bool, delay time.Duration) bool {

@@ -23,9 +23,18 @@ func USD(amount *string) *big.Rat {
 	return value
 }
 
-// CostOf returns the cost of totals in US dollars, exactly. Nil: it is not known.
+// FormatUSD returns an amount in plain notation, exactly: "0.00042". Of nil, which is not known: "unknown".
+func FormatUSD(amount *big.Rat) string {
+	if amount == nil {
+		return "unknown"
+	}
+	digits, _ := amount.FloatPrec()
+	return amount.FloatString(digits)
+}
+
+// CostOf returns the cost of totals in US dollars, exactly. Nil: it is not known, or that of a call is not (yet).
 func CostOf(totals *godotyv1.Totals) *big.Rat {
-	if totals == nil {
+	if totals == nil || totals.GetPendingCalls() > 0 || totals.GetUnresolvedCalls() > 0 {
 		return nil
 	}
 	return USD(totals.CostUsd)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"slices"
 	"testing"
+
+	godotyv1 "github.com/godoty/godoty/clients/go/godoty/v1"
 )
 
 // An unset amount is unknown, which is not 0; others are exact.
@@ -12,7 +14,7 @@ func TestUSD(t *testing.T) {
 		t.Error("an unset amount is known")
 	}
 	amount := "0.0000000000000000000000001"
-	if got := USD(&amount).FloatString(25); got != amount {
+	if got := FormatUSD(USD(&amount)); got != amount {
 		t.Errorf("USD(%s) = %s", amount, got)
 	}
 }
@@ -57,4 +59,23 @@ func btoi(b bool) int {
 		return 1
 	}
 	return 0
+}
+
+// The cost of totals is not known while that of a call is not.
+func TestCostOfTotals(t *testing.T) {
+	amount := "0.25"
+	for _, test := range []struct {
+		totals *godotyv1.Totals
+		known  bool
+	}{
+		{&godotyv1.Totals{CostUsd: &amount}, true},
+		{&godotyv1.Totals{CostUsd: &amount, PendingCalls: 1}, false},
+		{&godotyv1.Totals{CostUsd: &amount, UnresolvedCalls: 1}, false},
+		{&godotyv1.Totals{}, false},
+		{nil, false},
+	} {
+		if got := CostOf(test.totals); (got != nil) != test.known {
+			t.Errorf("CostOf(%v) = %v", test.totals, got)
+		}
+	}
 }

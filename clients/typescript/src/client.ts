@@ -4,14 +4,22 @@ import { isIP } from "node:net";
 
 import { ChannelCredentials, type ChannelOptions, Client, InterceptingCall, type Interceptor } from "@grpc/grpc-js";
 
-import { type Calls, callsOf } from "./calls.js";
+import { upload } from "./attachments.js";
+import { type CallOptions, type Calls, callsOf } from "./calls.js";
 import { AdminServiceService } from "./gen/godoty/v1/admin_service.js";
 import { AgentDefinitionServiceService } from "./gen/godoty/v1/agent_definition_service.js";
-import { AgentServiceService, type ConverseRequest, type GetSessionMetricsResponse } from "./gen/godoty/v1/agent_service.js";
-import { BillingServiceService, type GetUsageRequest, type UsageRow } from "./gen/godoty/v1/billing_service.js";
+import { AgentServiceService, type GetSessionMetricsResponse } from "./gen/godoty/v1/agent_service.js";
+import type { Attachment } from "./gen/godoty/v1/attachment.js";
+import {
+  BillingServiceService,
+  type ExportLedgerRequest,
+  type GetUsageRequest,
+  type UsageRow,
+} from "./gen/godoty/v1/billing_service.js";
 import type { LedgerEntry } from "./gen/godoty/v1/ledger.js";
 import type { Message, Session } from "./gen/godoty/v1/session.js";
-import { type ConverseOptions, Turn } from "./turn.js";
+import { LedgerExport } from "./ledger.js";
+import { type ConverseOptions, Turn, type TurnRequest } from "./turn.js";
 
 const TIMEOUT_MS = 30_000;
 const GRACE_MS = 30_000;
@@ -83,7 +91,7 @@ export class Godoty {
    * Returns a turn, which begins when its events are read. A request without an id gets a random one, so that a retry
    * never charges twice, and one without a disconnect grace the client's.
    */
-  converse(request: Partial<ConverseRequest> & { text: string }, options: ConverseOptions = {}): Turn {
+  converse(request: TurnRequest, options: ConverseOptions = {}): Turn {
     return new Turn(this.agents, request, this.#graceMs, options);
   }
 
@@ -106,6 +114,22 @@ export class Godoty {
       const page = await this.billing.listLedgerEntries({ ...range, pageToken });
       return [page.entries, page.nextPageToken];
     });
+  }
+
+  /**
+   * Returns an export of all ledger entries of a time range, oldest first; with a `cursor`, it goes on there. It needs a key
+   * of the scope billing.
+   */
+  exportLedger(request: Partial<ExportLedgerRequest> = {}, { signal }: { signal?: AbortSignal } = {}): LedgerExport {
+    return new LedgerExport(this.billing, request, this.#graceMs, signal ?? new AbortController().signal);
+  }
+
+  /**
+   * Stores an image or a PDF document for messages, from its bytes or its file; it is deleted after a day unless a session
+   * names it.
+   */
+  uploadAttachment(source: Uint8Array | string | URL, options: CallOptions = {}): Promise<Attachment> {
+    return upload(this.agents, source, options);
   }
 
   /** Yields the tenant's sessions, most recently used first. */

@@ -1,11 +1,16 @@
 /** The client of Godoty, a service that runs agents and accounts for every token; and the messages of its contract. */
+export { approve, deny, toolOutput } from "./action_results.js";
+export { costOf } from "./amounts.js";
 export { type CallOptions, type Calls } from "./calls.js";
 export { Godoty, type GodotyOptions } from "./client.js";
 export { type FieldViolation, GodotyError } from "./errors.js";
-export { type ConverseOptions, Turn } from "./turn.js";
+export { LedgerExport } from "./ledger.js";
+export { type Approval, type Approve, type Tool, type ToolCall } from "./tools.js";
+export { type ConverseOptions, Turn, type TurnRequest } from "./turn.js";
 
 export { Duration } from "./gen/google/protobuf/duration.js";
 export { FieldMask } from "./gen/google/protobuf/field_mask.js";
+export * from "./gen/godoty/v1/action.js";
 export * from "./gen/godoty/v1/admin_service.js";
 export * from "./gen/godoty/v1/agent.js";
 export * from "./gen/godoty/v1/agent_definition_service.js";
@@ -19,5 +24,7 @@ export * from "./gen/godoty/v1/mcp_server.js";
 export * from "./gen/godoty/v1/metering.js";
 export * from "./gen/godoty/v1/model.js";
 export * from "./gen/godoty/v1/session.js";
+export * from "./gen/godoty/v1/session_record.js";
 export * from "./gen/godoty/v1/tenant.js";
 export * from "./gen/godoty/v1/turn.js";
+export * from "./gen/godoty/v1/webhook.js";

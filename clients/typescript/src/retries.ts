@@ -1,4 +1,6 @@
 /** When a lost stream is opened anew. */
+import { GodotyError } from "./errors.js";
+
 const FIRST_DELAY_MS = 100;
 const LONGEST_DELAY_MS = 2_000;
 /** A turn of which nothing was heard is tried for about two seconds: its server may not exist. */
@@ -9,7 +11,7 @@ export class Retries {
   #attempt = 0; // since the last message
   #lostAt = 0; // the time of the first of them
 
-  /** The window is the time from the loss of a turn that has begun. */
+  /** The window is the time from the loss of a stream that has begun. */
   constructor(windowMs: number) {
     this.#windowMs = windowMs;
   }
@@ -19,8 +21,14 @@ export class Retries {
     this.#attempt = 0;
   }
 
+  /** Waits until a stream that ended with an error can be opened anew; resolves to false if it is not to be. */
+  async again(error: unknown, begun: boolean, signal: AbortSignal): Promise<boolean> {
+    if (!(error instanceof GodotyError) || !error.lostConnection) return false;
+    return this.#wait(begun, error.retryDelayMs ?? 0, signal);
+  }
+
   /** Waits until the next attempt; resolves to false if there is none. The first one is made at once. */
-  async wait(begun: boolean, delayMs: number, signal: AbortSignal): Promise<boolean> {
+  async #wait(begun: boolean, delayMs: number, signal: AbortSignal): Promise<boolean> {
     if (this.#attempt === 0) this.#lostAt = performance.now();
     if (this.#attempt > 0) {
       const backoff = Math.min(FIRST_DELAY_MS * 2 ** (this.#attempt - 1), LONGEST_DELAY_MS);

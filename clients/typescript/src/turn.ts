@@ -1,22 +1,36 @@
-/** A turn, whose stream survives lost connections. */
+/** A turn, whose stream survives lost connections, and whose actions are answered. */
 import { randomUUID } from "node:crypto";
 
 import { status } from "@grpc/grpc-js";
 
-import { type Calls, onAbort } from "./calls.js";
-import { decode, GodotyError } from "./errors.js";
+import { costOf, sumOf } from "./amounts.js";
+import type { Calls } from "./calls.js";
+import { GodotyError } from "./errors.js";
+import type { Action, ActionResult } from "./gen/godoty/v1/action.js";
 import type { AgentServiceService, ConverseRequest } from "./gen/godoty/v1/agent_service.js";
 import { Duration } from "./gen/google/protobuf/duration.js";
-import { OnDisconnect, type TurnEvent, type TurnFinished } from "./gen/godoty/v1/turn.js";
-import { Retries } from "./retries.js";
+import type { TurnEvent, TurnFinished } from "./gen/godoty/v1/turn.js";
+import { Answers, type Approve, type Tool } from "./tools.js";
+import { leftError, TurnStream } from "./turn_stream.js";
 
-const LEAVE_MS = 5_000; // the time in which a turn that is left must be cancelled
+/** A request for a turn, with a text, or with answers to the actions of the session's last turn. */
+export type TurnRequest = Partial<ConverseRequest> & ({ text: string } | { actionResults: ActionResult[] });
 
 export interface ConverseOptions {
   /** The deadline of the turn in milliseconds: it is cancelled then. By default none. */
   timeoutMs?: number;
   /** Cancels the turn. */
   signal?: AbortSignal;
+  /**
+   * Tools that this program runs for the model, one after the other. A tool of the caller's that is not among them is
+   * answered with an error, which the model sees; without any, the turn ends with its actions.
+   */
+  tools?: readonly Tool[];
+  /**
+   * Answers calls that need approval, before tools run. An error leaves the action open, and ends the turn's events.
+   * Actions for a reviewer are not asked. Without it, the turn ends with its actions.
+   */
+  approve?: Approve;
 }
 
 /**
@@ -26,50 +40,80 @@ export interface ConverseOptions {
  * twice, and none is missing. If the turn is left before its end (`break`, an abort, the deadline), it is cancelled, unless
  * its request says ON_DISCONNECT_CONTINUE. A heartbeat may occur at any time; the `event` of an event that this version
  * does not know is undefined: skip it.
+ *
+ * With the options `tools` or `approve`, a turn of the server that ends with STOP_REASON_ACTION_REQUIRED is followed by
+ * another one, with the answers. All of them are one `Turn`: its events are those of each in order, with a `turnStarted`, a
+ * `turnFinished` and sequences of its own; text and cost are those of all together.
  */
 export class Turn implements AsyncIterable<TurnEvent> {
-  /** The id of the turn. Empty: no event has arrived. */
-  id = "";
   /** The session of the turn. Empty: the turn has not begun, and its request named none. */
   sessionId: string;
-  /** The request id of the turn. */
+  /** The request id of the turn; of several, that of the first. */
   readonly requestId: string;
   /** The text of the answer so far. */
   text = "";
-  /** The turn's end, with its stop reason and totals. Undefined: it has not ended, or ended with an error. */
-  finished: TurnFinished | undefined;
-  /** How often the stream was opened anew. */
-  reconnects = 0;
 
   readonly #agents: Calls<typeof AgentServiceService>;
   readonly #request: Partial<ConverseRequest>;
-  readonly #retries: Retries;
   readonly #signal: AbortSignal; // leaves the turn
-  #sequence = 0n;
-  #failed = false; // the server has ended the turn with an error
+  readonly #answers: Answers;
   readonly #events: AsyncGenerator<TurnEvent, void>;
+  readonly #costs: (string | undefined)[] = []; // of the turns before the last one
+  #stream: TurnStream; // of the last turn of the server
+  #asked: Action[] = []; // by that turn
+  #reconnects = 0; // of the turns before it
 
   /** Use `Godoty.converse`. */
   constructor(
     agents: Calls<typeof AgentServiceService>,
     request: Partial<ConverseRequest>,
     graceMs: number,
-    { timeoutMs, signal }: ConverseOptions,
+    { timeoutMs, signal, tools = [], approve }: ConverseOptions,
   ) {
-    const grace = request.disconnectGrace ?? durationOf(graceMs);
+    const signals = [signal, timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs)];
+    this.#signal = AbortSignal.any(signals.filter((each) => each !== undefined));
+    this.#answers = new Answers(tools, approve, this.#signal);
     this.#agents = agents;
     this.requestId = request.requestId || randomUUID();
     this.sessionId = request.sessionId ?? "";
-    this.#request = { ...request, requestId: this.requestId, disconnectGrace: grace };
-    this.#retries = new Retries(Number(grace.seconds) * 1000 + grace.nanos / 1e6);
-    const signals = [signal, timeoutMs === undefined ? undefined : AbortSignal.timeout(timeoutMs)];
-    this.#signal = AbortSignal.any(signals.filter((each) => each !== undefined));
+    this.#request = {
+      ...request,
+      requestId: this.requestId,
+      disconnectGrace: request.disconnectGrace ?? durationOf(graceMs),
+      // One with answers has the tools of the turn that asked.
+      clientTools: [...(request.clientTools ?? []), ...(request.actionResults?.length ? [] : this.#answers.declarations)],
+    };
+    this.#stream = new TurnStream(agents, this.#request, this.#signal);
     this.#events = this.#read();
   }
 
-  /** The cost of the turn in US dollars: an exact decimal. Undefined: it is not known. */
+  /** The id of the turn; of several, that of the last. Empty: no event has arrived. */
+  get id(): string {
+    return this.#stream.id;
+  }
+
+  /** The turn's end, with its stop reason and totals; of several, that of the last. Undefined: it has not ended, or ended with an error. */
+  get finished(): TurnFinished | undefined {
+    return this.#stream.finished;
+  }
+
+  /** The cost of the turn in US dollars: an exact decimal. Undefined: it has not ended, or the cost of a call is not known. */
   get costUsd(): string | undefined {
-    return this.finished?.turnTotals?.costUsd;
+    return sumOf([...this.#costs, costOf(this.finished?.turnTotals)]);
+  }
+
+  /**
+   * The actions for which the turn waits, with their inputs, once it has ended with STOP_REASON_ACTION_REQUIRED. Answer them
+   * in another turn of the session, by `actionResults` (`approve`, `deny`, `toolOutput`), or by `agents.decideAction`.
+   */
+  get actions(): Action[] {
+    const open = new Set(this.finished?.actions.map(({ actionId }) => actionId));
+    return this.#asked.filter(({ actionId }) => open.has(actionId));
+  }
+
+  /** How often a stream was opened anew. */
+  get reconnects(): number {
+    return this.#reconnects + this.#stream.reconnects;
   }
 
   [Symbol.asyncIterator](): AsyncGenerator<TurnEvent, void> {
@@ -89,91 +133,37 @@ export class Turn implements AsyncIterable<TurnEvent> {
   }
 
   async *#read(): AsyncGenerator<TurnEvent, void> {
-    let begun = false;
-    try {
-      while (!this.finished) {
-        this.#checkSignal();
-        begun = true;
-        try {
-          for await (const event of this.#open()) {
-            const isNew = this.#accept(event);
-            this.#checkSignal();
-            if (isNew) yield event;
-          }
-          throw new GodotyError(status.UNAVAILABLE, "the stream ended before its turn");
-        } catch (error) {
-          await this.#lost(decode(error));
-        }
+    do {
+      for await (const event of this.#stream.events()) {
+        this.#record(event);
+        yield event;
       }
-    } finally {
-      if (begun) await this.#leave();
-    }
+    } while (await this.#follow());
   }
 
-  /** Opens the stream: of a new turn until its id is known, then of its rest. */
-  async *#open(): AsyncGenerator<TurnEvent, void> {
-    const call = new AbortController();
-    let timer: NodeJS.Timeout | undefined;
-    // A stream by which the id of its turn is still to come is not ended at once.
-    const stop = onAbort(this.#signal, () => {
-      if (this.id) call.abort();
-      else timer = setTimeout(() => call.abort(), LEAVE_MS);
-    });
-    const responses = this.id
-      ? this.#agents.resumeTurn({ turnId: this.id, afterSequence: this.#sequence }, { signal: call.signal })
-      : this.#agents.converse(this.#request, { signal: call.signal });
+  #record({ event }: TurnEvent): void {
+    if (event?.$case === "turnStarted") this.sessionId = event.value.sessionId;
+    if (event?.$case === "textDelta") this.text += event.value.text;
+    if (event?.$case === "actionRequired") this.#asked.push(event.value);
+  }
+
+  /** Lets the turn with the answers to the actions follow; resolves to false if there is none. */
+  async #follow(): Promise<boolean> {
+    let actionResults: ActionResult[];
     try {
-      for await (const { event } of responses) if (event) yield event;
-    } finally {
-      stop();
-      clearTimeout(timer);
+      actionResults = await this.#answers.to(this.actions);
+    } catch (error) {
+      throw this.#signal.aborted ? leftError(this.#signal) : error;
     }
-  }
-
-  /** Records an event; returns false for one that the caller has seen. */
-  #accept(event: TurnEvent): boolean {
-    this.#retries.reset();
-    this.id ||= event.turnId;
-    if (event.event?.$case === "heartbeat") return true;
-    if (event.sequence <= this.#sequence) return false;
-    this.#sequence = event.sequence;
-    if (event.event?.$case === "turnStarted") this.sessionId = event.event.value.sessionId;
-    if (event.event?.$case === "textDelta") this.text += event.event.value.text;
-    if (event.event?.$case === "turnFinished") this.finished = event.event.value;
+    if (!actionResults.length) return false;
+    if (this.#signal.aborted) throw leftError(this.#signal);
+    const { user, onBusy, onDisconnect, disconnectGrace } = this.#request; // the server has the rest
+    const next = { sessionId: this.sessionId, requestId: randomUUID(), actionResults, user, onBusy, onDisconnect, disconnectGrace };
+    this.#costs.push(costOf(this.finished?.turnTotals));
+    this.#reconnects += this.#stream.reconnects;
+    this.#asked = [];
+    this.#stream = new TurnStream(this.#agents, next, this.#signal);
     return true;
-  }
-
-  /** Waits until the stream can be opened anew, or throws the error with which the turn ended. */
-  async #lost(error: unknown): Promise<void> {
-    if (this.finished) return;
-    this.#checkSignal();
-    if (!(error instanceof GodotyError)) throw error;
-    this.#failed = error.reason !== "" && !error.lostConnection;
-    if (!error.lostConnection) throw error;
-    if (!(await this.#retries.wait(this.id !== "", error.retryDelayMs ?? 0, this.#signal))) throw error;
-    this.reconnects += 1;
-  }
-
-  #checkSignal(): void {
-    if (!this.#signal.aborted || this.finished) return;
-    const { reason } = this.#signal as { reason: unknown };
-    const late = reason instanceof Error && reason.name === "TimeoutError";
-    throw new GodotyError(
-      late ? status.DEADLINE_EXCEEDED : status.CANCELLED,
-      late ? "the turn's deadline has passed" : "the turn was left",
-      undefined,
-      { cause: reason },
-    );
-  }
-
-  async #leave(): Promise<void> {
-    const ended = this.finished !== undefined || this.#failed;
-    if (!this.id || ended || this.#request.onDisconnect === OnDisconnect.ON_DISCONNECT_CONTINUE) return;
-    try {
-      await this.#agents.cancelTurn({ turnId: this.id }, { timeoutMs: LEAVE_MS, waitForReady: true });
-    } catch {
-      // The server cancels the turn after its disconnect grace.
-    }
   }
 }
 

@@ -5,6 +5,7 @@
 import { createInterface } from "node:readline";
 
 import {
+  costOf,
   Godoty,
   GodotyError,
   OnDisconnect,
@@ -14,6 +15,8 @@ import {
   TurnLimits,
   UsageGroup,
 } from "@godoty/client";
+
+import { actionsOf, type AnswerCommand, answerTo, optionsOf, print, type ToolCommand } from "./conformance_tools.js";
 
 interface Command {
   do: string;
@@ -26,6 +29,14 @@ interface Command {
   timeout_ms?: number; // of the turn
   grace_ms?: number;
   continue?: boolean; // ON_DISCONNECT_CONTINUE
+  agent?: string;
+  tools?: ToolCommand[];
+  approval?: AnswerCommand; // to each approval; unset: there is no function
+  answers?: AnswerCommand[]; // in place of a text
+  cursor?: string;
+  stop_after?: number; // entries
+  path?: string; // of a file
+  data?: string; // in base64
 }
 
 async function run(given: Command): Promise<object> {
@@ -42,6 +53,10 @@ async function run(given: Command): Promise<object> {
         return totalsOf((await godoty.sessionMetrics(given.session_id ?? "")).totals);
       case "usage":
         return await usage(godoty);
+      case "export":
+        return await exported(godoty, given);
+      case "upload":
+        return await upload(godoty, given);
       default:
         throw new Error(`unknown command ${given.do}`);
     }
@@ -52,11 +67,16 @@ async function run(given: Command): Promise<object> {
 
 async function converse(godoty: Godoty, given: Command): Promise<object> {
   const limits = given.max_cost_usd ? TurnLimits.create({ maxCostUsd: given.max_cost_usd }) : undefined;
-  const options = given.timeout_ms ? { timeoutMs: given.timeout_ms } : {};
+  const options = {
+    ...optionsOf(given.tools, given.approval),
+    ...(given.timeout_ms ? { timeoutMs: given.timeout_ms } : {}),
+  };
   const turn = godoty.converse(
     {
       sessionId: given.session_id,
       text: given.text ?? "",
+      agent: given.agent,
+      actionResults: (given.answers ?? []).flatMap((each) => answerTo(each, { actionId: each.action_id ?? "" }) ?? []),
       limits,
       ...(given.continue ? { onDisconnect: OnDisconnect.ON_DISCONNECT_CONTINUE } : {}),
     },
@@ -74,6 +94,7 @@ async function converse(godoty: Godoty, given: Command): Promise<object> {
     reconnects: turn.reconnects,
     stop_reason: turn.finished ? stopReasonToJSON(turn.finished.stopReason) : null,
     cost_usd: turn.costUsd ?? null,
+    actions: actionsOf(turn),
     ...(turn.finished ? { totals: totalsOf(turn.finished.turnTotals) } : {}),
   };
 }
@@ -98,9 +119,24 @@ async function usage(godoty: Godoty): Promise<object> {
   return { rows };
 }
 
+async function exported(godoty: Godoty, given: Command): Promise<object> {
+  const found = godoty.exportLedger({ cursor: given.cursor });
+  const entries: string[] = [];
+  for await (const { entry } of found) {
+    if (entry?.$case === "call") entries.push(entry.value.callId);
+    if (entries.length === given.stop_after) break;
+  }
+  return { entries, cursor: found.cursor, as_of: found.asOf?.getTime() };
+}
+
+async function upload(godoty: Godoty, given: Command): Promise<object> {
+  const stored = await godoty.uploadAttachment(given.path ?? Buffer.from(given.data ?? "", "base64"));
+  return { attachment_id: stored.attachmentId, media_type: stored.mediaType, size_bytes: Number(stored.sizeBytes) };
+}
+
 function totalsOf(totals: Totals | undefined): object {
   return {
-    cost_usd: totals?.costUsd ?? null,
+    cost_usd: costOf(totals) ?? null,
     turns: Number(totals?.turns),
     model_calls: Number(totals?.modelCalls),
     input_tokens: Number(totals?.usage?.inputTokens ?? 0),
@@ -112,10 +148,6 @@ function described(error: unknown): object {
   if (!(error instanceof GodotyError)) return { text: String(error) };
   const { message: text, code, reason, quotas, metadata, requestId: request_id } = error;
   return { text, code, reason, quotas, metadata, request_id, retry_delay: (error.retryDelayMs ?? 0) / 1000 };
-}
-
-function print(line: object): void {
-  process.stdout.write(`${JSON.stringify(line)}\n`);
 }
 
 for await (const line of createInterface({ input: process.stdin })) {

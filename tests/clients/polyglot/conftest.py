@@ -1,6 +1,16 @@
+from collections.abc import Iterator
+
 import pytest
 
+from tests.clients.polyglot.conformance import end_idle
 from tests.clients.polyglot.programs import LANGUAGES, Language, build
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs() -> Iterator[None]:
+    """Ends the programs that tests have used."""
+    yield
+    end_idle()
 
 
 @pytest.fixture(autouse=True)

@@ -3,27 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import subprocess
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-    from types import TracebackType
+from typing import Any
 
 ROOT = Path(__file__).parents[3]
 CLIENTS = ROOT / "clients"
 _TIMEOUT = 300  # seconds: go, npm and maven may have to fetch and compile
-_LINE = 180.0  # seconds until a program's next line
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")  # mvn prints some even with -Dstyle.color=never
 _GO = ROOT / ".local" / "clients" / "go"  # its programs
-_MAVEN = ("mvn", "-B", "-q", "-Dstyle.color=never")
+MAVEN = ("mvn", "-B", "-q", "-Dstyle.color=never")
 _JAVA = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")  # they run for a second
 
 Line = dict[str, Any]
@@ -74,13 +67,13 @@ LANGUAGES = {
     ),
     "java": Language(
         folder="java",
-        build=(*_MAVEN, "-DskipTests", "package"),
+        build=(*MAVEN, "-DskipTests", "install"),
         programs={
             "converse": ("app.godoty.examples.Converse",),
             "history": ("app.godoty.examples.History",),
             "conformance": ("app.godoty.conformance.Conformance",),
         },
-        example=(*_MAVEN, "test-compile", "exec:java"),
+        example=(*MAVEN, "test-compile", "exec:java"),
     ),
 }
 READERS = {**LANGUAGES, "java-reactive": replace(LANGUAGES["java"], options={"reactive": True})}
@@ -116,83 +109,3 @@ async def run(folder: str | Path, *command: str, **environment: str) -> tuple[in
         check=False,
     )
     return done.returncode, _COLOUR.sub("", done.stdout.decode())
-
-
-@dataclass
-class Result:
-    """What a command of `conformance` printed.
-
-    Attributes:
-        events: The turn's events.
-        done: What it returned; empty if it failed.
-        error: Its error; empty if it did not fail.
-    """
-
-    events: list[Line] = field(default_factory=list)
-    done: Line = field(default_factory=dict)
-    error: Line = field(default_factory=dict)
-
-    @property
-    def text(self) -> str:
-        """The answer, from the events."""
-        return "".join(each.get("text", "") for each in self.events)
-
-
-class Conformance:
-    """The program `conformance` of a language: it runs the commands that it is sent."""
-
-    def __init__(self, language: Language, **environment: str) -> None:
-        self._language = language
-        self._environment = os.environ | environment
-        self._lines = asyncio.StreamReader()
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        # The event loop's own processes are forked, which gRPC's threads in this process do not survive.
-        self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - our own commands
-            self._language.command("conformance"),
-            cwd=CLIENTS / self._language.folder,
-            env=self._environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        self._stack.callback(self._end)
-        protocol = asyncio.StreamReaderProtocol(self._lines)
-        transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, self._process.stdout)
-        self._stack.callback(transport.close)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.aclose()
-
-    def _end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-
-    async def lines(self, do: str, **members: Any) -> AsyncGenerator[Line, None]:
-        """Send a command; yield the lines of its answer as they come."""
-        assert self._process.stdin is not None
-        command = {"do": do} | self._language.options | members
-        self._process.stdin.write(json.dumps(command).encode() + b"\n")
-        self._process.stdin.flush()
-        while True:
-            line = await asyncio.wait_for(self._lines.readline(), _LINE)
-            assert line, "the program has ended"
-            found: Line = json.loads(line)
-            yield found
-            if "done" in found or "error" in found:
-                return
-
-    async def ask(self, do: str, **members: Any) -> Result:
-        """Send a command; return the whole of its answer."""
-        result = Result()
-        async for line in self.lines(do, **members):
-            result.done |= line.get("done", {})
-            result.error |= line.get("error", {})
-            if "event" in line:
-                result.events.append(line)
-        return result

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import grpc
 import grpc.aio
+from godoty.v1 import action_pb2, metering_pb2
 from godoty.v1 import agent_service_pb2 as pb
-from godoty.v1 import metering_pb2
+from godoty.v1 import billing_service_pb2 as billing_pb
 from godoty.v1 import turn_pb2 as turn_pb
-from godoty.v1.agent_service_pb2_grpc import AgentServiceServicer
+from godoty.v1.agent_service_pb2_grpc import AgentServiceServicer, add_AgentServiceServicer_to_server
+from godoty.v1.billing_service_pb2_grpc import BillingServiceServicer, add_BillingServiceServicer_to_server
 from google.protobuf import any_pb2, duration_pb2
 from google.rpc import error_details_pb2, status_pb2
 
+from tests.clients.polyglot.conformance import Conformance
+from tests.clients.polyglot.programs import Language
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
 
 TURN = "turn_1"
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -106,23 +112,87 @@ class ScriptedTurns(AgentServiceServicer):
                 yield step
 
 
-def event(sequence: int, **fields: Any) -> turn_pb.TurnEvent:
-    """Return an event of the turn."""
-    return turn_pb.TurnEvent(sequence=sequence, turn_id=TURN, **fields)
+@dataclass
+class ScriptedExports(BillingServiceServicer):
+    """Plays one stream of an export after the other.
+
+    Attributes:
+        streams: The streams: responses, and a failure at the end or none.
+        asked: The requests, in order.
+    """
+
+    streams: list[list[billing_pb.ExportLedgerResponse | Failure]]
+    asked: list[billing_pb.ExportLedgerRequest] = field(default_factory=list)
+
+    async def ExportLedger(  # noqa: N802 - gRPC's name
+        self, request: billing_pb.ExportLedgerRequest, context: Context
+    ) -> AsyncIterator[billing_pb.ExportLedgerResponse]:
+        """Play the next stream."""
+        self.asked.append(request)
+        for step in self.streams.pop(0):
+            if isinstance(step, Failure):
+                await step.abort(context)
+            else:
+                yield step
 
 
-def started() -> turn_pb.TurnEvent:
+@asynccontextmanager
+async def serving(
+    language: Language, *streams: Stream, exports: ScriptedExports | None = None
+) -> AsyncIterator[tuple[ScriptedTurns, Conformance]]:
+    """Serve streams to the program `conformance` of a language."""
+    server = grpc.aio.server()
+    turns = ScriptedTurns(list(streams))
+    add_AgentServiceServicer_to_server(turns, server)  # type: ignore[no-untyped-call]  # generated
+    add_BillingServiceServicer_to_server(exports or ScriptedExports([]), server)  # type: ignore[no-untyped-call]  # generated
+    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    try:
+        async with Conformance(language, target, "gdt_id_secret") as program:
+            yield turns, program
+    finally:
+        await server.stop(grace=None)
+
+
+def event(sequence: int, turn_id: str = TURN, **fields: Any) -> turn_pb.TurnEvent:
+    """Return an event of a turn."""
+    return turn_pb.TurnEvent(sequence=sequence, turn_id=turn_id, **fields)
+
+
+def started(turn_id: str = TURN) -> turn_pb.TurnEvent:
     """Return the first event."""
-    return event(1, turn_started=turn_pb.TurnStarted(session_id="talk"))
+    return event(1, turn_id, turn_started=turn_pb.TurnStarted(session_id="talk"))
 
 
-def text(sequence: int, words: str) -> turn_pb.TurnEvent:
+def text(sequence: int, words: str, turn_id: str = TURN) -> turn_pb.TurnEvent:
     """Return an event with a part of the answer."""
-    return event(sequence, text_delta=turn_pb.TextDelta(text=words))
+    return event(sequence, turn_id, text_delta=turn_pb.TextDelta(text=words))
 
 
-def finished(sequence: int) -> turn_pb.TurnEvent:
+def action(action_id: str, name: str = "look_up", **fields: Any) -> action_pb2.Action:
+    """Return an open action, of a tool of the caller's."""
+    given: dict[str, Any] = {"kind": action_pb2.ACTION_KIND_CLIENT_TOOL, "input_json": "{}", **fields}
+    return action_pb2.Action(action_id=action_id, name=name, **given)
+
+
+def asks(*actions: action_pb2.Action, turn_id: str = TURN, first: int = 2, **totals: Any) -> list[turn_pb.TurnEvent]:
+    """Return the events of actions, and the last event of a turn that waits for them."""
+    events = [event(first + index, turn_id, action_required=each) for index, each in enumerate(actions)]
+    without_inputs = [action_pb2.Action(action_id=each.action_id) for each in actions]
+    sequence = first + len(actions)
+    stop = turn_pb.STOP_REASON_ACTION_REQUIRED
+    return [*events, finished(sequence, turn_id, stop_reason=stop, actions=without_inputs, **totals)]
+
+
+def finished(
+    sequence: int,
+    turn_id: str = TURN,
+    *,
+    stop_reason: turn_pb.StopReason = turn_pb.STOP_REASON_END_TURN,
+    actions: Sequence[action_pb2.Action] = (),
+    **totals: Any,
+) -> turn_pb.TurnEvent:
     """Return the last event."""
-    totals = metering_pb2.Totals(cost_usd="0.25", turns=1)
-    end = turn_pb.TurnFinished(stop_reason=turn_pb.STOP_REASON_END_TURN, turn_totals=totals, session_totals=totals)
-    return event(sequence, turn_finished=end)
+    sums = metering_pb2.Totals(**{"cost_usd": "0.25", "turns": 1, **totals})
+    end = turn_pb.TurnFinished(stop_reason=stop_reason, turn_totals=sums, session_totals=sums, actions=actions)
+    return event(sequence, turn_id, turn_finished=end)

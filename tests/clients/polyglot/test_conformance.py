@@ -15,7 +15,8 @@ from godoty.v1 import admin_service_pb2_grpc, budget_pb2, tenant_pb2
 
 from godoty_service.ids import new_id
 from godoty_service.tenancy.auth import Scope
-from tests.clients.polyglot.programs import Conformance, Language
+from tests.clients.polyglot.conformance import Conformance
+from tests.clients.polyglot.programs import Language
 from tests.conftest import Start
 from tests.e2e.admin.certificates import authority, signed
 from tests.e2e.turns.streams import until_text
@@ -25,15 +26,10 @@ from tests.support.service import Service, format_amount
 _LOOP = "@sandbox tool-loop calls=3 tool=calculator"
 
 
-def _program(language: Language, service: Service, **environment: str) -> Conformance:
-    settings = {"GODOTY_LISTEN": service.target, "GODOTY_API_KEY": service.api_key}
-    return Conformance(language, **(settings | environment))
-
-
 async def test_tool_loop_and_its_cost_are_exact(language: Language, caller: Caller, issue: Callable[..., str]) -> None:
     """Turn, metrics, usage and the provider's invoice have the same cost and tokens."""
     billing = issue(caller.service, scopes=frozenset({Scope.BILLING}))
-    async with _program(language, caller.service) as program:
+    async with Conformance.of(language, caller.service) as program:
         turn = await program.ask("converse", session_id="talk", text=_LOOP)
         metrics = await program.ask("metrics", session_id="talk")
         usage = await program.ask("usage", api_key=billing)
@@ -60,7 +56,7 @@ async def test_refusals_have_reason_and_delay(language: Language, caller: Caller
     hold = new_id("hold")
     running = caller.start(f"@sandbox plain tokens=9 hold_after=3 hold={hold}", session_id="busy")
     await until_text(running, "t2 ")
-    async with _program(language, caller.service) as program:
+    async with Conformance.of(language, caller.service) as program:
         busy = (await program.ask("converse", session_id="busy", text="hi")).error
         caller.service.backends.allow(hold)
         low = (await program.ask("converse", session_id="talk", text="hi", max_cost_usd="0.0000001")).error
@@ -101,8 +97,8 @@ async def test_tls_by_environment(language: Language, serve: Start, tmp_path: Pa
     authorities.write_bytes(issuer.pem)
     service = await serve(**files)
     async with (
-        _program(language, service, GODOTY_TLS_CA=str(authorities)) as trusting,
-        _program(language, service) as plain,
+        Conformance.of(language, service, GODOTY_TLS_CA=str(authorities)) as trusting,
+        Conformance.of(language, service) as plain,
     ):
         turn, refused = await asyncio.gather(
             trusting.ask("converse", session_id="talk", text="hi"), plain.ask("metrics", session_id="talk")
@@ -115,5 +111,5 @@ async def test_tls_by_environment(language: Language, serve: Start, tmp_path: Pa
 @pytest.mark.parametrize("missing", ["GODOTY_LISTEN", "GODOTY_API_KEY"])
 async def test_missing_setting_is_named(language: Language, missing: str, service: Service) -> None:
     """A client without a server or a key says which variable sets it."""
-    async with _program(language, service, **{missing: ""}) as program:
+    async with Conformance.of(language, service, **{missing: ""}) as program:
         assert missing in (await program.ask("metrics", session_id="talk")).error["text"]

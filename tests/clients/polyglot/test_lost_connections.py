@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
@@ -14,26 +15,23 @@ from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.ids import new_id
 from tests.clients.polyglot.cutting_proxy import CuttingProxy
-from tests.clients.polyglot.programs import LANGUAGES, READERS, Conformance, Language, Line, Result
+from tests.clients.polyglot.conformance import Conformance, Result
+from tests.clients.polyglot.programs import LANGUAGES, READERS, Language, Line
 from tests.conftest import StartProcess
 from tests.e2e.turns.streams import SLOW, free
 from tests.support.caller import Caller
 from tests.support.leases import SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service, soon
+from tests.support.service import Service, format_amount, soon
 
 _CUTS = 30
 _TOKENS = 1500
+_LOOK = {"name": "look_up", "description": "Finds an order.", "returns": "two pens"}
 
 
 @pytest.fixture(params=READERS)
 def language(request: pytest.FixtureRequest) -> Language:
     """Each language, and Java's reactive stream."""
     return READERS[request.param]
-
-
-def _program(language: Language, service: Service, **environment: str) -> Conformance:
-    settings = {"GODOTY_LISTEN": service.target, "GODOTY_API_KEY": service.api_key}
-    return Conformance(language, **(settings | environment))
 
 
 async def _until(lines: Any, text: str) -> Result:
@@ -56,14 +54,14 @@ async def _rest(lines: Any, result: Result) -> Result:
 
 
 async def test_turn_survives_connections_cut_at_random(language: Language, caller: Caller) -> None:
-    """Thirty times, anywhere in a connection: the text is exact, each event comes once, and there is one charge."""
+    """Thirty times, anywhere in a connection: the text is exact, each event comes once, a tool runs once; no call is charged twice."""
     rng, hold = random.Random(language.folder), new_id("hold")
-    script = f"@sandbox plain tokens={_TOKENS} hold_after=1 hold={hold}"
+    script = f"@sandbox tool-loop calls=2 tool=look_up tokens={_TOKENS} hold_after=1 hold={hold}"
     async with (
         CuttingProxy(caller.service.target) as proxy,
-        _program(language, caller.service.at(proxy.address)) as program,
+        Conformance.of(language, caller.service.at(proxy.address)) as program,
     ):
-        reading = asyncio.create_task(program.ask("converse", session_id="talk", text=script))
+        reading = asyncio.create_task(program.ask("converse", session_id="talk", text=script, tools=[_LOOK]))
         for number in range(_CUTS):
             proxy.cut_after(rng.choice((rng.randint(1, 100), rng.randint(1, 2000))))
             while proxy.cuts == number:
@@ -76,11 +74,15 @@ async def test_turn_survives_connections_cut_at_random(language: Language, calle
 
     assert result.error == {}
     assert result.text == result.done["text"] == "".join(f"t{number} " for number in range(_TOKENS))
-    assert all(first["sequence"] < second["sequence"] for first, second in pairwise(result.events))
+    assert [each["event"] for each in result.events].count("tool_ran") == 1
+    ran = [each["event"] for each in result.events].index("tool_ran")
+    for events in (result.events[:ran], result.events[ran + 1 :]):  # of each turn
+        assert all(first["sequence"] < second["sequence"] for first, second in pairwise(events))
     assert result.done["reconnects"] > _CUTS / 3  # gRPC itself repeats calls that no server has seen
-    (entry,) = caller.service.entries("talk")
-    assert caller.service.invoiced("talk") == entry.cost
-    assert result.done["cost_usd"] == format(entry.cost, "f")
+    entries = caller.service.entries("talk")
+    cost = sum((each.cost or Decimal() for each in entries), Decimal())
+    assert (len(entries), caller.service.invoiced("talk")) == (2, cost)
+    assert result.done["cost_usd"] == format_amount(cost)
 
 
 async def test_turn_of_a_killed_server_ends_interrupted(
@@ -89,7 +91,7 @@ async def test_turn_of_a_killed_server_ends_interrupted(
     """Killed in mid-answer and restarted, each client sees the end of its turn, and its next turn works."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     async with AsyncExitStack() as stack:
-        programs = {name: await stack.enter_async_context(_program(each, service)) for name, each in LANGUAGES.items()}
+        programs = {name: await stack.enter_async_context(Conformance.of(each, service)) for name, each in LANGUAGES.items()}
         turns = {name: program.lines("converse", session_id=name, text=SLOW) for name, program in programs.items()}
         seen = {name: await _until(lines, "t3 ") for name, lines in turns.items()}
         await process.kill()
@@ -110,7 +112,7 @@ async def test_turn_of_a_killed_server_ends_interrupted(
 async def test_left_turn_is_cancelled_at_once(language: Language, caller: Caller) -> None:
     """By a break in mid-answer, or by its deadline: not after the disconnect grace, which is ten minutes here."""
     script = f"@sandbox plain tokens=12 hold_after=4 hold={new_id('hold')} record_ms=-1"
-    async with _program(language, caller.service) as program:
+    async with Conformance.of(language, caller.service) as program:
         for session_id, leave in (("broken", {"leave_at": "t3 "}), ("late", {"timeout_ms": 1500})):
             result = await program.ask("converse", session_id=session_id, text=script, grace_ms=600_000, **leave)
             await free(caller.service, session_id)

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
-from godoty.v1.agent_service_pb2_grpc import add_AgentServiceServicer_to_server
 
-from tests.clients.polyglot.programs import READERS, Conformance, Language
+from tests.clients.polyglot.programs import READERS, Language
 from tests.clients.polyglot.scripted_turns import (
     TURN,
     Failure,
-    ScriptedTurns,
     Stream,
     Wait,
     finished,
+    serving,
     started,
     text,
 )
@@ -32,20 +29,6 @@ _CANCEL = pb.CancelTurnRequest(turn_id=TURN)
 def language(request: pytest.FixtureRequest) -> Language:
     """Each language, and Java's reactive stream."""
     return READERS[request.param]
-
-
-@asynccontextmanager
-async def _serving(language: Language, *streams: Stream) -> AsyncIterator[tuple[ScriptedTurns, Conformance]]:
-    server = grpc.aio.server()
-    turns = ScriptedTurns(list(streams))
-    add_AgentServiceServicer_to_server(turns, server)  # type: ignore[no-untyped-call]  # generated
-    target = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
-    await server.start()
-    try:
-        async with Conformance(language, GODOTY_LISTEN=target, GODOTY_API_KEY="gdt_id_secret") as program:
-            yield turns, program
-    finally:
-        await server.stop(grace=None)
 
 
 def _resumed(after: int) -> pb.ResumeTurnRequest:
@@ -62,7 +45,7 @@ async def test_lost_stream_is_resumed_after_its_last_event(language: Language) -
         [text(5, "d"), Failure(grpc.StatusCode.CANCELLED)],
         [finished(6), _LOST],  # after its turn
     ]
-    async with _serving(language, *streams) as (turns, program):
+    async with serving(language, *streams) as (turns, program):
         result = await program.ask("converse", session_id="talk", text="hi")
 
     first, *others = turns.asked
@@ -77,7 +60,7 @@ async def test_lost_stream_is_resumed_after_its_last_event(language: Language) -
 async def test_turn_that_has_not_begun_is_requested_again_with_its_id(language: Language) -> None:
     """The same request: it attaches to the turn, if the server has begun it."""
     streams: list[Stream] = [[_LOST], [Failure(grpc.StatusCode.UNAVAILABLE, "STORAGE_UNAVAILABLE", 0.01)]]
-    async with _serving(language, *streams, [started(), text(2, "a"), finished(3)]) as (turns, program):
+    async with serving(language, *streams, [started(), text(2, "a"), finished(3)]) as (turns, program):
         result = await program.ask("converse", session_id="talk", text="hi")
 
     assert (result.error, result.done["text"]) == ({}, "a")
@@ -87,7 +70,7 @@ async def test_turn_that_has_not_begun_is_requested_again_with_its_id(language: 
 
 async def test_server_that_cannot_be_reached_fails_soon(language: Language) -> None:
     """A turn of which nothing was heard is requested six times."""
-    async with _serving(language, *_UNREACHABLE) as (turns, program):
+    async with serving(language, *_UNREACHABLE) as (turns, program):
         result = await program.ask("converse", session_id="talk", text="hi")
 
     assert (result.error["code"], result.error["reason"], result.done) == (14, "", {})
@@ -98,7 +81,7 @@ async def test_error_of_the_turn_is_not_retried(language: Language) -> None:
     """Neither before its first event nor after it; a turn that has ended so is not cancelled."""
     busy = Failure(grpc.StatusCode.ABORTED, "SESSION_BUSY", 0.5)
     gone = Failure(grpc.StatusCode.UNAVAILABLE, "PROVIDER_UNAVAILABLE", 1.0)
-    async with _serving(language, [busy], [started(), text(2, "a"), gone]) as (turns, program):
+    async with serving(language, [busy], [started(), text(2, "a"), gone]) as (turns, program):
         refused = await program.ask("converse", session_id="talk", text="hi")
         failed = await program.ask("converse", session_id="talk", text="hi")
 
@@ -109,7 +92,7 @@ async def test_error_of_the_turn_is_not_retried(language: Language) -> None:
 
 async def test_lost_turn_is_given_up_after_its_grace(language: Language) -> None:
     """The turn is then cancelled, if the server can be reached for that."""
-    async with _serving(language, [started(), text(2, "a"), _LOST], *_UNREACHABLE) as (turns, program):
+    async with serving(language, [started(), text(2, "a"), _LOST], *_UNREACHABLE) as (turns, program):
         result = await program.ask("converse", session_id="talk", text="hi", grace_ms=400)
 
     assert (result.error["code"], result.error["reason"]) == (14, "")
@@ -121,7 +104,7 @@ async def test_lost_turn_is_given_up_after_its_grace(language: Language) -> None
 async def test_left_turn_is_cancelled_unless_it_is_to_continue(language: Language) -> None:
     """By CancelTurn, once."""
     stream: Stream = [started(), text(2, "a"), text(3, "b"), Wait(asyncio.Event().wait)]
-    async with _serving(language, stream, [*stream]) as (turns, program):
+    async with serving(language, stream, [*stream]) as (turns, program):
         left = await program.ask("converse", session_id="talk", text="hi", leave_at="a")
         continued = await program.ask("converse", session_id="talk", text="hi", leave_at="a", **{"continue": True})
         await program.ask("metrics", session_id="talk")
@@ -136,7 +119,7 @@ async def test_left_turn_is_cancelled_unless_it_is_to_continue(language: Languag
 async def test_turn_left_before_its_first_event_is_cancelled_with_it(language: Language) -> None:
     """The deadline passes before the turn's id is known: the client waits for it."""
     late = asyncio.Event()
-    async with _serving(language, [Wait(late.wait), started(), Wait(asyncio.Event().wait)]) as (turns, program):
+    async with serving(language, [Wait(late.wait), started(), Wait(asyncio.Event().wait)]) as (turns, program):
         asking = asyncio.create_task(program.ask("converse", session_id="talk", text="hi", timeout_ms=100))
         while not turns.asked:
             await asyncio.sleep(0.01)
@@ -150,7 +133,7 @@ async def test_turn_left_before_its_first_event_is_cancelled_with_it(language: L
 
 async def test_methods_without_side_effects_are_retried(language: Language) -> None:
     """By gRPC, as the service config says: three times at most."""
-    async with _serving(language) as (turns, program):
+    async with serving(language) as (turns, program):
         turns.failures = 2
         served = await program.ask("metrics", session_id="talk")
         turns.failures = 9

@@ -18,16 +18,24 @@ import (
 )
 
 type command struct {
-	Do        string  `json:"do"`
-	Target    string  `json:"target"`
-	APIKey    string  `json:"api_key"`
-	SessionID string  `json:"session_id"`
-	Text      string  `json:"text"`
-	MaxCost   *string `json:"max_cost_usd"`
-	LeaveAt   string  `json:"leave_at"`   // leave once the text contains it
-	TimeoutMS int     `json:"timeout_ms"` // of the turn
-	GraceMS   int     `json:"grace_ms"`
-	Continue  bool    `json:"continue"` // ON_DISCONNECT_CONTINUE
+	Do        string   `json:"do"`
+	Target    string   `json:"target"`
+	APIKey    string   `json:"api_key"`
+	SessionID string   `json:"session_id"`
+	Text      string   `json:"text"`
+	MaxCost   *string  `json:"max_cost_usd"`
+	LeaveAt   string   `json:"leave_at"`   // leave once the text contains it
+	TimeoutMS int      `json:"timeout_ms"` // of the turn
+	GraceMS   int      `json:"grace_ms"`
+	Continue  bool     `json:"continue"` // ON_DISCONNECT_CONTINUE
+	Agent     string   `json:"agent"`
+	Tools     []tool   `json:"tools"`
+	Approval  *answer  `json:"approval"` // to each approval; unset: there is no function
+	Answers   []answer `json:"answers"`  // in place of a text
+	Cursor    string   `json:"cursor"`
+	StopAfter int      `json:"stop_after"` // entries
+	Path      string   `json:"path"`       // of a file
+	Data      []byte   `json:"data"`       // in base64
 }
 
 type object = map[string]any
@@ -77,6 +85,10 @@ func run(given command) (object, error) {
 		return totalsOf(metrics.GetTotals()), nil
 	case "usage":
 		return usage(ctx, client)
+	case "export":
+		return export(ctx, client, given)
+	case "upload":
+		return upload(ctx, client, given)
 	}
 	return nil, fmt.Errorf("unknown command %q", given.Do)
 }
@@ -87,14 +99,17 @@ func converse(ctx context.Context, client *godoty.Client, given command) (object
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(given.TimeoutMS)*time.Millisecond)
 		defer cancel()
 	}
-	request := &godotyv1.ConverseRequest{SessionId: given.SessionID, Text: given.Text}
+	request := &godotyv1.ConverseRequest{SessionId: given.SessionID, Text: given.Text, Agent: given.Agent}
+	for _, each := range given.Answers {
+		request.ActionResults = append(request.ActionResults, each.to(&godotyv1.Action{ActionId: each.ActionID}))
+	}
 	if given.MaxCost != nil {
 		request.Limits = &godotyv1.TurnLimits{MaxCostUsd: given.MaxCost}
 	}
 	if given.Continue {
 		request.OnDisconnect = godotyv1.OnDisconnect_ON_DISCONNECT_CONTINUE
 	}
-	turn := client.Converse(ctx, request)
+	turn := client.Converse(ctx, request, optionsOf(given)...)
 	for event, err := range turn.Events() {
 		if err != nil {
 			return nil, err
@@ -106,7 +121,7 @@ func converse(ctx context.Context, client *godoty.Client, given command) (object
 	}
 	done := object{
 		"turn_id": turn.ID(), "session_id": turn.SessionID(), "request_id": turn.RequestID(), "text": turn.Text(),
-		"reconnects": turn.Reconnects(), "stop_reason": nil, "cost_usd": plain(turn.Cost()),
+		"reconnects": turn.Reconnects(), "stop_reason": nil, "cost_usd": plain(turn.Cost()), "actions": actionsOf(turn),
 	}
 	if finished := turn.Finished(); finished != nil {
 		done["stop_reason"] = finished.GetStopReason().String()
@@ -120,8 +135,7 @@ func plain(amount *big.Rat) any {
 	if amount == nil {
 		return nil
 	}
-	digits, _ := amount.FloatPrec()
-	return amount.FloatString(digits)
+	return godoty.FormatUSD(amount)
 }
 
 func show(event *godotyv1.TurnEvent) {

@@ -6,9 +6,11 @@ import app.godoty.v1.AgentDefinitionServiceGrpc;
 import app.godoty.v1.AgentDefinitionServiceGrpc.AgentDefinitionServiceBlockingStub;
 import app.godoty.v1.AgentServiceGrpc;
 import app.godoty.v1.AgentServiceGrpc.AgentServiceBlockingStub;
+import app.godoty.v1.Attachment;
 import app.godoty.v1.BillingServiceGrpc;
 import app.godoty.v1.BillingServiceGrpc.BillingServiceBlockingStub;
 import app.godoty.v1.ConverseRequest;
+import app.godoty.v1.ExportLedgerRequest;
 import app.godoty.v1.GetSessionMetricsRequest;
 import app.godoty.v1.GetSessionMetricsResponse;
 import app.godoty.v1.GetUsageRequest;
@@ -23,19 +25,28 @@ import app.godoty.v1.UsageRow;
 import io.grpc.Channel;
 import io.grpc.ClientInterceptors;
 import io.grpc.ManagedChannel;
+import java.io.ByteArrayInputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
 import java.math.BigDecimal;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Optional;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.ThreadFactory;
+import java.util.concurrent.TimeUnit;
 
 /**
  * The client of Godoty, a service that runs agents and accounts for every token. It connects with the first call, and is safe
  * for use by several threads.
  */
 public final class Godoty implements AutoCloseable {
+  private static final Duration UPLOAD_TIMEOUT = Duration.ofMinutes(2); // that of the server
+
   private static final ThreadFactory DAEMONS =
       task -> {
         Thread thread = new Thread(task, "godoty");
@@ -72,17 +83,27 @@ public final class Godoty implements AutoCloseable {
    * charges twice, and one without a disconnect grace the client's.
    */
   public Turn converse(ConverseRequest request) {
-    return new Turn(this, request, null);
+    return turn(request).build();
   }
 
   /** Returns a turn that is cancelled when its deadline has passed. */
   public Turn converse(ConverseRequest request, Duration deadline) {
-    return new Turn(this, request, deadline);
+    return turn(request).deadline(deadline).build();
   }
 
   /** Returns a turn in a new session. */
   public Turn converse(String text) {
     return converse(ConverseRequest.newBuilder().setText(text).build());
+  }
+
+  /** Returns a builder of a turn, with the tools that the model may call here, and the answers to approvals. */
+  public TurnBuilder turn(ConverseRequest request) {
+    return new TurnBuilder(this, request);
+  }
+
+  /** Returns a builder of a turn in a new session. */
+  public TurnBuilder turn(String text) {
+    return turn(ConverseRequest.newBuilder().setText(text).build());
   }
 
   /** Returns the cost and usage of a session. */
@@ -108,6 +129,36 @@ public final class Godoty implements AutoCloseable {
         page -> page.getNextPageToken());
   }
 
+  /**
+   * Returns an export of all ledger entries of a time range, oldest first; with a cursor in the request, it goes on there. It
+   * needs a key of the scope billing.
+   */
+  public LedgerExport exportLedger(ExportLedgerRequest request) {
+    return new LedgerExport(this, request);
+  }
+
+  /** Stores an image or a PDF document for messages; it is deleted after a day unless a session names it. */
+  public Attachment uploadAttachment(byte[] content) {
+    return upload(new ByteArrayInputStream(content));
+  }
+
+  /** Stores an image or a PDF document for messages from a file; it is deleted after a day unless a session names it. */
+  public Attachment uploadAttachment(Path file) {
+    try (InputStream content = Files.newInputStream(file)) {
+      return upload(content);
+    } catch (IOException error) {
+      throw new UncheckedIOException(error);
+    }
+  }
+
+  private Attachment upload(InputStream content) {
+    Upload upload = new Upload(content);
+    AgentServiceGrpc.newStub(channel)
+        .withDeadlineAfter(UPLOAD_TIMEOUT.toMillis(), TimeUnit.MILLISECONDS)
+        .uploadAttachment(upload);
+    return upload.await();
+  }
+
   /** Returns the tenant's sessions, most recently used first. */
   public Iterable<Session> sessions() {
     return new Pages<>(
@@ -125,9 +176,10 @@ public final class Godoty implements AutoCloseable {
         page -> page.getNextPageToken());
   }
 
-  /** Returns the cost in US dollars, exactly. Empty: it is not known, which is not 0. */
+  /** Returns the cost in US dollars, exactly. Empty: it is not known, or that of a call is not (yet); that is not 0. */
   public static Optional<BigDecimal> costUsd(Totals totals) {
-    return totals.hasCostUsd() ? Optional.of(new BigDecimal(totals.getCostUsd())) : Optional.empty();
+    boolean known = totals.hasCostUsd() && totals.getPendingCalls() == 0 && totals.getUnresolvedCalls() == 0;
+    return known ? Optional.of(new BigDecimal(totals.getCostUsd())) : Optional.empty();
   }
 
   /** Returns the methods of sessions and turns. A turn is best run by {@link #converse}. */

@@ -1,9 +1,7 @@
 package app.godoty;
 
 import java.time.Duration;
-import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.ThreadLocalRandom;
-import java.util.concurrent.TimeUnit;
 
 /** When a lost stream is opened anew. */
 final class Retries {
@@ -13,7 +11,7 @@ final class Retries {
   /** A turn of which nothing was heard is tried for about two seconds: its server may not exist. */
   private static final int ATTEMPTS_TO_BEGIN = 6;
 
-  private final long window; // from the loss of a turn that has begun
+  private final long window; // from the loss of a stream that has begun
   private int attempt; // since the last message
   private long lost; // when the first of them began
 
@@ -26,8 +24,21 @@ final class Retries {
     attempt = 0;
   }
 
+  /** Waits until a stream that ended with an error can be opened anew; returns false if it is not to be. */
+  boolean again(GodotyException error, boolean begun, Leaving leaving) {
+    if (!error.isLostConnection() || Thread.currentThread().isInterrupted()) {
+      return false;
+    }
+    try {
+      return await(begun, error.retryDelay().orElse(Duration.ZERO), leaving);
+    } catch (InterruptedException interrupted) {
+      Thread.currentThread().interrupt();
+      return false;
+    }
+  }
+
   /** Waits until the next attempt; returns false if there is none. The first one is made at once. */
-  boolean await(boolean begun, Duration retryDelay, CountDownLatch left) throws InterruptedException {
+  private boolean await(boolean begun, Duration retryDelay, Leaving leaving) throws InterruptedException {
     long delay = retryDelay.toNanos();
     if (attempt == 0) {
       lost = System.nanoTime();
@@ -40,7 +51,7 @@ final class Retries {
     if (begun ? late : attempt >= ATTEMPTS_TO_BEGIN) {
       return false;
     }
-    left.await(delay, TimeUnit.NANOSECONDS);
+    leaving.await(delay);
     return true;
   }
 }

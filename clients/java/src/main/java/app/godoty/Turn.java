@@ -1,29 +1,24 @@
 package app.godoty;
 
-import app.godoty.v1.CancelTurnRequest;
+import app.godoty.v1.Action;
+import app.godoty.v1.ActionResult;
 import app.godoty.v1.ConverseRequest;
-import app.godoty.v1.ConverseResponse;
-import app.godoty.v1.OnDisconnect;
-import app.godoty.v1.ResumeTurnRequest;
-import app.godoty.v1.ResumeTurnResponse;
 import app.godoty.v1.TurnEvent;
 import app.godoty.v1.TurnFinished;
-import io.grpc.Context;
-import io.grpc.Context.CancellableContext;
-import io.grpc.Status;
-import io.grpc.StatusRuntimeException;
 import java.math.BigDecimal;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.Iterator;
+import java.util.List;
 import java.util.NoSuchElementException;
 import java.util.Optional;
+import java.util.Set;
 import java.util.UUID;
-import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.Flow;
 import java.util.concurrent.Future;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.locks.ReentrantLock;
-import java.util.function.Function;
+import java.util.stream.Collectors;
 
 /**
  * A turn of a conversation: its events, as an iterator or as a reactive stream, and what is known of it.
@@ -32,34 +27,30 @@ import java.util.function.Function;
  * twice, and none is missing. If the turn is closed before its end, it is cancelled, unless its request says
  * ON_DISCONNECT_CONTINUE: use try-with-resources. A heartbeat may occur at any time; an event that this version does not know
  * has the case EVENT_NOT_SET: skip it. The events can be read once, by one thread; {@link #close} may be called by any.
+ *
+ * <p>With {@link TurnBuilder#tool} or {@link TurnBuilder#approval}, a turn of the server that ends with
+ * STOP_REASON_ACTION_REQUIRED is followed by another one, with the answers. All of them are one Turn: its events are those of
+ * each in order, with a turn_started, a turn_finished and sequences of its own; text and cost are those of all together.
  */
 public final class Turn implements Iterable<TurnEvent>, AutoCloseable {
-  /** The time in which a turn that is left must be cancelled. */
-  private static final Duration LEAVE = Duration.ofSeconds(5);
-
   private final Godoty client;
   private final ConverseRequest request;
   private final Duration deadline;
-  private final Retries retries;
+  private final Leaving leaving;
+  private final Answers answers;
   private final Events events = new Events();
-  private final ReentrantLock reading = new ReentrantLock();
-  private final CountDownLatch left = new CountDownLatch(1);
+  private final ReentrantLock reading = new ReentrantLock(); // of the stream
   private final StringBuffer text = new StringBuffer();
 
-  private Iterator<TurnEvent> stream; // null: none is open; guarded by `reading`
-  private volatile CancellableContext context; // of the stream
-  private Future<?> timer;
-  private boolean begun;
-  private boolean failed; // the server has ended the turn with an error
-  private boolean closed;
-  private volatile boolean expired;
-  private volatile String id = "";
+  private volatile TurnStream stream; // of the last turn of the server
+  private volatile List<Action> asked = List.of(); // by that turn
+  private volatile Optional<BigDecimal> cost = Optional.of(BigDecimal.ZERO); // of the turns before it
+  private volatile int reconnects; // of the turns before it
   private volatile String sessionId;
-  private volatile TurnFinished finished;
-  private volatile int reconnects;
-  private long sequence;
+  private Future<?> timer;
+  private boolean closed;
 
-  Turn(Godoty client, ConverseRequest request, Duration deadline) {
+  Turn(Godoty client, ConverseRequest request, Duration deadline, Leaving leaving, Answers answers) {
     ConverseRequest.Builder complete = request.toBuilder();
     if (request.getRequestId().isEmpty()) {
       complete.setRequestId(UUID.randomUUID().toString());
@@ -68,14 +59,14 @@ public final class Turn implements Iterable<TurnEvent>, AutoCloseable {
       Duration grace = client.disconnectGrace();
       complete.getDisconnectGraceBuilder().setSeconds(grace.getSeconds()).setNanos(grace.getNano());
     }
+    answers.declare(complete);
     this.client = client;
     this.request = complete.build();
     this.deadline = deadline;
+    this.leaving = leaving;
+    this.answers = answers;
     this.sessionId = request.getSessionId();
-    this.retries =
-        new Retries(
-            Duration.ofSeconds(
-                complete.getDisconnectGrace().getSeconds(), complete.getDisconnectGrace().getNanos()));
+    this.stream = new TurnStream(client, this.request, leaving);
   }
 
   /** Returns the iterator of the events, which throws a {@link GodotyException} if the turn ends with an error. */
@@ -92,12 +83,12 @@ public final class Turn implements Iterable<TurnEvent>, AutoCloseable {
   /** Reads the turn to its end. */
   public TurnFinished await() {
     events.forEachRemaining(event -> {});
-    return finished;
+    return stream.finished();
   }
 
-  /** Returns the id of the turn. Empty: no event has arrived. */
+  /** Returns the id of the turn; of several, that of the last. Empty: no event has arrived. */
   public String id() {
-    return id;
+    return stream.id();
   }
 
   /** Returns the session of the turn. Empty: the turn has not begun, and its request named none. */
@@ -105,7 +96,7 @@ public final class Turn implements Iterable<TurnEvent>, AutoCloseable {
     return sessionId;
   }
 
-  /** Returns the request id of the turn. */
+  /** Returns the request id of the turn; of several, that of the first. */
   public String requestId() {
     return request.getRequestId();
   }
@@ -115,25 +106,43 @@ public final class Turn implements Iterable<TurnEvent>, AutoCloseable {
     return text.toString();
   }
 
-  /** Returns the turn's end, with its stop reason and totals. Empty: it has not ended, or ended with an error. */
+  /**
+   * Returns the turn's end, with its stop reason and totals; of several, that of the last. Empty: it has not ended, or ended
+   * with an error.
+   */
   public Optional<TurnFinished> finished() {
-    return Optional.ofNullable(finished);
+    return Optional.ofNullable(stream.finished());
   }
 
-  /** Returns the cost of the turn in US dollars, exactly. Empty: it is not known. */
+  /**
+   * Returns the cost of the turn in US dollars, exactly. Empty: it has not ended, or the cost of a call is not known.
+   */
   public Optional<BigDecimal> costUsd() {
-    return finished().flatMap(end -> Godoty.costUsd(end.getTurnTotals()));
+    return costWith(finished());
   }
 
-  /** Returns how often the stream was opened anew. */
+  /**
+   * Returns the actions for which the turn waits, with their inputs, once it has ended with STOP_REASON_ACTION_REQUIRED. Answer
+   * them in another turn of the session, by its action_results ({@link ActionResults}), or by DecideAction.
+   */
+  public List<Action> actions() {
+    Set<String> open =
+        finished().stream()
+            .flatMap(end -> end.getActionsList().stream())
+            .map(Action::getActionId)
+            .collect(Collectors.toSet());
+    return asked.stream().filter(each -> open.contains(each.getActionId())).toList();
+  }
+
+  /** Returns how often a stream was opened anew. */
   public int reconnects() {
-    return reconnects;
+    return reconnects + stream.reconnects();
   }
 
   /** Leaves the turn: if it has not ended, it is cancelled, in at most 5 seconds. */
   @Override
   public void close() {
-    left.countDown();
+    leaving.leave();
     boolean interrupted = Thread.interrupted(); // the turn is cancelled all the same
     try {
       stopReading();
@@ -141,7 +150,10 @@ public final class Turn implements Iterable<TurnEvent>, AutoCloseable {
       try {
         if (!closed) {
           closed = true;
-          leave();
+          stream.leave();
+          if (timer != null) {
+            timer.cancel(false);
+          }
         }
       } finally {
         reading.unlock();
@@ -153,171 +165,96 @@ public final class Turn implements Iterable<TurnEvent>, AutoCloseable {
     }
   }
 
-  /** Ends the stream at once, or within 5 seconds if the id of its turn is still to come. */
   private void stopReading() {
-    CancellableContext open = context;
-    if (open != null && !reading.isHeldByCurrentThread()) {
-      Runnable cancel = () -> open.cancel(null);
-      if (!id.isEmpty()) {
-        cancel.run();
-      } else if (!client.timers().isShutdown()) {
-        client.timers().schedule(cancel, LEAVE.toMillis(), TimeUnit.MILLISECONDS);
-      }
-    }
+    answers.interrupt();
+    stream.stop();
   }
 
-  private void leave() {
-    boolean ongoing = begun && finished == null && !failed;
-    closeStream();
-    if (timer != null) {
-      timer.cancel(false);
-    }
-    if (!ongoing || id.isEmpty() || request.getOnDisconnect() == OnDisconnect.ON_DISCONNECT_CONTINUE) {
-      return;
-    }
-    try {
-      client
-          .agents()
-          .withWaitForReady()
-          .withDeadlineAfter(LEAVE.toMillis(), TimeUnit.MILLISECONDS)
-          .cancelTurn(CancelTurnRequest.newBuilder().setTurnId(id).build());
-    } catch (StatusRuntimeException lost) {
-      // The server cancels the turn after its disconnect grace.
-    }
+  private void expire() {
+    leaving.expire();
+    stopReading();
   }
 
   /** Returns the next event; null at the end. */
   private TurnEvent read() {
-    reading.lock();
     try {
-      while (finished == null) {
-        checkLeft();
-        try {
-          if (stream == null) {
-            open();
-          }
-          if (!stream.hasNext()) {
-            throw Status.UNAVAILABLE.withDescription("the stream ended before its turn").asRuntimeException();
-          }
-          TurnEvent event = stream.next();
-          boolean isNew = accept(event);
-          checkLeft();
-          if (isNew) {
-            return event;
-          }
-        } catch (StatusRuntimeException error) {
-          lost(GodotyException.of(error));
+      do {
+        TurnEvent event = readStream();
+        if (event != null) {
+          return event;
         }
-      }
-      close();
-      return null;
+      } while (follow());
     } catch (RuntimeException error) {
       close();
       throw error;
+    }
+    close();
+    return null;
+  }
+
+  private TurnEvent readStream() {
+    reading.lock();
+    try {
+      if (timer == null && deadline != null) {
+        timer = client.timers().schedule(this::expire, deadline.toNanos(), TimeUnit.NANOSECONDS);
+      }
+      TurnEvent event = stream.next();
+      if (event != null) {
+        record(event);
+      }
+      return event;
     } finally {
       reading.unlock();
     }
   }
 
-  private void open() {
-    // The caller's context must not end a stream by which the id of its turn is still to come.
-    context = Context.current().fork().withCancellation();
-    if (!begun && deadline != null) {
-      timer = client.timers().schedule(this::expire, deadline.toNanos(), TimeUnit.NANOSECONDS);
-    }
-    begun = true;
-    Context previous = context.attach();
-    try {
-      stream =
-          id.isEmpty()
-              ? map(client.agents().converse(request), ConverseResponse::getEvent)
-              : map(client.agents().resumeTurn(rest()), ResumeTurnResponse::getEvent);
-    } finally {
-      context.detach(previous);
-    }
-  }
-
-  private ResumeTurnRequest rest() {
-    return ResumeTurnRequest.newBuilder().setTurnId(id).setAfterSequence(sequence).build();
-  }
-
-  private void expire() {
-    expired = true;
-    left.countDown();
-    stopReading();
-  }
-
-  /** Records an event; returns false for one that the caller has seen. */
-  private boolean accept(TurnEvent event) {
-    retries.reset();
-    if (id.isEmpty()) {
-      id = event.getTurnId();
-    }
-    if (event.hasHeartbeat()) {
-      return true;
-    }
-    if (event.getSequence() <= sequence) {
-      return false;
-    }
-    sequence = event.getSequence();
+  private void record(TurnEvent event) {
     switch (event.getEventCase()) {
       case TURN_STARTED -> sessionId = event.getTurnStarted().getSessionId();
       case TEXT_DELTA -> text.append(event.getTextDelta().getText());
-      case TURN_FINISHED -> finished = event.getTurnFinished();
+      case ACTION_REQUIRED -> {
+        List<Action> more = new ArrayList<>(asked);
+        more.add(event.getActionRequired());
+        asked = List.copyOf(more);
+      }
       default -> {}
     }
-    return true;
   }
 
-  /** Waits until the stream can be opened anew, or throws the error with which the turn ended. */
-  private void lost(GodotyException error) {
-    checkLeft();
-    closeStream();
-    failed = !error.reason().isEmpty() && !error.isLostConnection();
-    if (!error.isLostConnection() || Thread.currentThread().isInterrupted()) {
-      throw error;
+  /** Lets the turn with the answers to the actions follow; returns false if there is none. */
+  private boolean follow() {
+    List<ActionResult> results = answers.to(actions()); // while others may close the turn
+    if (results.isEmpty()) {
+      return false;
     }
+    reading.lock();
     try {
-      if (!retries.await(!id.isEmpty(), error.retryDelay().orElse(Duration.ZERO), left)) {
-        throw error;
-      }
-    } catch (InterruptedException interrupted) {
-      Thread.currentThread().interrupt();
-      throw error;
-    }
-    reconnects++;
-    client.resetBackoff();
-  }
-
-  private void checkLeft() {
-    if (finished == null && left.getCount() == 0) {
-      throw GodotyException.of(
-          expired
-              ? Status.DEADLINE_EXCEEDED.withDescription("the turn's deadline has passed")
-              : Status.CANCELLED.withDescription("the turn was left"));
+      leaving.check();
+      cost = costWith(finished());
+      reconnects = reconnects();
+      asked = List.of();
+      stream = new TurnStream(client, requestWith(results), leaving);
+      return true;
+    } finally {
+      reading.unlock();
     }
   }
 
-  private void closeStream() {
-    if (context != null) {
-      context.cancel(null);
-    }
-    context = null;
-    stream = null;
+  private Optional<BigDecimal> costWith(Optional<TurnFinished> end) {
+    return end.flatMap(last -> Godoty.costUsd(last.getTurnTotals())).flatMap(last -> cost.map(last::add));
   }
 
-  private static <T> Iterator<TurnEvent> map(Iterator<T> responses, Function<T, TurnEvent> eventOf) {
-    return new Iterator<>() {
-      @Override
-      public boolean hasNext() {
-        return responses.hasNext();
-      }
-
-      @Override
-      public TurnEvent next() {
-        return eventOf.apply(responses.next());
-      }
-    };
+  /** Returns the request with answers: the server has the rest of the first one. */
+  private ConverseRequest requestWith(List<ActionResult> results) {
+    return ConverseRequest.newBuilder()
+        .setSessionId(sessionId)
+        .setRequestId(UUID.randomUUID().toString())
+        .addAllActionResults(results)
+        .setUser(request.getUser())
+        .setOnBusyValue(request.getOnBusyValue())
+        .setOnDisconnectValue(request.getOnDisconnectValue())
+        .setDisconnectGrace(request.getDisconnectGrace())
+        .build();
   }
 
   private final class Events implements Iterator<TurnEvent> {

@@ -3,9 +3,14 @@ package app.godoty.conformance;
 import app.godoty.Godoty;
 import app.godoty.GodotyBuilder;
 import app.godoty.GodotyException;
+import app.godoty.LedgerExport;
 import app.godoty.Turn;
+import app.godoty.TurnBuilder;
+import app.godoty.v1.Attachment;
 import app.godoty.v1.ConverseRequest;
+import app.godoty.v1.ExportLedgerRequest;
 import app.godoty.v1.GetUsageRequest;
+import app.godoty.v1.LedgerEntry;
 import app.godoty.v1.OnDisconnect;
 import app.godoty.v1.Totals;
 import app.godoty.v1.TurnEvent;
@@ -20,9 +25,11 @@ import java.io.IOException;
 import java.io.InputStreamReader;
 import java.math.BigDecimal;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.ArrayList;
+import java.util.Base64;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
@@ -68,6 +75,8 @@ public final class Conformance {
         case "converse" -> converse(godoty, given);
         case "metrics" -> totalsOf(godoty.sessionMetrics(text(given, "session_id")).getTotals());
         case "usage" -> usage(godoty);
+        case "export" -> export(godoty, given);
+        case "upload" -> upload(godoty, given);
         default -> throw new IllegalArgumentException("unknown command");
       };
     }
@@ -77,17 +86,22 @@ public final class Conformance {
     ConverseRequest.Builder request =
         ConverseRequest.newBuilder()
             .setSessionId(text(given, "session_id"))
-            .setText(text(given, "text"));
+            .setText(text(given, "text"))
+            .setAgent(text(given, "agent"))
+            .addAllActionResults(ConformanceTools.answersOf(given));
     if (given.has("max_cost_usd")) {
       request.getLimitsBuilder().setMaxCostUsd(text(given, "max_cost_usd"));
     }
     if (given.has("continue")) {
       request.setOnDisconnect(OnDisconnect.ON_DISCONNECT_CONTINUE);
     }
-    Duration deadline =
-        given.has("timeout_ms") ? Duration.ofMillis(given.get("timeout_ms").getAsLong()) : null;
+    TurnBuilder builder = godoty.turn(request.build());
+    ConformanceTools.apply(builder, given);
+    if (given.has("timeout_ms")) {
+      builder.deadline(Duration.ofMillis(given.get("timeout_ms").getAsLong()));
+    }
     String leaveAt = text(given, "leave_at");
-    try (Turn turn = godoty.converse(request.build(), deadline)) {
+    try (Turn turn = builder.build()) {
       if (given.has("reactive")) {
         new Subscriber(turn, leaveAt).await();
       } else {
@@ -113,7 +127,8 @@ public final class Conformance {
     done.put("request_id", turn.requestId());
     done.put("text", turn.text());
     done.put("reconnects", turn.reconnects());
-    done.put("cost_usd", turn.costUsd().map(BigDecimal::toPlainString).orElse(null));
+    done.put("cost_usd", turn.costUsd().map(Conformance::plain).orElse(null));
+    done.put("actions", ConformanceTools.actionsOf(turn));
     done.put("stop_reason", turn.finished().map(end -> end.getStopReason().name()).orElse(null));
     turn.finished().ifPresent(end -> done.put("totals", totalsOf(end.getTurnTotals())));
     return done;
@@ -150,13 +165,45 @@ public final class Conformance {
     return Map.of("rows", rows);
   }
 
+  private static Map<String, Object> export(Godoty godoty, JsonObject given) {
+    ExportLedgerRequest request =
+        ExportLedgerRequest.newBuilder().setCursor(text(given, "cursor")).build();
+    int stopAfter = given.has("stop_after") ? given.get("stop_after").getAsInt() : -1;
+    List<String> entries = new ArrayList<>();
+    try (LedgerExport found = godoty.exportLedger(request)) {
+      for (LedgerEntry entry : found) {
+        entries.add(entry.getCall().getCallId());
+        if (entries.size() == stopAfter) {
+          break;
+        }
+      }
+      long asOf = found.asOf().map(Instant::toEpochMilli).orElse(0L);
+      return Map.of("entries", entries, "cursor", found.cursor(), "as_of", asOf);
+    }
+  }
+
+  private static Map<String, Object> upload(Godoty godoty, JsonObject given) {
+    Attachment stored =
+        given.has("path")
+            ? godoty.uploadAttachment(Path.of(text(given, "path")))
+            : godoty.uploadAttachment(Base64.getDecoder().decode(text(given, "data")));
+    return Map.of(
+        "attachment_id", stored.getAttachmentId(),
+        "media_type", stored.getMediaType(),
+        "size_bytes", stored.getSizeBytes());
+  }
+
+  private static String plain(BigDecimal amount) {
+    return amount.stripTrailingZeros().toPlainString();
+  }
+
   private static Timestamp fromNow(Duration duration) {
     return Timestamp.newBuilder().setSeconds(Instant.now().plus(duration).getEpochSecond()).build();
   }
 
   private static Map<String, Object> totalsOf(Totals totals) {
     Map<String, Object> found = new LinkedHashMap<>();
-    found.put("cost_usd", Godoty.costUsd(totals).map(BigDecimal::toPlainString).orElse(null));
+    found.put("cost_usd", Godoty.costUsd(totals).map(Conformance::plain).orElse(null));
     found.put("turns", totals.getTurns());
     found.put("model_calls", totals.getModelCalls());
     found.put("input_tokens", totals.getUsage().getInputTokens());
@@ -179,11 +226,11 @@ public final class Conformance {
     return found;
   }
 
-  private static String text(JsonObject given, String name) {
+  static String text(JsonObject given, String name) {
     return given.has(name) ? given.get(name).getAsString() : "";
   }
 
-  private static void print(Map<String, ?> line) {
+  static void print(Map<String, ?> line) {
     System.out.println(JSON.toJson(line));
   }
 
