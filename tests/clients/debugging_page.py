@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ("grpcurl", "buf")
 RPC = re.compile(r"\bgodoty\.v1\.(\w+/\w+)")
 
-_BLOCK = re.compile(r"^## (?P<chapter>.*)$|^```sh\n(?P<block>.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^## (?P<chapter>[^\n]*)$|^```sh\n(?P<block>.*?)^```$", re.MULTILINE | re.DOTALL)
 _TITLE = re.compile(r"# (.*) → (.*)")
 
 
