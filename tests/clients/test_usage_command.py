@@ -119,7 +119,9 @@ async def test_all_formats_have_the_exact_amounts(
     report = json.loads((tmp_path / "usage.json").read_text())
     assert (code, text, err) == (0, "", "")
     assert Decimal(report["total"]["cost_usd"]) == total == sum(Decimal(row["cost_usd"]) for row in report["rows"])
-    assert [{name: "" if value is None else str(value) for name, value in row.items()} for row in report["rows"]] == rows
+    assert [
+        {name: "" if value is None else str(value) for name, value in row.items()} for row in report["rows"]
+    ] == rows
 
     code, text, err = await usage(*groups, "--output", str(tmp_path / "usage.parquet"))
     assert (code, text, err) == (0, "", "")

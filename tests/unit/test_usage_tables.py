@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from godoty.usage import amounts
@@ -72,7 +73,7 @@ def test_wide_table_has_more_columns() -> None:
     """At 40 columns labels, costs and bars; at 120 also calls, tokens and turns."""
     lines = [Line(("anthropic/claude-haiku-4.5",), Decimal("0.25"), calls=3, input_tokens=1_234_567, turns=2)]
     lines.append(Line(("openai/gpt-4o-mini",), Decimal("0.125"), calls=1, output_tokens=9, turns=1, open_calls=1))
-    total = lines[0].plus(lines[1])
+    total = replace(lines[0].plus(lines[1]), labels=("total",))
 
     narrow = list(table(["model"], lines, total, width=40, blocks=True))
     wide = list(table(["model"], lines, total, width=120, blocks=True))

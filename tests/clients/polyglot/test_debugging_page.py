@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from tests.clients.debugging_page import ROOT, TOOLS, Step, steps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from tests.support.backends import Backends
 
@@ -43,7 +43,7 @@ def checkout(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> It
     }
     log = folder / "log"
     with log.open("wb") as file:
-        process = subprocess.Popen(  # noqa: S603 - our own command
+        process = subprocess.Popen(
             [sys.executable, "-m", "godoty_service.cli", "dev"],
             cwd=folder,
             env=environment,
@@ -66,12 +66,16 @@ def checkout(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> It
 
 @pytest.fixture(scope="session")
 def tools() -> str:
-    """The PATH with grpcurl, which is installed as the page says."""
-    install = re.search(r"go install (\S+@\S+)", (ROOT / "docs/debugging.md").read_text())
+    """The PATH with both tools, of the versions that the page names; buf without npx, which takes a second for a call."""
+    page = (ROOT / "docs/debugging.md").read_text()
+    install, package = re.search(r"go install (\S+@\S+)", page), re.search(r"npx --yes (\S+@\S+)", page)
     assert install is not None
-    command = ["go", "install", install[1]]
-    subprocess.run(command, check=True, env=os.environ | {"GOBIN": str(_BIN)}, timeout=_TIMEOUT)  # noqa: S603 - ours
-    return f"{_BIN}:{os.environ['PATH']}"
+    assert package is not None
+    subprocess.run(("go", "install", install[1]), check=True, env=os.environ | {"GOBIN": str(_BIN)}, timeout=_TIMEOUT)  # noqa: S603 - ours
+    find = ("npx", "--yes", "--package", package[1], "--", "sh", "-c", "command -v buf")
+    shim = subprocess.run(find, check=True, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT)  # noqa: S603 - ours
+    (buf,) = Path(shim.stdout.strip()).parents[1].glob("@bufbuild/buf-*/bin/buf")
+    return f"{_BIN}:{buf.parent}:{os.environ['PATH']}"
 
 
 @pytest.mark.parametrize("tool", TOOLS)
@@ -105,5 +109,5 @@ def _marked(step: Step, tool: str) -> str:
 
 
 def _squeezed(text: str) -> str:
-    """Return a text without white space: how JSON is laid out is the tools' affair, and buf's changes from run to run."""
-    return re.sub(r"\s", "", text)
+    """Return a text without what the tools do differently: white space, and names in camel case or with underscores."""
+    return re.sub(r"[\s_]", "", text).lower()

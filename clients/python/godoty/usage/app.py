@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name != "pyarrow":
             raise
         return _failed("pyarrow is missing: pip install 'godoty-client[parquet]'")
+    except KeyboardInterrupt:
+        return 130
     except BrokenPipeError:  # its reader has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -102,9 +104,7 @@ def _query(options: argparse.Namespace) -> Query:
     """
     zone = _zone(options.zone)
     this_month = datetime.now(zone).date().replace(day=1)  # noqa: TID251 - it stands for what the user would type
-    next_month = this_month.replace(
-        year=this_month.year + this_month.month // 12, month=this_month.month % 12 + 1
-    )
+    next_month = this_month.replace(year=this_month.year + this_month.month // 12, month=this_month.month % 12 + 1)
     return Query(
         start=_time(options.start or this_month.isoformat(), zone),
         end=_time(options.end or next_month.isoformat(), zone),

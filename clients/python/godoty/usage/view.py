@@ -71,17 +71,17 @@ def _heading(report: Report, screen: Screen) -> Iterator[str]:
 def _section(report: Report, screen: Screen) -> Iterator[str]:
     """Yield a table of a report."""
     if report.groups and report.groups[0] in TIMES:
-        lines = _in_order(map_lines(report))
+        lines = _in_order(_lines(report))
         if len(report.groups) == 1:
             lines = _without_gaps(lines, report)
     else:
-        lines = _costliest(map_lines(report), screen.top)
+        lines = _costliest(_lines(report), screen.top)
     total = _line(("total",), report.totals)
     yield ""
     yield from table([name_of(each) for each in report.groups], lines, total, width=screen.width, blocks=screen.blocks)
 
 
-def map_lines(report: Report) -> Iterator[Line]:
+def _lines(report: Report) -> Iterator[Line]:
     """Yield the lines of a report's rows."""
     return (_line(_labels(report, row), row.totals) for row in report.rows)
 
