@@ -41,7 +41,7 @@ def test_amount_is_exact_or_marked(values: list[Decimal | None], most: int) -> N
             assert Decimal(text) == value
 
 
-def test_amounts_are_exact_where_they_have_room() -> None:
+def test_amounts_are_exact_where_they_fit() -> None:
     """The points are below one another, and no zeros are added."""
     assert amounts.column([Decimal("0.0000105"), Decimal("12.30"), Decimal(7)], 12) == [
         " 0.0000105",
@@ -63,7 +63,7 @@ def test_amounts_are_exact_where_they_have_room() -> None:
 def test_table_fits_its_terminal(rows: list[tuple[str, str, Decimal, int]], width: int, blocks: bool) -> None:  # noqa: FBT001 - drawn
     """No line is wider than the terminal."""
     lines = [Line((first, second), cost, calls=n, input_tokens=n, output_tokens=n) for first, second, cost, n in rows]
-    printed = list(table(["day", "model"], lines, Line(("total",), Decimal(0)), width=width, blocks=blocks))
+    printed = table(["day", "model"], lines, Line(("total",), Decimal(0)), width=width, blocks=blocks).texts
 
     assert len(printed) == len(lines) + 2
     assert all(columns_of(each) <= width for each in printed), printed
@@ -75,8 +75,8 @@ def test_wide_table_has_more_columns() -> None:
     lines.append(Line(("openai/gpt-4o-mini",), Decimal("0.125"), calls=1, output_tokens=9, turns=1, open_calls=1))
     total = replace(lines[0].plus(lines[1]), labels=("total",))
 
-    narrow = list(table(["model"], lines, total, width=40, blocks=True))
-    wide = list(table(["model"], lines, total, width=120, blocks=True))
+    narrow = table(["model"], lines, total, width=40, blocks=True).texts
+    wide = table(["model"], lines, total, width=120, blocks=True).texts
 
     assert narrow[0].split() == ["model", "cost", "USD"]
     assert [each.rstrip("█") != each for each in narrow] == [False, True, True, False]

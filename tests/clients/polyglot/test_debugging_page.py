@@ -64,24 +64,30 @@ def checkout(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> It
     assert code == 0, log.read_text()
 
 
+def _run(*command: str, **environment: str) -> str:
+    done = subprocess.run(  # noqa: S603 - our own commands
+        command, check=True, env=os.environ | environment, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT
+    )
+    return done.stdout
+
+
 @pytest.fixture(scope="session")
 def tools() -> str:
-    """The PATH with both tools, of the versions that the page names; buf without npx, which takes a second for a call."""
+    """The PATH with both tools, of the versions that the page names; buf without npx, which takes a second a call."""
     page = (ROOT / "docs/debugging.md").read_text()
     install, package = re.search(r"go install (\S+@\S+)", page), re.search(r"npx --yes (\S+@\S+)", page)
     assert install is not None
     assert package is not None
-    subprocess.run(("go", "install", install[1]), check=True, env=os.environ | {"GOBIN": str(_BIN)}, timeout=_TIMEOUT)  # noqa: S603 - ours
-    find = ("npx", "--yes", "--package", package[1], "--", "sh", "-c", "command -v buf")
-    shim = subprocess.run(find, check=True, stdout=subprocess.PIPE, text=True, timeout=_TIMEOUT)  # noqa: S603 - ours
-    (buf,) = Path(shim.stdout.strip()).parents[1].glob("@bufbuild/buf-*/bin/buf")
+    _run("go", "install", install[1], GOBIN=str(_BIN))
+    shim = _run("npx", "--yes", "--package", package[1], "--", "sh", "-c", "command -v buf")
+    (buf,) = Path(shim.strip()).parents[1].glob("@bufbuild/buf-*/bin/buf")
     return f"{_BIN}:{buf.parent}:{os.environ['PATH']}"
 
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_commands_work_as_pasted(tool: str, checkout: Path, tools: str) -> None:
     """One after another in one shell: each has success and prints what the page says."""
-    done = subprocess.run(
+    done = subprocess.run(  # noqa: S603 - the page's commands
         ["bash", "-c", _script(tool)],  # noqa: S607 - the user's shell
         cwd=checkout,
         env=os.environ | {"PATH": tools},

@@ -1,4 +1,4 @@
-"""Columns of amounts: exact where they have the room, and marked where they are rounded."""
+"""Columns of amounts: exact where they fit, and marked where they are rounded."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _EXACT = Context(prec=80, rounding=ROUND_HALF_EVEN)  # amounts have at most 34 d
 def column(amounts: Sequence[Decimal | None], most: int) -> list[str]:
     """Return the texts of a column, all of the same width, with the decimal points below one another.
 
-    An amount with more decimals than the column has room for is rounded, and marked by "~"; one that would be 0 is "<"
-    and the smallest amount that the column shows. None is "unknown".
+    An amount with more decimals than fit is rounded, and marked by "~"; one that would be 0 is "<" and the smallest
+    amount that the column shows. None is "unknown".
 
     Args:
         amounts: The amounts.
@@ -28,6 +28,11 @@ def column(amounts: Sequence[Decimal | None], most: int) -> list[str]:
     texts = ["unknown" if each is None else _text(each, min(decimals, needed)) for each in amounts]
     after = max((len(text.partition(".")[2]) for text in texts), default=0)
     return _right(text + " " * _missing(text, after) for text in texts)
+
+
+def is_marked(text: str) -> bool:
+    """Return whether a text of a column is not the exact amount."""
+    return text.lstrip()[:1] in {ROUNDED, BELOW}
 
 
 def add(first: Decimal, second: Decimal) -> Decimal:

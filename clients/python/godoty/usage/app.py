@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 from pathlib import Path
 from typing import IO
 from zoneinfo import ZoneInfo
@@ -24,9 +25,9 @@ from godoty.usage.view import Screen, overview, single
 _GROUPS = {name_of(each): each for each in UsageGroup if each is not UsageGroup.UNSPECIFIED}
 _FORMATS = ("table", "csv", "json", "parquet")
 _EPILOG = """\
-The server and the API key come from GODOTY_LISTEN and GODOTY_API_KEY; the key needs the scope billing. Without --by, the
-table has the spending by day, model, agent and end user; the other formats have the total alone. Times are days such as
-2026-03-01, or times such as 2026-03-01T12:30+01:00."""
+The server and the API key come from GODOTY_LISTEN and GODOTY_API_KEY; the key needs the scope billing. Without --by,
+tables show the spending by day, model, agent and end user; the other formats have the total alone. Times are days such
+as 2026-03-01, or times such as 2026-03-01T12:30+01:00."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,30 +60,29 @@ def _run(options: argparse.Namespace) -> int:
     if form == "parquet" and options.output is None:
         raise ValueError("--format parquet needs a file: --output usage.parquet")
     with Godoty(target, timeout=options.timeout) as client:
+        if form == "table":
+            write = partial(_write_tables, client, query, groups, options)
+        else:
+            write = partial({"csv": write_csv, "json": write_json}.get(form, write_table), fetch(client, query, groups))
         if options.output is None:
-            _write(client, query, groups, form, sys.stdout, options)
+            write(sys.stdout)
             sys.stdout.flush()
             return 0
         with _replaced(options.output) as part:
             if form == "parquet":
-                write_table(fetch(client, query, groups), part)
+                write(part)
             else:
                 with part.open("w", encoding="utf-8", newline="") as file:
-                    _write(client, query, groups, form, file, options)
+                    write(file)
     return 0
 
 
-def _write(
-    client: Godoty, query: Query, groups: tuple[UsageGroup, ...], form: str, file: IO[str], options: argparse.Namespace
+def _write_tables(
+    client: Godoty, query: Query, groups: tuple[UsageGroup, ...], options: argparse.Namespace, file: IO[str]
 ) -> None:
-    if form == "table":
-        screen = Screen(width=_width(options.width), top=options.top, blocks=_shows_blocks(file))
-        lines = single(client, query, groups, screen) if groups else overview(client, query, screen)
-        for line in lines:
-            file.write(f"{line}\n")
-    else:
-        write = write_csv if form == "csv" else write_json
-        write(fetch(client, query, groups), file)
+    screen = Screen(width=_width(options.width), top=options.top, blocks=_shows_blocks(file))
+    for line in single(client, query, groups, screen) if groups else overview(client, query, screen):
+        file.write(f"{line}\n")
 
 
 @contextmanager

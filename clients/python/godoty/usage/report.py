@@ -1,4 +1,4 @@
-"""Usage by groups, as rows of the same columns, whatever they are written to."""
+"""Usage by groups, as rows that have the same columns in each format."""
 
 from __future__ import annotations
 

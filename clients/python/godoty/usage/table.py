@@ -53,8 +53,21 @@ class Line:
         )
 
 
-def table(groups: Sequence[str], lines: Sequence[Line], total: Line, *, width: int, blocks: bool) -> Iterator[str]:
-    """Yield the lines of a table: a heading, the lines with a bar each, and the total.
+@dataclass(frozen=True)
+class Table:
+    """A table as it is printed.
+
+    Attributes:
+        texts: Its lines.
+        rounded: Whether one of its amounts is marked as rounded.
+    """
+
+    texts: list[str]
+    rounded: bool
+
+
+def table(groups: Sequence[str], lines: Sequence[Line], total: Line, *, width: int, blocks: bool) -> Table:
+    """Return a table: a heading, the lines with a bar each, and the total.
 
     Columns of numbers are left out, and labels and bars cut, as far as the width demands.
 
@@ -76,9 +89,11 @@ def table(groups: Sequence[str], lines: Sequence[Line], total: Line, *, width: i
             left -= len(column[0]) + len(_GAP)
     bar = min(left - len(_GAP), _MOST_BAR)
     bars = ["", *bars_of([line.cost_usd for line in lines], bar, blocks=blocks), ""] if bar >= _LEAST_BAR else []
-    for number in range(len(everything) + 1):
-        cells = [column[number] for column in columns] + ([bars[number]] if bars else [])
-        yield _GAP.join(cells).rstrip()
+    texts = [
+        _GAP.join([column[number] for column in columns] + ([bars[number]] if bars else [])).rstrip()
+        for number in range(len(everything) + 1)
+    ]
+    return Table(texts, rounded=any(map(amounts.is_marked, costs)))
 
 
 def bars_of(costs: Sequence[Decimal | None], width: int, *, blocks: bool) -> list[str]:
@@ -113,7 +128,7 @@ def _columns_of(character: str) -> int:
 
 
 def _head(text: str, width: int) -> str:
-    """Return as much of the beginning as has room."""
+    """Return as much of the beginning as fits."""
     used = 0
     for place, character in enumerate(text):
         used += _columns_of(character)
@@ -130,10 +145,10 @@ def _label_columns(groups: Sequence[str], lines: Sequence[Line], width: int) -> 
     ]
     widths = [max(columns_of(text) for text in column) for column in columns]
     gaps = len(_GAP) * len(columns)
-    for room in (width - gaps - len(_GAP) - _LEAST_BAR, width - gaps):
-        if sum(min(each, _LEAST_LABEL) for each in widths) <= room:
+    for space in (width - gaps - len(_GAP) - _LEAST_BAR, width - gaps):
+        if sum(min(each, _LEAST_LABEL) for each in widths) <= space:
             break
-    while sum(widths) > max(room, len(widths)):
+    while sum(widths) > max(space, len(widths)):
         widths[widths.index(max(widths))] -= 1
     texts = [[cut(text, each) for text in column] for column, each in zip(columns, widths, strict=True)]
     return texts, width - gaps - sum(widths)

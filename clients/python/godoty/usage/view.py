@@ -14,7 +14,7 @@ from godoty.reasons import InvalidField
 from godoty.types import Totals, UsageGroup, UsageRow
 from godoty.usage import amounts
 from godoty.usage.report import TIMES, Query, Report, fetch, key_value, name_of
-from godoty.usage.table import OPEN, Line, shown, table
+from godoty.usage.table import OPEN, Line, Table, shown, table
 
 _MOST_TIMES = 10_000  # lines of a table by time
 _MOST_DAYS = 62  # in the overview; a longer range is shown by month
@@ -41,24 +41,26 @@ def overview(client: Godoty, query: Query, screen: Screen) -> Iterator[str]:
     time = UsageGroup.DAY if query.end - query.start <= timedelta(days=_MOST_DAYS) else UsageGroup.MONTH
     report = fetch(client, query, (time,))
     query = replace(query, as_of=report.as_of)
+    tables = [_table(report, screen)]
     yield from _heading(report, screen)
-    yield from _section(report, screen)
+    yield from ("", *tables[0].texts)
     for group in _OTHERS:
         try:
-            other = fetch(client, query, (group,))
+            tables.append(_table(fetch(client, query, (group,)), screen))
         except InvalidField as error:  # too many entries to be read one by one
             yield from ("", *_wrapped(f"By {name_of(group)}: {error.message}", screen))
         else:
-            yield from _section(other, screen)
-    yield from _notes(report.totals, screen)
+            yield from ("", *tables[-1].texts)
+    yield from _notes(report.totals, tables, screen)
 
 
 def single(client: Godoty, query: Query, groups: tuple[UsageGroup, ...], screen: Screen) -> Iterator[str]:
     """Yield one table by all of the groups."""
     report = fetch(client, query, groups)
+    found = _table(report, screen)
     yield from _heading(report, screen)
-    yield from _section(report, screen)
-    yield from _notes(report.totals, screen)
+    yield from ("", *found.texts)
+    yield from _notes(report.totals, [found], screen)
 
 
 def _heading(report: Report, screen: Screen) -> Iterator[str]:
@@ -68,8 +70,8 @@ def _heading(report: Report, screen: Screen) -> Iterator[str]:
     yield from _wrapped(f"Usage from {start} to {end} ({zone}), as of {report.as_of.isoformat()}", screen)
 
 
-def _section(report: Report, screen: Screen) -> Iterator[str]:
-    """Yield a table of a report."""
+def _table(report: Report, screen: Screen) -> Table:
+    """Return the table of a report."""
     if report.groups and report.groups[0] in TIMES:
         lines = _in_order(_lines(report))
         if len(report.groups) == 1:
@@ -77,8 +79,8 @@ def _section(report: Report, screen: Screen) -> Iterator[str]:
     else:
         lines = _costliest(_lines(report), screen.top)
     total = _line(("total",), report.totals)
-    yield ""
-    yield from table([name_of(each) for each in report.groups], lines, total, width=screen.width, blocks=screen.blocks)
+    groups = [name_of(each) for each in report.groups]
+    return table(groups, lines, total, width=screen.width, blocks=screen.blocks)
 
 
 def _lines(report: Report) -> Iterator[Line]:
@@ -160,21 +162,23 @@ def _without_gaps(lines: list[Line], report: Report) -> list[Line]:
     last = (min(report.query.end, report.as_of) - timedelta(microseconds=1)).astimezone(zone).date()
     while day <= last:
         labels = (_time_text(group, day),)
-        by_label.setdefault(labels, Line(labels, Decimal(0)))
+        by_label.setdefault(labels, Line(labels, Decimal(0), input_tokens=0, output_tokens=0))
         day += timedelta(days=1)
     return [by_label[labels] for labels in sorted(by_label)]
 
 
-def _notes(totals: Totals, screen: Screen) -> Iterator[str]:
+def _notes(totals: Totals, tables: Sequence[Table], screen: Screen) -> Iterator[str]:
     """Yield what the marks in the tables mean."""
-    yield ""
-    yield from _wrapped(f"{amounts.ROUNDED} and {amounts.BELOW}: rounded; --format csv and json are exact.", screen)
+    if any(each.rounded for each in tables):
+        text = f"{amounts.ROUNDED} and {amounts.BELOW}: rounded; --format csv, json and parquet are exact."
+        yield from ("", *_wrapped(text, screen))
     if totals.pending_calls or totals.unresolved_calls:
         bound = totals.unresolved_bound_usd
         at_most = "without an upper bound" if bound is None else f"at most {bound:f} USD"
         parts = [f"{totals.pending_calls:,} pending"] if totals.pending_calls else []
         parts += [f"{totals.unresolved_calls:,} unresolved ({at_most})"] if totals.unresolved_calls else []
-        yield from _wrapped(f"{OPEN}: the cost of open calls is not in the sums: {', '.join(parts)}.", screen)
+        text = f"{OPEN}: the cost of open calls is not in the sums: {', '.join(parts)}."
+        yield from ("", *_wrapped(text, screen))
 
 
 def _wrapped(text: str, screen: Screen) -> Sequence[str]:
