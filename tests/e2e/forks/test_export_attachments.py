@@ -3,9 +3,9 @@
 import base64
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import grpc
+import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
 from tests.conftest import Start
@@ -18,7 +18,7 @@ from tests.support.service import Service, soon
 BIG = 1_000_000  # bytes: several pieces in the database, and more lines
 
 
-async def export(forker: Forker, **fields: Any) -> list[str]:
+async def export(forker: Forker, **fields: bool) -> list[str]:
     """Export a session with the bytes of its attachments."""
     request = pb.ExportSessionRequest(session_id="talk", **({"include_attachments": True} | fields))
     call = forker.caller.stub.ExportSession(request, metadata=forker.service.metadata, timeout=90)
@@ -100,8 +100,11 @@ async def test_bytes_that_cannot_be_stored_fail_the_import(forker: Forker) -> No
     assert forker.documents() == (0, 0)
 
 
-async def test_bytes_of_an_import_are_bounded(forker: Forker, monkeypatch: Any) -> None:
+async def test_bytes_of_an_import_are_bounded(
+    serve: Start, fork_at: Callable[[Service], Forker], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SESSION_TOO_LARGE, although each attachment may be stored, and the lines without them are few."""
+    forker = fork_at(await serve())
     monkeypatch.setattr("godoty_service.session_copies.imported_attachments._MAX_BYTES", 250_000)
     monkeypatch.setattr("godoty_service.rpc.session_copies.imports._MAX_BYTES", 10_000)
     begin, *rest = lines_of(message("USER", {"text": "look"}))

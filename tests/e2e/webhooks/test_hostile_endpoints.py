@@ -44,7 +44,7 @@ async def tried(tenant: Tenant, name: str) -> pb.WebhookDelivery:
         deliveries = await tenant.deliveries(name)
         return deliveries[0] if deliveries and deliveries[0].attempts else None
 
-    return await eventually(found)  # type: ignore[no-any-return]
+    return await eventually(found)
 
 
 async def test_answer_without_end_is_read_up_to_a_bound(serve: Start, become: Become, receive: Receive) -> None:
