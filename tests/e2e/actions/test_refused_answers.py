@@ -35,7 +35,7 @@ async def test_budget_that_is_spent_meanwhile_loses_nothing(asker: Asker) -> Non
     refused = await asker.answer((action, APPROVE))
 
     assert refused.failure is not None
-    assert refused.failure.reason == "BUDGET_EXCEEDED"
+    assert refused.failure.reason == "BUDGET_SPENT"
     assert list(outputs(refused)) == ["notebook"]
     session = asker.service.session("talk")
     assert session is not None
