@@ -42,6 +42,7 @@ def build_session_copies(settings: Settings, components: Components) -> SessionC
         messages=conversations.messages,
         message_copies=MessageCopies(collection(MessageStore.COLLECTION)),
         attachments=conversations.attachments.store,
+        actions=conversations.actions,
     )
     imports = SessionImports(
         copies=copies,

@@ -6,11 +6,13 @@ with the end user of its origin, so that an erasure finds it from then on. After
 it is there and not being deleted, nothing was missing, and no erasure of its user has ended before.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from strands.types.content import ContentBlock, Messages
 
+from godoty_service.actions.stores import ActionStores
 from godoty_service.attachments.attachment import Attachment
 from godoty_service.attachments.attachments import to_its_end
 from godoty_service.attachments.blocks import attachments_in
@@ -20,7 +22,7 @@ from godoty_service.ids import new_id
 from godoty_service.session_copies.copies import MAX_MESSAGES, SessionCopies
 from godoty_service.session_copies.errors import ForkPointRefused, SessionExists, SessionTooLarge
 from godoty_service.sessions.agent_states import state_text
-from godoty_service.sessions.history_repair import missing_messages
+from godoty_service.sessions.history_repair import missing_messages, result_of
 from godoty_service.sessions.incomplete import Contents, NewSession
 from godoty_service.sessions.message_copies import COPIED, MessageCopies, Point
 from godoty_service.sessions.messages import MessageStore
@@ -82,6 +84,7 @@ class SessionForks:
         messages: MessageStore,
         message_copies: MessageCopies,
         attachments: AttachmentStore,
+        actions: ActionStores,
     ) -> None:
         """Create it.
 
@@ -91,12 +94,14 @@ class SessionForks:
             messages: Their messages.
             message_copies: Copies messages.
             attachments: What messages name.
+            actions: The steps in which sessions wait.
         """
         self._copies = copies
         self._sessions = sessions
         self._messages = messages
         self._message_copies = message_copies
         self._attachments = attachments
+        self._actions = actions
 
     async def fork(self, tenant_id: str, session_id: str, *, number: int | None, fork_id: str | None) -> Fork:
         """Fork a session; the same fork again, by its id, is returned as it is.
@@ -168,12 +173,20 @@ class SessionForks:
         elif point.ends_answer:
             cut = _Cut(through=place, point=point)
         elif point.tool_uses and place == origin.message_count:  # the turn has ended, and its calls are open
-            cut = _Cut(through=place, point=point, closing=_closing(point))
+            cut = _Cut(through=place, point=point, closing=_closing(point, await self._known_results(origin)))
         else:
             raise ForkPointRefused.of(origin.session_id, place)
         if cut.through > origin.message_count:
             raise SessionBusy("The message is of a turn that has not ended.", retry_after=_BUSY_RETRY)
         return cut
+
+    async def _known_results(self, origin: Session) -> dict[str, ContentBlock]:
+        """Return the results of the calls of the step in which a session waits that have run, by tool call id."""
+        if not origin.waiting_step:
+            return {}
+        calls = await self._actions.calls.of_step(origin.tenant_id, origin.waiting_step)
+        own = {each.tool_call_id: each.result for each in calls if not each.path}
+        return {each: result_of(each, result) for each, result in own.items() if result is not None}
 
     async def _make(self, origin: Session, cut: _Cut, source: SessionOrigin, fork_id: str) -> Session:
         """Make the fork."""
@@ -203,6 +216,7 @@ class SessionForks:
         if named := await self._attachments.named(tenant_id, origin.uid):
             last = cut.through + (cut.next_message is not None)
             carried = await self._message_copies.attachment_ids(tenant_id, origin.uid, through=last)
+            carried |= {each.attachment_id for each in attachments_in(cut.closing)}
             await self._attachments.name_all(tenant_id, named & carried, session_uid=session.uid)
         await self._message_copies.copy(tenant_id, origin.uid, to=session.uid, through=cut.through)
         if cut.closing:
@@ -244,10 +258,6 @@ def _user_message(point: Point) -> UserMessage:
     return UserMessage(text="\n".join(texts), attachments=tuple(attachments_in([point.message])))
 
 
-def _closing(point: Point) -> Messages:
+def _closing(point: Point, known: Mapping[str, ContentBlock]) -> Messages:
     """Return the messages that close the open calls of a message: no branch acts on what the other one was asked."""
-    results: dict[str, ContentBlock] = {
-        each: {"toolResult": {"toolUseId": each, "status": "error", "content": [{"text": _NOT_CARRIED_OVER}]}}
-        for each in point.tool_uses
-    }
-    return missing_messages([point.message], note=_FORKED, results=results)
+    return missing_messages([point.message], note=_FORKED, results=known, otherwise=_NOT_CARRIED_OVER)

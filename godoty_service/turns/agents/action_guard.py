@@ -7,7 +7,7 @@ of the agents above it are stored first.
 
 In a step of the turn's own agent that does not wait, no tool begins before the message with its call is stored. If the
 step has several calls, the turn's event log is stored before each of them begins, and when one ends before the others:
-so that whoever completes the history of a dead server knows which calls have begun, and the results that there were.
+so the server that completes the history of a dead one knows which calls had begun, and the results that there were.
 """
 
 import asyncio

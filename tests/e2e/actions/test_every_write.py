@@ -29,9 +29,11 @@ from tests.e2e.actions.conftest import (
     CLIENT,
     DONE,
     END_TURN,
+    LEASE,
     Asker,
     Mcp,
     asked,
+    expire_lease,
     not_busy,
     prepare,
 )
@@ -46,7 +48,6 @@ from tests.support.service import Service
 
 STRIDE = 1 if LONG else 5  # of the writes: a kill takes half a second of CPU
 AT_ONCE = 4  # kills
-LEASE = 600.0  # seconds: no busy machine loses it, and that of a killed server is deleted
 FREE = ("calculator", f"{PREFIX}_echo")
 NOT_CARRIED_OUT = "not carried out"
 
@@ -90,7 +91,7 @@ class Killing:
         command = process.process
         if command is None or command.returncode != -signal.SIGKILL:
             return False
-        self.survivor.service.database["replicas"].delete_one({"_id": process.replica_id})
+        expire_lease(self.survivor.service, process)
         return True
 
     def results(self, session_id: str) -> Mapping[str, str]:

@@ -15,7 +15,7 @@ from tests.e2e.actions.test_client_tools import LOOK, upload
 from tests.support.history import assert_valid_history
 from tests.support.media import pdf
 
-WRITE = '{"action": "write", "text": "remember this"}'
+WRITE = '{"action": "write", "name": "note", "text": "remember this"}'
 
 
 async def limit(asker: Asker, *amounts: str) -> None:
@@ -23,7 +23,10 @@ async def limit(asker: Asker, *amounts: str) -> None:
     budgets = [budget_pb2.Budget(window=budget_pb2.BUDGET_WINDOW_TOTAL, limit_usd=each, hard=True) for each in amounts]
     stub = admin_stubs.AdminServiceStub(asker.caller.channel)  # type: ignore[no-untyped-call] # generated
     key = asker.issue(asker.service, scopes=frozenset({Scope.ADMIN}))
-    request = admin_pb.UpdatePolicyRequest(tenant_id=asker.service.tenant_id, policy=tenant_pb2.Policy(budgets=budgets))
+    policy = tenant_pb2.Policy(budgets=budgets)
+    request = admin_pb.UpdatePolicyRequest(
+        tenant_id=asker.service.tenant_id, policy=policy, update_mask={"paths": ["budgets"]}
+    )
     await stub.UpdatePolicy(request, metadata=(("authorization", f"Bearer {key}"),))
 
 
@@ -35,7 +38,7 @@ async def test_budget_that_is_spent_meanwhile_loses_nothing(asker: Asker) -> Non
     refused = await asker.answer((action, APPROVE))
 
     assert refused.failure is not None
-    assert refused.failure.reason == "BUDGET_EXCEEDED"
+    assert refused.failure.reason == "BUDGET_SPENT"
     assert list(outputs(refused)) == ["notebook"]
     session = asker.service.session("talk")
     assert session is not None
