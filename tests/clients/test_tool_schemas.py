@@ -25,8 +25,8 @@ class Color(Enum):
     BLUE = "blue"
 
 
-class Level(IntEnum):
-    """A level."""
+class Urgency(IntEnum):
+    """How soon."""
 
     LOW = 1
     HIGH = 2
@@ -102,7 +102,7 @@ def search(  # noqa: D417 - that is the case
     place: Location,
     options: Options | None = None,
     *,
-    level: Level = Level.LOW,
+    level: Urgency = Urgency.LOW,
     sort: Literal["price", "name"] = "price",
     since: Annotated[datetime | None, "Only newer ones."] = None,
 ) -> str:
@@ -190,7 +190,7 @@ def test_schema_is_made_of_hints_and_docstring() -> None:
         (Literal["a", 1], 1, 1),
         (Literal["price"], "PRICE", "price"),
         (Color, "red", Color.RED),
-        (Level, "2", Level.HIGH),
+        (Urgency, "2", Urgency.HIGH),
         (Location, {"latitude": "1", "longitude": 2}, Location(1.0, 2.0)),
         (Options, {"limit": 1, "color": "blue"}, {"limit": 1, "color": Color.BLUE}),
         (Item, {"sku": "a", "count": "2"}, Item(sku="a", count=2)),
