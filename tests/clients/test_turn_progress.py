@@ -288,7 +288,7 @@ def test_unknown_cost_of_one_turn_is_unknown_of_all() -> None:
 
 
 def test_costs_are_summed_exactly() -> None:
-    """Whatever the program's decimals are rounded to."""
+    """However the program rounds its decimals."""
     with localcontext(prec=3):
         both = added(Totals(cost_usd=Decimal("1.000000000000000000000001")), Totals(cost_usd=Decimal("0.1")))
     assert both.cost_usd == Decimal("1.100000000000000000000001")
