@@ -314,6 +314,16 @@ def test_reviewers_action_is_not_answered_again() -> None:
     assert [each.action_id for each in loop.progress.actions] == ["a1"]
 
 
+def test_action_that_is_asked_again_is_not_answered_twice() -> None:
+    """A server that asks on and on is not answered on and on: the turn ends, and the action is visible."""
+    loop = Loop(tools=[look])
+    loop.ask(action("a1", "look"))
+    loop.answer()
+    loop.ask(action("a1", "look"))
+
+    assert (loop.progress.ended, [each.action_id for each in loop.progress.actions]) == (True, ["a1"])
+
+
 def test_answers_have_the_time_of_a_turn_that_has_begun() -> None:
     """A server that is away longer than a turn would wait to begin does not lose what tools have done."""
     loop = Loop(tools=[look])
