@@ -134,9 +134,7 @@ async def test_typescript_programs_run_as_pasted(service: Service, tmp_path: Pat
     (tmp_path / "hello.ts").write_text(hello)
     (tmp_path / "orders.ts").write_text(orders)
     options = ("--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--types", "node")
-    code, out = await run(
-        tmp_path, "node", str(_TSC), *options, "--typeRoots", str(_TYPES), "hello.ts", "orders.ts"
-    )
+    code, out = await run(tmp_path, "node", str(_TSC), *options, "--typeRoots", str(_TYPES), "hello.ts", "orders.ts")
     assert (code, out) == (0, "")
 
 
