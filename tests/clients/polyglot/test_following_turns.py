@@ -85,11 +85,9 @@ async def test_answers_are_sent_once_however_often_the_connection_breaks(languag
 async def test_cost_is_unknown_if_that_of_one_turn_is(language: Language) -> None:
     """A pending or unresolved call of any turn makes it so."""
     unknown: list[tuple[dict[str, Any], dict[str, Any]]] = [({"pending_calls": 1}, {}), ({}, {"unresolved_calls": 1})]
-    streams: list[Stream] = [
-        stream
-        for first, last in unknown
-        for stream in ([started(), *asks(action("act_1"), **first)], [started(_NEXT), finished(2, _NEXT, **last)])
-    ]
+    streams: list[Stream] = []
+    for first, last in unknown:
+        streams += [[started(), *asks(action("act_1"), **first)], [started(_NEXT), finished(2, _NEXT, **last)]]
     async with serving(language, *streams) as (_, program):
         results = [await program.ask("converse", session_id="talk", text="hi", tools=[_FIND]) for _ in unknown]
 

@@ -47,7 +47,9 @@ async def test_lost_export_goes_on_after_the_last_response(language: Language) -
 
 async def test_export_that_is_left_has_the_position_to_go_on(language: Language) -> None:
     """After the responses that were read whole: the entries of the last one come again."""
-    responses: list[pb.ExportLedgerResponse | Failure] = [
+    first_half, second_half = _response("A", "c1", "c2", as_of=12), _response("B", "c3", "c4")
+    exports = ScriptedExports([[first_half, second_half], [second_half]])
+    async with serving(language, exports=exports)| Failure] = [
         _response("A", "c1", "c2", as_of=12),
         _response("B", "c3", "c4"),
     ]
