@@ -49,11 +49,7 @@ async def test_export_that_is_left_has_the_position_to_go_on(language: Language)
     """After the responses that were read whole: the entries of the last one come again."""
     first_half, second_half = _response("A", "c1", "c2", as_of=12), _response("B", "c3", "c4")
     exports = ScriptedExports([[first_half, second_half], [second_half]])
-    async with serving(language, exports=exports)| Failure] = [
-        _response("A", "c1", "c2", as_of=12),
-        _response("B", "c3", "c4"),
-    ]
-    async with serving(language, exports=ScriptedExports([responses, responses[1:]])) as (_, program):
+    async with serving(language, exports=exports) as (_, program):
         first = await program.ask("export", stop_after=3)
         second = await program.ask("export", cursor=first.done["cursor"])
 

@@ -54,7 +54,7 @@ async def _rest(lines: Any, result: Result) -> Result:
 
 
 async def test_turn_survives_connections_cut_at_random(language: Language, caller: Caller) -> None:
-    """Thirty times, anywhere in a connection: the text is exact, events come once, a tool runs once, calls are charged once."""
+    """Thirty times, anywhere in a connection: the text is exact, events come once, and each call is charged once."""
     rng, hold = random.Random(language.folder), new_id("hold")
     script = f"@sandbox tool-loop calls=2 tool=look_up tokens={_TOKENS} hold_after=1 hold={hold}"
     async with (
