@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.clients.polyglot.programs import Language
     from tests.support.caller import Caller
 
-_LOOK: dict[str, Any] = {
+_FIND: dict[str, Any] = {
     "name": "look_up",
     "description": "Finds an order.",
     "input_schema": '{"type": "object", "properties": {"number": {"enum": [7, 8]}}, "required": ["number"]}',
@@ -52,7 +53,7 @@ async def test_tool_and_approval_lead_to_the_end_with_exact_cost(
     script = "@sandbox tool-loop calls=3 parallel=2"
     async with Conformance.of(language, service) as program:
         turn = await program.ask(
-            "converse", session_id="talk", text=script, agent="support", tools=[_LOOK], approval={"approve": True}
+            "converse", session_id="talk", text=script, agent="support", tools=[_FIND], approval={"approve": True}
         )
         metrics = await program.ask("metrics", session_id="talk")
         export = await program.ask("export", api_key=billing)
@@ -81,11 +82,13 @@ async def test_errors_and_denials_are_results_for_the_model(
 ) -> None:
     """A tool that fails, one that the program does not have, and a call that is denied; then another input."""
     await Asker(caller, issue).agent(_CALCULATOR, {"client": REFUND})
-    tools = [{**_LOOK, "fails": "no\nshop"}]
+    tools = [{**_FIND, "fails": "no\nshop"}]
     script = "@sandbox tool-loop calls=2"
     async with Conformance.of(language, caller.service) as program:
         fields: dict[str, Any] = {"session_id": "talk", "agent": "support", "tools": tools}
-        turn = await program.ask("converse", text=f"{script} parallel=3", approval={"deny": "not before Monday"}, **fields)
+        turn = await program.ask(
+            "converse", text=f"{script} parallel=3", approval={"deny": "not before Monday"}, **fields
+        )
         seen = _seen(caller.service)
         changed = await program.ask(
             "converse", text=f"{script} tool=calculator", approval={"input": '{"expression": "1 + 1"}'}, **fields
@@ -124,7 +127,10 @@ async def test_turn_ends_with_its_actions_if_nothing_answers_them(
     ]
     assert calculator["input_json"] == '{"expression": "6 * 7"}'
     assert (seen["refund"], _seen(caller.service)["refund"]) == ("by hand", "done")
-    assert {each["function"]["name"] for each in caller.service.requests("talk")[-1]["tools"]} == {"calculator", "refund"}
+    assert {each["function"]["name"] for each in caller.service.requests("talk")[-1]["tools"]} == {
+        "calculator",
+        "refund",
+    }
 
 
 async def test_action_for_a_reviewer_is_left_open(
@@ -137,7 +143,7 @@ async def test_action_for_a_reviewer_is_left_open(
     script = "@sandbox tool-loop calls=2 parallel=2"
     async with Conformance.of(language, caller.service) as program:
         turn = await program.ask(
-            "converse", session_id="talk", text=script, agent="support", tools=[_LOOK], approval={"approve": True}
+            "converse", session_id="talk", text=script, agent="support", tools=[_FIND], approval={"approve": True}
         )
 
     assert (turn.error, turn.done["stop_reason"]) == ({}, _WAITS)

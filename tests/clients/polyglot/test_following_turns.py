@@ -25,7 +25,7 @@ from tests.clients.polyglot.scripted_turns import (
 
 _NEXT = "turn_2"
 _LOST = Failure(grpc.StatusCode.UNAVAILABLE)
-_LOOK: dict[str, Any] = {
+_FIND: dict[str, Any] = {
     "name": "look_up",
     "description": "Finds an order.",
     "input_schema": '{"type":"object"}',
@@ -54,7 +54,7 @@ async def test_answers_are_sent_once_however_often_the_connection_breaks(languag
         [text(2, "b", _NEXT), text(3, "c", _NEXT), finished(4, _NEXT, cost_usd="0.0000000125")],
     ]
     async with serving(language, *streams) as (turns, program):
-        result = await program.ask("converse", session_id="talk", text="hi", agent="support", tools=[_LOOK])
+        result = await program.ask("converse", session_id="talk", text="hi", agent="support", tools=[_FIND])
 
     first, resumed, answer, again, rest = turns.asked
     assert isinstance(first, pb.ConverseRequest)
@@ -64,11 +64,15 @@ async def test_answers_are_sent_once_however_often_the_connection_breaks(languag
     assert resumed == pb.ResumeTurnRequest(turn_id=TURN, after_sequence=2)
     assert isinstance(answer, pb.ConverseRequest)
     assert answer.request_id not in {"", first.request_id}
-    assert answer == again == pb.ConverseRequest(
-        session_id="talk",
-        request_id=answer.request_id,
-        disconnect_grace={"seconds": 30},
-        action_results=[_output("act_1", output_json='{"pens":2}')],
+    assert (
+        answer
+        == again
+        == pb.ConverseRequest(
+            session_id="talk",
+            request_id=answer.request_id,
+            disconnect_grace={"seconds": 30},
+            action_results=[_output("act_1", output_json='{"pens":2}')],
+        )
     )
     assert rest == pb.ResumeTurnRequest(turn_id=_NEXT, after_sequence=2)
     assert (result.error, result.text, result.done["text"]) == ({}, "abc", "abc")
@@ -80,14 +84,12 @@ async def test_answers_are_sent_once_however_often_the_connection_breaks(languag
 
 async def test_cost_is_unknown_if_that_of_one_turn_is(language: Language) -> None:
     """A pending or unresolved call of any turn makes it so."""
-    unknown: list[tuple[dict[str, int], dict[str, int]]] = [({"pending_calls": 1}, {}), ({}, {"unresolved_calls": 1})]
-    streams = [
-        stream
-        for first, last in unknown
-        for stream in ([started(), *asks(action("act_1"), **first)], [started(_NEXT), finished(2, _NEXT, **last)])
-    ]
+    unknown: list[tuple[dict[str, Any], dict[str, Any]]] = [({"pending_calls": 1}, {}), ({}, {"unresolved_calls": 1})]
+    streams: list[Stream] = []
+    for first, last in unknown:
+        streams += [[started(), *asks(action("act_1"), **first)], [started(_NEXT), finished(2, _NEXT, **last)]]
     async with serving(language, *streams) as (_, program):
-        results = [await program.ask("converse", session_id="talk", text="hi", tools=[_LOOK]) for _ in unknown]
+        results = [await program.ask("converse", session_id="talk", text="hi", tools=[_FIND]) for _ in unknown]
 
     assert [each.done["stop_reason"] for each in results] == ["STOP_REASON_END_TURN"] * 2
     assert [each.done["cost_usd"] for each in results] == [None, None]
@@ -105,7 +107,7 @@ async def test_many_answers_are_sent_in_several_requests(language: Language) -> 
         [started("turn_5"), *asks(*large[2:], turn_id="turn_5")],
         [started("turn_6"), finished(2, "turn_6")],
     ]
-    tools = [_LOOK, {**_LOOK, "name": "read", "returns": "ä" * 100_000}]
+    tools = [_FIND, {**_FIND, "name": "read", "returns": "ä" * 100_000}]
     async with serving(language, *streams) as (turns, program):
         result = await program.ask("converse", session_id="talk", text="hi", tools=tools)
 
@@ -127,7 +129,7 @@ async def test_many_answers_are_sent_in_several_requests(language: Language) -> 
 
 async def test_turn_that_is_left_while_a_tool_runs_sends_nothing_more(language: Language) -> None:
     """The tool's wait ends with the turn's deadline; the turn of the server has ended already."""
-    tools = [{**_LOOK, "sleep_ms": 150_000}]
+    tools = [{**_FIND, "sleep_ms": 150_000}]
     async with serving(language, [started(), *asks(action("act_1"))]) as (turns, program):
         asking = program.ask("converse", session_id="talk", text="hi", tools=tools, timeout_ms=1500)
         result = await asyncio.wait_for(asking, 100)
@@ -141,7 +143,7 @@ async def test_failed_approval_leaves_the_actions_open(language: Language) -> No
     """Before any tool has run: the caller gets the error of its function, and the server nothing."""
     async with serving(language, [started(), *asks(action("act_1"), _APPROVAL)]) as (turns, program):
         result = await program.ask(
-            "converse", session_id="talk", text="hi", tools=[_LOOK], approval={"fail": "no one was there"}
+            "converse", session_id="talk", text="hi", tools=[_FIND], approval={"fail": "no one was there"}
         )
 
     assert "no one was there" in result.error["text"]
@@ -156,7 +158,7 @@ async def test_answered_action_is_not_answered_again(language: Language) -> None
         [started(_NEXT), *asks(action("act_1"), _APPROVAL, turn_id=_NEXT)],
     ]
     async with serving(language, *streams) as (turns, program):
-        result = await program.ask("converse", session_id="talk", text="hi", tools=[_LOOK], approval={})
+        result = await program.ask("converse", session_id="talk", text="hi", tools=[_FIND], approval={})
 
     assert [type(each) for each in turns.asked] == [pb.ConverseRequest] * 2
     assert result.done["stop_reason"] == "STOP_REASON_ACTION_REQUIRED"

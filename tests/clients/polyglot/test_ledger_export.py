@@ -47,8 +47,9 @@ async def test_lost_export_goes_on_after_the_last_response(language: Language) -
 
 async def test_export_that_is_left_has_the_position_to_go_on(language: Language) -> None:
     """After the responses that were read whole: the entries of the last one come again."""
-    responses = [_response("A", "c1", "c2", as_of=12), _response("B", "c3", "c4")]
-    async with serving(language, exports=ScriptedExports([responses, responses[1:]])) as (_, program):
+    first_half, second_half = _response("A", "c1", "c2", as_of=12), _response("B", "c3", "c4")
+    exports = ScriptedExports([[first_half, second_half], [second_half]])
+    async with serving(language, exports=exports) as (_, program):
         first = await program.ask("export", stop_after=3)
         second = await program.ask("export", cursor=first.done["cursor"])
 

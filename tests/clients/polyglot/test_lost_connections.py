@@ -14,8 +14,8 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.ids import new_id
-from tests.clients.polyglot.cutting_proxy import CuttingProxy
 from tests.clients.polyglot.conformance import Conformance, Result
+from tests.clients.polyglot.cutting_proxy import CuttingProxy
 from tests.clients.polyglot.programs import LANGUAGES, READERS, Language, Line
 from tests.conftest import StartProcess
 from tests.e2e.turns.streams import SLOW, free
@@ -25,7 +25,7 @@ from tests.support.service import Service, format_amount, soon
 
 _CUTS = 30
 _TOKENS = 1500
-_LOOK = {"name": "look_up", "description": "Finds an order.", "returns": "two pens"}
+_FIND = {"name": "look_up", "description": "Finds an order.", "returns": "two pens"}
 
 
 @pytest.fixture(params=READERS)
@@ -54,14 +54,14 @@ async def _rest(lines: Any, result: Result) -> Result:
 
 
 async def test_turn_survives_connections_cut_at_random(language: Language, caller: Caller) -> None:
-    """Thirty times, anywhere in a connection: the text is exact, each event comes once, a tool runs once; no call is charged twice."""
+    """Thirty times, anywhere in a connection: the text is exact, events come once, and each call is charged once."""
     rng, hold = random.Random(language.folder), new_id("hold")
     script = f"@sandbox tool-loop calls=2 tool=look_up tokens={_TOKENS} hold_after=1 hold={hold}"
     async with (
         CuttingProxy(caller.service.target) as proxy,
         Conformance.of(language, caller.service.at(proxy.address)) as program,
     ):
-        reading = asyncio.create_task(program.ask("converse", session_id="talk", text=script, tools=[_LOOK]))
+        reading = asyncio.create_task(program.ask("converse", session_id="talk", text=script, tools=[_FIND]))
         for number in range(_CUTS):
             proxy.cut_after(rng.choice((rng.randint(1, 100), rng.randint(1, 2000))))
             while proxy.cuts == number:
@@ -91,7 +91,9 @@ async def test_turn_of_a_killed_server_ends_interrupted(
     """Killed in mid-answer and restarted, each client sees the end of its turn, and its next turn works."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     async with AsyncExitStack() as stack:
-        programs = {name: await stack.enter_async_context(Conformance.of(each, service)) for name, each in LANGUAGES.items()}
+        programs = {
+            name: await stack.enter_async_context(Conformance.of(each, service)) for name, each in LANGUAGES.items()
+        }
         turns = {name: program.lines("converse", session_id=name, text=SLOW) for name, program in programs.items()}
         seen = {name: await _until(lines, "t3 ") for name, lines in turns.items()}
         await process.kill()

@@ -46,10 +46,7 @@ def _blocks(folder: str, language: str) -> list[str]:
 
 
 async def _assert_print_costs(service: Service, folder: Path, *commands: tuple[str, ...], **environment: str) -> None:
-    """Run the programs of a README, each as another tenant; they must print an answer, and the cost that the ledger has.
-
-    The model calls the tool of the second one.
-    """
+    """Run the programs of a README, each as another tenant: the model calls the tool of the second one."""
     hello, tools = commands
     await _assert_prints_cost(service, folder, hello, environment)
     script = {"directive": "@sandbox tool-loop calls=2 tool=find_order"}
@@ -63,6 +60,7 @@ async def _assert_print_costs(service: Service, folder: Path, *commands: tuple[s
 async def _assert_prints_cost(
     service: Service, folder: Path, command: tuple[str, ...], environment: dict[str, str]
 ) -> str:
+    """Run a program; it must print an answer, and the cost that the ledger has. Return its session."""
     settings = {"GODOTY_LISTEN": service.target, "GODOTY_API_KEY": service.api_key}
     code, out = await run(folder, *command, **(environment | settings))
     assert code == 0, out
@@ -134,9 +132,7 @@ async def test_typescript_programs_run_as_pasted(service: Service, tmp_path: Pat
     (tmp_path / "hello.ts").write_text(hello)
     (tmp_path / "orders.ts").write_text(orders)
     options = ("--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--types", "node")
-    code, out = await run(
-        tmp_path, "node", str(_TSC), *options, "--typeRoots", str(_TYPES), "hello.ts", "orders.ts"
-    )
+    code, out = await run(tmp_path, "node", str(_TSC), *options, "--typeRoots", str(_TYPES), "hello.ts", "orders.ts")
     assert (code, out) == (0, "")
 
 
