@@ -105,6 +105,16 @@ class TurnView(Generic[_O]):
         """The event of its end. None: it has not come."""
         return self._progress.finished
 
+    @property
+    def connected(self) -> bool:
+        """False while a lost connection is made again."""
+        return self._progress.connected
+
+    @property
+    def lost_connections(self) -> int:
+        """How often the connection was lost, and made again or not, since the turn began."""
+        return self._progress.lost_connections
+
 
 class Turn(TurnView[_O]):
     """A turn of a blocking client.

@@ -64,6 +64,7 @@ class TurnProgress(Generic[_O]):
         started: The event of its start. None: it has not come.
         finished: The event of its end. None: it has not come.
         citations: The web pages that the answer cites.
+        lost_connections: How often the connection was lost since the turn began.
     """
 
     def __init__(
@@ -95,6 +96,12 @@ class TurnProgress(Generic[_O]):
         self.started: TurnStarted | None = None
         self.finished: TurnFinished | None = None
         self.citations: list[Citation] = []
+        self.lost_connections = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether no connection was lost, or the turn has gone on since."""
+        return not self._retries.waiting
 
     @property
     def text(self) -> str:
@@ -183,6 +190,8 @@ class TurnProgress(Generic[_O]):
             if not isinstance(error, ConnectionFailed) and not _is_own_deadline(error):
                 self.ended = True
             raise error
+        if self.started is not None:
+            self.lost_connections += 1
         return delay
 
     def end(self) -> float:
