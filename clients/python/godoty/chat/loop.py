@@ -46,6 +46,10 @@ class Server:
         """
         return AsyncGodoty(self.target, self.api_key, tls=self.tls, connect_timeout=_CONNECT_TIMEOUT)
 
+    def advise(self, error: GodotyError | ValueError) -> str:
+        """Return one line with the error and the advice."""
+        return advise(error, target=self.target) if isinstance(error, GodotyError) else str(error)
+
 
 async def run_script(server: Server, screen: PlainScreen | JsonScreen, once: str | None, **wanted: Any) -> int:
     """Send one message, or each line of standard input, and return the exit code.
@@ -105,11 +109,11 @@ async def _lines_of_input() -> AsyncIterator[str]:
 async def _attempt(work: Awaitable[Any], server: Server, screen: PlainScreen | JsonScreen) -> int:
     try:
         await work
-    except GodotyError as error:
-        if isinstance(screen, JsonScreen):
-            screen.failure(error, advise(error, target=server.target))
+    except (GodotyError, ValueError) as error:  # ValueError: what cannot be sent
+        if isinstance(screen, JsonScreen) and isinstance(error, GodotyError):
+            screen.failure(error, server.advise(error))
         else:
-            screen.error(advise(error, target=server.target))
+            screen.error(server.advise(error))
         return FAILED
     return OK
 
@@ -175,7 +179,8 @@ class TerminalChat:
             await conversation.leave()
             for task in ended:
                 if task.done():
-                    task.result()
+                    with suppress(EOFError):  # the terminal has gone
+                        task.result()
             return OK if talking.cancelled() else talking.result()
 
     @asynccontextmanager
@@ -219,8 +224,8 @@ class TerminalChat:
         except asyncio.CancelledError:
             if not self._work.cancelled():  # the chat itself is left
                 raise
-        except GodotyError as error:
-            self._screen.error(advise(error, target=self._server.target))
+        except (GodotyError, ValueError) as error:  # ValueError: what cannot be sent
+            self._screen.error(self._server.advise(error))
             return FAILED, None
         finally:
             self._work = None

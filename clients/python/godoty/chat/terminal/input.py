@@ -139,7 +139,7 @@ class Input:
         self._application.renderer.erase()
         output.write_raw(text.replace("\n", "\r\n") + "\r\n")
         output.flush()
-        self._application.invalidate()
+        self._application._redraw()  # noqa: SLF001 - at once: meanwhile a paste would have no marks around it
 
     def show(self, live: str) -> None:
         """Show lines that change until they are written."""
