@@ -150,7 +150,6 @@ class Input:
     def refresh(self) -> None:
         """Show the present status."""
         self._application.invalidate()
-        self._application.invalidate()
 
     def remember(self, messages: Iterable[str]) -> None:
         """Offer earlier messages by the arrow keys."""
@@ -195,7 +194,6 @@ class Input:
 
     async def _ask(self, question: _Question, hint: str = "") -> Any:
         self._question, self._hint = question, hint
-        self._application.invalidate()
         self._application.invalidate()
         try:
             return await question.answer
