@@ -97,4 +97,4 @@ def test_status_fits(width: int) -> None:
     assert all(cell_len(line) <= width for line in lines)
     if width >= 40:
         assert " · ".join(lines) == " · ".join(parts)
-    assert len(lines) == {10: 4, 40: 4, 80: 2, 200: 1}[width]
+    assert len(lines) == {10: 4, 40: 3, 80: 2, 200: 1}[width]

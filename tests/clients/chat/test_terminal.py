@@ -62,7 +62,7 @@ async def apply_asking_agent(service: Service, issue: Callable[..., str]) -> Non
 
 def calculation(expression: str) -> str:
     """Return a message upon which the model calls the calculator."""
-    return f"@sandbox tool-loop calls=2 tool=calculator input='{{\"expression\": \"{expression}\"}}'"
+    return f'@sandbox tool-loop calls=2 tool=calculator input=\'{{"expression": "{expression}"}}\''
 
 
 @pytest.mark.parametrize("columns", [40, 200])
@@ -199,9 +199,9 @@ async def test_pickers_show_costs_and_prices(service: Service, open_chat: Open, 
     async with open_chat(service, "--session", session_id) as chat:
         await chat.is_ready()
         chat.type("/sessions" + ENTER)
-        await chat.shows("(2 of 2)", "› two $0.0")
+        await chat.shows("(2 of 2)", "> two $0.0")
         chat.type(DOWN)
-        await chat.shows("› one $0.0")
+        await chat.shows("> one $0.0")
         chat.type(ENTER)
         await chat.sees("> @sandbox plain text=first", "so far: $0.0")
         await chat.is_ready()
@@ -209,13 +209,13 @@ async def test_pickers_show_costs_and_prices(service: Service, open_chat: Open, 
         chat.type("/models" + ENTER)
         await chat.shows("USD for a million tokens", "input output context")
         chat.type("gpt-4o-mini-2")
-        await chat.shows("› openai/gpt-4o-mini-2024-07-18 $0.15 $0.6")
+        await chat.shows("> openai/gpt-4o-mini-2024-07-18 $0.15 $0.6")
         chat.type(ENTER)
         await chat.sees("model: openai/gpt-4o-mini-2024-07-18")
         await chat.is_ready()
 
         chat.type("/agent" + ENTER)
-        await chat.shows("› assistant")
+        await chat.shows("> assistant")
         chat.type(ESCAPE)
         await chat.is_ready()
         chat.type("/edit" + ENTER)

@@ -96,7 +96,8 @@ def test_long_message_is_cut() -> None:
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_tool_call_is_one_line(width: int) -> None:
     """Its name, its input and its outcome, each as far as it fits."""
-    line = view.ToolLine("calculator", '{"expression": "' + "1 + " * 80 + '1"}', "ok in 2 ms: " + "81 " * 80, failed=False)
+    arguments = '{"expression": "' + "1 + " * 80 + '1"}'
+    line = view.ToolLine("calculator", arguments, "ok in 2 ms: " + "81 " * 80, failed=False)
 
     (shown,) = lines_of(line, width)
 
@@ -127,7 +128,7 @@ def test_picker_shows_what_matches() -> None:
     lines = picker.lines(30, 10)
 
     assert len(lines) == 10
-    assert [text for selected, text in lines if selected] == ["› model-50  $50"]
+    assert [text for selected, text in lines if selected] == ["> model-50  $50"]
     assert all(cell_len(text) <= 30 for _, text in lines)
     picker.filter("MODEL-9 $97")
     assert picker.selected == 97

@@ -10,9 +10,7 @@ _PACKAGES = {"markdown_it", "prompt_toolkit", "rich", "typer"}
 def main() -> None:
     """Run the chat, or exit with the command that installs its dependencies."""
     try:
-        import prompt_toolkit as _  # noqa: PLC0415 - the library works without the chat's packages
-
-        from godoty.chat.app import app  # noqa: PLC0415 - the same
+        from godoty.chat.app import app  # noqa: PLC0415 - the library works without the chat's packages
     except ModuleNotFoundError as error:
         if error.name not in _PACKAGES:
             raise

@@ -78,7 +78,7 @@ def hints(text: str) -> Sequence[tuple[str, str]]:
     if not is_command(text) or "\n" in text:
         return ()
     if " " in text:
-        command = _BY_NAME.get(text.split(" ")[0])
+        command = _BY_NAME.get(text.split(" ", maxsplit=1)[0])
         return ((command.usage, command.effect),) if command is not None else ()
     return [(each.name, each.effect) for each in COMMANDS if each.name.startswith(text)]
 
@@ -143,7 +143,7 @@ async def _attach(conversation: Conversation, path: str) -> None:
 
 
 async def _export(conversation: Conversation, name: str) -> None:
-    path = Path(name or f"{conversation.session_id}.md").expanduser()
+    path = Path(name or f"{conversation.session_id}.md").expanduser()  # noqa: ASYNC240 - it does not block
     if not conversation.begun:
         conversation.screen.error("there is nothing to export")
         return

@@ -13,7 +13,7 @@ from godoty.reasons import SessionNotFound
 from godoty.types import ActionState, UserMessage
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from godoty.chat.screen import Screen
     from godoty.chat.status import Status

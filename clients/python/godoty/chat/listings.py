@@ -39,7 +39,9 @@ async def pick_session(client: AsyncGodoty, screen: Screen) -> str | None:
         return None
     columns = ("session", "cost", "messages", "model", "last used (UTC)")
     chosen = await screen.pick(
-        f"The last {count_of(len(sessions), 'session')}; /open ID opens one", columns, [_session_row(each) for each in sessions]
+        f"The last {count_of(len(sessions), 'session')}; /open ID opens one",
+        columns,
+        [_session_row(each) for each in sessions],
     )
     return None if chosen is None else sessions[chosen].session_id
 

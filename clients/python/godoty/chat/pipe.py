@@ -174,7 +174,7 @@ class JsonScreen(_Silent):
 
 
 def as_json(value: object) -> object:
-    """Return a value of the client for `json.dumps`: amounts as texts, durations in seconds, messages without what is unset.
+    """Return a value of the client for `json.dumps`: amounts as texts, durations in seconds, no fields that are unset.
 
     Raises:
         TypeError: It has no JSON.

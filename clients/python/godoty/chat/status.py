@@ -159,6 +159,4 @@ def wrapped(parts: Iterable[str], width: int) -> list[str]:
 
 def turn_line(turn: Totals, session: Totals, served: Iterable[str]) -> str:
     """Return the line that follows a turn."""
-    return " | ".join(
-        [f"turn: {format_totals(turn, turns=False)}", f"session: {format_totals(session)}", *served]
-    )
+    return " | ".join([f"turn: {format_totals(turn, turns=False)}", f"session: {format_totals(session)}", *served])

@@ -159,7 +159,7 @@ class BlockSplitter:
     def _opening(self) -> list[str]:
         """Return the lines that make another block of the same kind: the mark of code, the head of a table."""
         if self._fence and not self._is_list():
-            return [self._lines[0][:LIMIT // 4]]
+            return [self._lines[0][: LIMIT // 4]]
         head = self._lines[:2]
         if len(head) > 1 and "|" in head[0] and "-" in head[1] and _TABLE_RULE.issuperset(head[1]):
             return head if len("".join(head)) < LIMIT // 4 else []

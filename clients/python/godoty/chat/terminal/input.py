@@ -20,8 +20,16 @@ from prompt_toolkit.formatted_text import ANSI, StyleAndTextTuples
 from prompt_toolkit.history import InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.keys import Keys
-from prompt_toolkit.layout import BufferControl, ConditionalContainer, Dimension, FormattedTextControl, HSplit, Layout
-from prompt_toolkit.layout import VerticalAlign, Window
+from prompt_toolkit.layout import (
+    BufferControl,
+    ConditionalContainer,
+    Dimension,
+    FormattedTextControl,
+    HSplit,
+    Layout,
+    VerticalAlign,
+    Window,
+)
 from prompt_toolkit.output import create_output
 from prompt_toolkit.styles import Style
 
@@ -305,8 +313,11 @@ class Input:
 
     def _prefix(self, line: int, wraps: int) -> StyleAndTextTuples:
         question = self._question
-        label = f"{question.label}> " if question is not None and question.label else "> "
-        return [("class:prompt", label if line == 0 and wraps == 0 else "  ")]
+        if line or wraps:
+            return [("", "  ")]
+        if question is None:  # what is written waits for the end of the turn
+            return [("class:status", "· ")]
+        return [("class:prompt", f"{question.label}> ")]
 
     def _picker(self) -> StyleAndTextTuples:
         question = self._question

@@ -39,9 +39,7 @@ class Picker:
         """Show the rows that contain each of the words."""
         words = text.lower().split()
         self._matching = [
-            index
-            for index, row in enumerate(self._rows)
-            if all(word in " ".join(row).lower() for word in words)
+            index for index, row in enumerate(self._rows) if all(word in " ".join(row).lower() for word in words)
         ]
         self._selected = 0
 
@@ -55,9 +53,12 @@ class Picker:
         head = f"{self.title} ({len(self._matching)} of {len(self._rows)})"
         shown = max(height - 2, 1)
         first = min(max(self._selected - shown // 2, 0), max(len(self._matching) - shown, 0))
-        lines = [(False, aligned([head], [len(head)], width)), (False, "  " + aligned(self._columns, widths, width - 2))]
+        lines = [
+            (False, aligned([head], [len(head)], width)),
+            (False, "  " + aligned(self._columns, widths, width - 2)),
+        ]
         for place in range(first, min(first + shown, len(self._matching))):
             chosen = place == self._selected
             row = aligned(self._rows[self._matching[place]], widths, width - 2)
-            lines.append((chosen, f"{'›' if chosen else ' '} {row}"))
+            lines.append((chosen, f"{'>' if chosen else ' '} {row}"))
         return lines

@@ -127,27 +127,29 @@ class TerminalScreen:
 
     async def _result(self, action: Action, key: str) -> ActionResult | None:
         """Return the answer that a key begins; None: the user goes back."""
-        match key:
-            case "a":
-                return ActionResult(action_id=action.action_id, approve=ActionApproval())
-            case "c":
-                changed = await self._input.text("input", visible(action.input_json))
-                if changed is None:
-                    return None
-                if not _is_object(changed):
-                    self.error("the input is no JSON object")
-                    return None
-                return ActionResult(action_id=action.action_id, approve=ActionApproval(input_json=changed))
-            case "r":
-                output = await self._input.text("result", "")
-                if output is None:
-                    return None
-                return ActionResult(action_id=action.action_id, output=ClientToolOutput(output_text=output))
-        why = await self._input.text("why", "")
-        if why is None:
+        approve = deny = output = None
+        if key == "a":
+            approve = ActionApproval()
+        elif key == "c":
+            approve = await self._changed_input(action)
+        elif key == "r":
+            text = await self._input.text("result", "")
+            output = ClientToolOutput(output_text=text) if text is not None else None
+        else:
+            why = await self._input.text("why", "")
+            deny = ActionDenial(why=" ".join(why.split())[:_MAX_WHY]) if why is not None else None
+        if approve is deny is output is None:
             return None
-        one_line = " ".join(why.split())[:_MAX_WHY]
-        return ActionResult(action_id=action.action_id, deny=ActionDenial(why=one_line))
+        return ActionResult(action_id=action.action_id, approve=approve, deny=deny, output=output)
+
+    async def _changed_input(self, action: Action) -> ActionApproval | None:
+        changed = await self._input.text("input", visible(action.input_json))
+        if changed is None:
+            return None
+        if not _is_object(changed):
+            self.error("the input is no JSON object")
+            return None
+        return ActionApproval(input_json=changed)
 
     # How it is written
 
@@ -230,7 +232,9 @@ class TerminalScreen:
 
 def _excerpt(text: str) -> str:
     """Return a text as it is: what is approved must be what is shown."""
-    return text if len(text) <= _MAX_ACTION_INPUT else f"{text[:_MAX_ACTION_INPUT]}\n… {len(text):,} characters in all …"
+    return (
+        text if len(text) <= _MAX_ACTION_INPUT else f"{text[:_MAX_ACTION_INPUT]}\n… {len(text):,} characters in all …"
+    )
 
 
 def _is_object(text: str) -> bool:

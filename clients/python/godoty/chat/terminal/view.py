@@ -178,9 +178,7 @@ class Rows:
 
     def _stacked(self, row: Sequence[str]) -> RenderableType:
         first, *others = row
-        rest = ", ".join(
-            f"{column}: {cell}" for column, cell in zip(self._columns[1:], others, strict=False) if cell
-        )
+        rest = ", ".join(f"{column}: {cell}" for column, cell in zip(self._columns[1:], others, strict=False) if cell)
         return Group(
             Text(first, style="bold", overflow="fold"), Padding(Text(rest, overflow="fold"), (0, 0, 0, 2), expand=False)
         )
@@ -207,4 +205,5 @@ def short_line(text: str, width: int) -> str:
 
 def _is_visible(style: Style) -> bool:
     """Return whether spaces of a style can be seen."""
-    return style.bgcolor is not None or bool(style.underline or style.reverse)
+    colored = style.bgcolor is not None and not style.bgcolor.is_default
+    return colored or bool(style.underline or style.reverse)
