@@ -29,6 +29,8 @@ RESPONSES = {
     "GetAgentResponse": "Agent",
     "ApplyAgentResponse": "AppliedAgent",
     "ApplyMcpServerResponse": "AppliedMcpServer",
+    "ApplyWebhookResponse": "AppliedWebhook",
+    "StartTurnResponse": "StartedTurn",
     "CheckMcpServerResponse": "McpServerCheck",
     "CreateApiKeyResponse": "CreatedApiKey",
     "RotateApiKeyResponse": "RotatedApiKey",
@@ -37,7 +39,10 @@ RESPONSES = {
     "EraseUserResponse": "Erasure",
     "ForkSessionResponse": "Fork",
 }
-SECRETS = {"CreateApiKeyResponse.text", "RotateApiKeyResponse.text", "McpHeader.secret", "McpOAuthClient.client_secret"}
+SECRETS = {
+    *("CreateApiKeyResponse.text", "RotateApiKeyResponse.text", "ApplyWebhookResponse.secret"),
+    *("McpHeader.secret", "McpOAuthClient.client_secret"),
+}
 ERRORS = {"INTERNAL": "InternalError"}  # names of errors that are not those of their reasons
 # Beside the methods without side effects: doing it again changes nothing.
 

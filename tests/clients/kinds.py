@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from godoty import AsyncGodoty, Godoty, GodotyError
+from godoty.actions.tools import ToolRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,12 @@ class Driver:
     def blocking(self) -> bool:
         """Whether its calls block."""
         return isinstance(self.client, Godoty)
+
+    @property
+    def registry(self) -> ToolRegistry:
+        """The client, as that which has tools."""
+        registry: ToolRegistry = self.client
+        return registry
 
     async def do(self, method: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """Call a method, and return its result."""

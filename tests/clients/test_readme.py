@@ -30,6 +30,11 @@ def name_of(program: str) -> str:
     return next(line for line in program.splitlines() if "client." in line).strip()
 
 
+def scopes_of(program: str) -> set[Scope]:
+    """Return the scopes of the key that a program needs."""
+    return {Scope.ADMIN} if "client.admin" in program else {Scope.CONVERSE, Scope.BILLING, Scope.AGENTS}
+
+
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the built package, alone."""
@@ -46,7 +51,6 @@ async def test_program_runs_as_it_stands(
 ) -> None:
     """It prints something, and ends without an error."""
     (tmp_path / "photo.png").write_bytes(png(30, 20))
-    scopes = {Scope.ADMIN} if "client.admin" in program else {Scope.CONVERSE, Scope.BILLING, Scope.AGENTS}
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GODOTY_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", program),
@@ -55,7 +59,7 @@ async def test_program_runs_as_it_stands(
         | {
             "PYTHONPATH": str(installed),
             "GODOTY_LISTEN": service.target,
-            "GODOTY_API_KEY": issue(service, scopes=frozenset(scopes)),
+            "GODOTY_API_KEY": issue(service, scopes=frozenset(scopes_of(program))),
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

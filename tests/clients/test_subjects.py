@@ -17,19 +17,30 @@ from godoty import (
     Budget,
     BudgetSpent,
     BudgetWindow,
+    DeliveryNotFound,
     EtagMismatch,
     McpServer,
     Policy,
     Role,
     ScopeMissing,
     SessionNotFound,
+    StopReason,
     TenantState,
     TurnLimits,
     TurnState,
+    Webhook,
 )
 from godoty.frames import columns, rows, to_pandas, to_parquet
+from godoty.v1 import (
+    admin_service_pb2,
+    agent_definition_service_pb2,
+    agent_service_pb2,
+    billing_service_pb2,
+)
 
 from godoty_service.tenancy.auth import Scope
+from tests.clients.conftest import REPOSITORY
+from tests.clients.cutting_proxy import CuttingProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,6 +50,7 @@ if TYPE_CHECKING:
     from tests.support.service import Service
 
 EVERYTHING = timedelta(days=1)
+PACKAGE = REPOSITORY / "clients" / "python" / "godoty"
 
 
 @pytest.fixture
@@ -277,3 +289,100 @@ async def test_missing_scope_is_an_error(driver: Driver) -> None:
         await driver.do(driver.client.billing.budgets)
 
     assert caught.value.metadata == {"scope": "billing"}
+
+
+async def test_turn_without_a_reader_runs_to_its_end(driver: Driver, service: Service, session_id: str) -> None:
+    """It is started once for an id, waited for, and read afterwards."""
+    turns = driver.client.turns
+    text = f"@sandbox plain tokens=4 hold_after=2 hold={session_id}"
+    options = {"session": session_id, "request_id": session_id}
+    started = await driver.do(turns.start, text, **options)
+    again = await driver.do(turns.start, text, **options)
+    early = await driver.do(turns.wait, started.turn_id, timeout=0)
+    service.backends.allow(session_id)
+    turn = await driver.do(turns.wait, started.turn_id, timeout=60)
+    read = driver.client.resume(started.turn_id)
+    await driver.do(read.wait)
+
+    assert started == again
+    assert early.state is TurnState.RUNNING
+    assert (turn.state, turn.stop_reason) == (TurnState.ENDED, StopReason.END_TURN)
+    assert (started.session_id, read.text, read.cost) == (session_id, "t0 t1 t2 t3 ", turn.totals.cost_usd)
+    with pytest.raises(ValueError, match="1 MiB"):
+        await driver.do(turns.start, "look", attachments=[b"x" * 1_100_000])
+
+
+async def test_start_is_repeated_until_a_server_takes_it(
+    service: Service, connect_to: Callable[..., Driver], session_id: str
+) -> None:
+    """With its request id: there is one turn."""
+    async with CuttingProxy(service.target) as proxy:
+        driver = connect_to(proxy.address, service.api_key)
+        await driver.all(driver.client.turns.list())
+        proxy.cut_after(1)
+        started = await driver.do(driver.client.turns.start, "hi", session=session_id)
+        await driver.do(driver.client.turns.wait, started.turn_id, timeout=60)
+        turns = await driver.all(driver.client.turns.list(session_id=session_id))
+
+    assert proxy.cuts == 1
+    assert [each.turn_id for each in turns] == [started.turn_id]
+
+
+async def test_session_is_exported_and_imported(driver: Driver, session_id: str) -> None:
+    """As lines, also if they are more than one request takes; what they make has the same messages and no cost."""
+    await driver.turn("@sandbox plain tokens=3", session=session_id)
+    for _ in range(2):
+        await driver.turn("x" * 200_000 + " @sandbox plain tokens=1", session=session_id)
+    lines = await driver.all(driver.client.sessions.export(session_id))
+    made = await driver.do(
+        driver.client.sessions.import_, (f"{line}\n" for line in lines), session_id=f"{session_id}-2"
+    )
+    copied = await driver.all(driver.client.sessions.messages(made.session_id))
+    messages = await driver.all(driver.client.sessions.messages(session_id))
+
+    assert sum(map(len, lines)) > 400_000
+    assert all("\n" not in line for line in lines)
+    assert (made.session_id, made.message_count, made.cost_usd) == (f"{session_id}-2", 6, Decimal(0))
+    assert [[block.text for block in each.content] for each in copied] == [
+        [block.text for block in each.content] for each in messages
+    ]
+
+
+async def test_webhooks_are_managed(with_scope: Callable[[Scope], Driver]) -> None:
+    """The secret is shown once; there are no deliveries without events."""
+    editor = with_scope(Scope.AGENTS)
+    webhooks = editor.client.webhooks
+    webhook = Webhook(name="crm", url="https://example.com/godoty", event_types=("turn.finished",))
+    applied = await editor.do(webhooks.apply, webhook)
+    again = await editor.do(webhooks.apply, webhook)
+    rotated = await editor.do(webhooks.apply, webhook, rotate_secret=True, rotation_overlap=timedelta(hours=1))
+
+    assert (applied.changed, again.changed) == (True, False)
+    assert applied.secret.startswith("whsec_")
+    assert (again.secret, applied.secret in repr(applied)) == ("", False)
+    assert rotated.secret not in ("", applied.secret)
+    assert [each.name for each in await editor.all(webhooks.list())] == ["crm"]
+    assert await editor.all(webhooks.deliveries("crm", state="failed")) == []
+    with pytest.raises(DeliveryNotFound):
+        await editor.do(webhooks.redeliver, "crm", "evt_0")
+    await editor.do(webhooks.delete, "crm")
+    assert await editor.all(webhooks.list()) == []
+
+
+def test_every_rpc_is_a_method() -> None:
+    """No part of the contract is left out of the client."""
+    sources = "".join(
+        path.read_text(encoding="utf-8") for path in sorted(PACKAGE.rglob("*.py")) if "v1" not in path.parts
+    )
+    services = [
+        *(agent_service_pb2, agent_definition_service_pb2, billing_service_pb2, admin_service_pb2),
+    ]
+    methods = [
+        f"{service.name}.{method.name}"
+        for module in services
+        for service in module.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    ]
+
+    assert len(methods) > 60
+    assert [each for each in methods if f'"{each}"' not in sources] == []

@@ -8,20 +8,31 @@ from decimal import Decimal
 from typing import Any, assert_type
 
 from godoty import (
+    Action,
+    ActionResult,
+    AppliedWebhook,
+    Approve,
     AsyncGodoty,
     AsyncTurn,
     Attachment,
+    Decision,
+    Deny,
     Godoty,
     LedgerEntry,
     OnBusy,
     Session,
     SessionBusy,
+    StartedTurn,
     StopReason,
     TextDelta,
+    Tool,
     ToolCallStarted,
     Turn,
     TurnEvent,
     TurnFinished,
+    TurnSummary,
+    Webhook,
+    WebhookDelivery,
 )
 from pydantic import BaseModel
 
@@ -71,8 +82,61 @@ async def asynchronous() -> None:
             assert_type(error.reason, str)
 
 
+def tools_and_approvals(client: Godoty) -> None:
+    """Register tools, decide on actions, and answer them."""
+
+    @client.tool
+    def look_up(number: int) -> str:
+        return str(number)
+
+    @client.tool(name="later", timeout=5)
+    async def look_up_later(number: int) -> str:
+        return str(number)
+
+    assert_type(look_up(7), str)
+    assert_type(client.tools["look_up"], Tool)
+
+    def approve(action: Action) -> Decision:
+        return Approve(input={"amount": 90}) if action.name == "refund" else Deny("no")
+
+    turn = client.converse("hi", tools=[look_up, Tool(look_up_later)], approve=approve).wait()
+    assert_type(turn.actions, tuple[Action, ...])
+    assert_type(turn.turn_ids, tuple[str, ...])
+    assert_type(turn.answer({"act_1": Approve(), "act_2": "two pens"}, timeout=5).wait(), Turn[None])
+    assert_type(client.converse("hi", output_schema=City).answer({"act_1": True}), Turn[City])
+    assert_type(client.converse(action_results=[ActionResult(action_id="act_1")], session="demo"), Turn[None])
+    assert_type(client.actions.list(state="open"), Iterator[Action])
+    assert_type(client.actions.decide("act_1", Deny("no"), user="eve"), Action)
+    assert_type(client.turns.start("hi", session="demo"), StartedTurn)
+    assert_type(client.turns.wait("turn_1", timeout=5), TurnSummary)
+    assert_type(client.sessions.export("demo"), Iterator[str])
+    assert_type(client.sessions.import_(["{}"]), Session)
+    assert_type(client.webhooks.apply(Webhook(name="crm", url="https://example.com")), AppliedWebhook)
+    assert_type(client.webhooks.deliveries("crm"), Iterator[WebhookDelivery])
+
+
+async def asynchronous_tools_and_approvals(client: AsyncGodoty) -> None:
+    """The same in an event loop."""
+
+    @client.tool
+    async def look_up(number: int) -> str:
+        return str(number)
+
+    assert_type(await look_up(7), str)
+
+    async def approve(action: Action) -> bool:
+        return action.name == "refund"
+
+    turn = await client.converse("hi", tools=[look_up], approve=approve).wait()
+    assert_type(turn.answer({"act_1": Approve()}), AsyncTurn[None])
+    assert_type(client.actions.list(state="open"), AsyncIterator[Action])
+    assert_type(await client.turns.start("hi"), StartedTurn)
+    assert_type(client.sessions.export("demo"), AsyncIterator[str])
+
+
 def refused(client: Godoty) -> None:
     """Pass what is none of the options."""
     client.converse("hi", sesion="demo")  # type: ignore[call-overload] # a misspelt option
     client.sessions.get(7)  # type: ignore[arg-type] # an id is a text
     client.sessions.list("eve")  # type: ignore[call-arg] # it is named
+    client.turns.start("hi", tools=[])  # type: ignore[call-arg] # nothing would run them

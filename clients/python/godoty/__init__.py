@@ -9,23 +9,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from godoty.actions.approvals import ApprovalCallback as ApprovalCallback
+    from godoty.actions.approvals import Approve as Approve
+    from godoty.actions.approvals import Decision as Decision
+    from godoty.actions.approvals import Deny as Deny
+    from godoty.actions.tools import Tool as Tool
     from godoty.client import AsyncGodoty as AsyncGodoty
     from godoty.client import Godoty as Godoty
-    from godoty.converse_request import AttachmentInput as AttachmentInput
-    from godoty.converse_request import ConverseOptions as ConverseOptions
     from godoty.errors import ConnectionFailed as ConnectionFailed
     from godoty.errors import FieldViolation as FieldViolation
     from godoty.errors import GodotyError as GodotyError
     from godoty.reasons import *  # noqa: F403 - a class for each reason, in its __all__
-    from godoty.turn import AsyncTurn as AsyncTurn
-    from godoty.turn import Turn as Turn
+    from godoty.turns.async_turn import AsyncTurn as AsyncTurn
+    from godoty.turns.options import AttachmentInput as AttachmentInput
+    from godoty.turns.options import ConverseOptions as ConverseOptions
+    from godoty.turns.options import TurnOptions as TurnOptions
+    from godoty.turns.turn import Turn as Turn
     from godoty.types import *  # noqa: F403 - the contract's messages, in its __all__
 
 _NAMES = {
+    "actions.approvals": ("ApprovalCallback", "Approve", "Decision", "Deny"),
+    "actions.tools": ("Tool",),
     "client": ("AsyncGodoty", "Godoty"),
-    "converse_request": ("AttachmentInput", "ConverseOptions"),
     "errors": ("ConnectionFailed", "FieldViolation", "GodotyError"),
-    "turn": ("AsyncTurn", "Turn"),
+    "turns.async_turn": ("AsyncTurn",),
+    "turns.options": ("AttachmentInput", "ConverseOptions", "TurnOptions"),
+    "turns.turn": ("Turn",),
 }
 _GENERATED = ("reasons", "types")
 

@@ -26,11 +26,15 @@ class Call(Generic[_T]):
         method: The service and the method, such as "AgentService.GetSession".
         request: The message; the messages, if the client streams.
         read: Returns the result of the response.
+        timeout: Its deadline in seconds, if that of the connection does not suit.
+        repeatable: It has an id by which it counts once, so that it is made again while no server answers.
     """
 
     method: str
     request: Any
     read: Callable[[Any], _T]
+    timeout: float | None = None
+    repeatable: bool = False
 
 
 @dataclass(frozen=True)

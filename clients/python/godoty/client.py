@@ -6,16 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack, overload
-from weakref import WeakSet
 
 import grpc
 
+from godoty.actions.answers import Responder
+from godoty.actions.tools import Tool, ToolRegistry
 from godoty.connection import AsyncConnection, Connection
-from godoty.converse_request import ConverseOptions, SchemaModel, output_of, prepare
 from godoty.environment import endpoint
 from godoty.subjects import Subjects
-from godoty.turn import AsyncTurn, Turn
-from godoty.turn_progress import TurnProgress
+from godoty.turns.async_turn import AsyncTurn
+from godoty.turns.options import ConverseOptions
+from godoty.turns.progress import TurnProgress, responder_of
+from godoty.turns.request import SchemaModel, output_of, prepare
+from godoty.turns.turn import Turn
 
 TIMEOUT = 30.0
 DISCONNECT_GRACE = 30.0
@@ -37,30 +40,37 @@ class RetryPolicy:
     connect_timeout: float
 
     def progress(
-        self, text: str, options: ConverseOptions, schema: type[Any] | Mapping[str, Any] | str | None
+        self,
+        text: str,
+        options: ConverseOptions,
+        schema: type[Any] | Mapping[str, Any] | str | None,
+        tools: Mapping[str, Tool],
     ) -> TurnProgress[Any]:
         """Return the progress of a new turn."""
         output = output_of(schema) if schema is not None else None
-        prepared = prepare(text, options, output=output, disconnect_grace=self.disconnect_grace)
+        responder = responder_of(options, Responder(dict(tools)))
+        prepared = prepare(text, options, output=output, disconnect_grace=self.disconnect_grace, responder=responder)
         return TurnProgress(
             prepared,
             output=output,
+            responder=responder,
             disconnect_grace=self.disconnect_grace,
             connect_timeout=self.connect_timeout,
         )
 
-    def progress_of(self, turn_id: str, after: int) -> TurnProgress[None]:
+    def progress_of(self, turn_id: str, after: int, tools: Mapping[str, Tool]) -> TurnProgress[None]:
         """Return the progress of a turn that runs already, or has ended."""
         return TurnProgress(
             None,
             turn_id=turn_id,
             after=after,
+            responder=Responder(dict(tools)),
             disconnect_grace=self.disconnect_grace,
             connect_timeout=self.connect_timeout,
         )
 
 
-class Godoty(Subjects[Connection]):
+class Godoty(ToolRegistry, Subjects[Connection]):
     """A connection to Godoty whose calls block; a context manager that closes it. Threads may share it.
 
     Every method raises a `GodotyError` if its call fails.
@@ -91,9 +101,9 @@ class Godoty(Subjects[Connection]):
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         at = endpoint(target, api_key, tls)
-        super().__init__(Connection(at, timeout=timeout))
+        ToolRegistry.__init__(self)
+        Subjects.__init__(self, Connection(at, timeout=timeout))
         self._retry_policy = RetryPolicy(disconnect_grace, connect_timeout)
-        self._open: WeakSet[Turn[Any]] = WeakSet()
 
     def __enter__(self) -> Self:
         return self
@@ -105,21 +115,23 @@ class Godoty(Subjects[Connection]):
 
     def close(self) -> None:
         """Cancel the turns that have not ended, and close the connection."""
-        for turn in list(self._open):
+        for turn in list(self._connection.turns):
             turn.close()
         self._connection.close()
 
     @overload
-    def converse(self, text: str, *, output_schema: type[_M], **options: Unpack[ConverseOptions]) -> Turn[_M]: ...
+    def converse(self, text: str = "", *, output_schema: type[_M], **options: Unpack[ConverseOptions]) -> Turn[_M]: ...
     @overload
     def converse(
-        self, text: str, *, output_schema: Mapping[str, Any] | str, **options: Unpack[ConverseOptions]
+        self, text: str = "", *, output_schema: Mapping[str, Any] | str, **options: Unpack[ConverseOptions]
     ) -> Turn[Any]: ...
     @overload
-    def converse(self, text: str, *, output_schema: None = None, **options: Unpack[ConverseOptions]) -> Turn[None]: ...
+    def converse(
+        self, text: str = "", *, output_schema: None = None, **options: Unpack[ConverseOptions]
+    ) -> Turn[None]: ...
     def converse(
         self,
-        text: str,
+        text: str = "",
         *,
         output_schema: type[Any] | Mapping[str, Any] | str | None = None,
         **options: Unpack[ConverseOptions],
@@ -127,20 +139,18 @@ class Godoty(Subjects[Connection]):
         """Return a turn: iterate over it for its events, or `wait()` for its end. Nothing is sent before.
 
         Args:
-            text: The user's message.
+            text: The user's message; empty with `action_results`.
             output_schema: What the turn's `output` is: a pydantic class, or a JSON schema as dict or JSON text.
             options: See `ConverseOptions`.
         """
-        turn = Turn(self._connection, self._retry_policy.progress(text, options, output_schema))
-        self._open.add(turn)
-        return turn
+        return Turn(self._connection, self._retry_policy.progress(text, options, output_schema, self.tools))
 
     def resume(self, turn_id: str, *, after_sequence: int = 0) -> Turn[None]:
         """Return a turn that was started before, with its events after a sequence; leaving it does not cancel it."""
-        return Turn(self._connection, self._retry_policy.progress_of(turn_id, after_sequence))
+        return Turn(self._connection, self._retry_policy.progress_of(turn_id, after_sequence, self.tools))
 
 
-class AsyncGodoty(Subjects[AsyncConnection]):
+class AsyncGodoty(ToolRegistry, Subjects[AsyncConnection]):
     """A connection to Godoty for the event loop in which it is first used; an asynchronous context manager.
 
     The arguments and the methods are those of `Godoty`; calls are awaited.
@@ -157,9 +167,9 @@ class AsyncGodoty(Subjects[AsyncConnection]):
         connect_timeout: float = CONNECT_TIMEOUT,
     ) -> None:
         at = endpoint(target, api_key, tls)
-        super().__init__(AsyncConnection(at, timeout=timeout))
+        ToolRegistry.__init__(self)
+        Subjects.__init__(self, AsyncConnection(at, timeout=timeout))
         self._retry_policy = RetryPolicy(disconnect_grace, connect_timeout)
-        self._open: WeakSet[AsyncTurn[Any]] = WeakSet()
 
     async def __aenter__(self) -> Self:
         return self
@@ -171,23 +181,25 @@ class AsyncGodoty(Subjects[AsyncConnection]):
 
     async def close(self) -> None:
         """Cancel the turns that have not ended, and close the connection."""
-        for turn in list(self._open):
+        for turn in list(self._connection.turns):
             await turn.close()
         await self._connection.close()
 
     @overload
-    def converse(self, text: str, *, output_schema: type[_M], **options: Unpack[ConverseOptions]) -> AsyncTurn[_M]: ...
+    def converse(
+        self, text: str = "", *, output_schema: type[_M], **options: Unpack[ConverseOptions]
+    ) -> AsyncTurn[_M]: ...
     @overload
     def converse(
-        self, text: str, *, output_schema: Mapping[str, Any] | str, **options: Unpack[ConverseOptions]
+        self, text: str = "", *, output_schema: Mapping[str, Any] | str, **options: Unpack[ConverseOptions]
     ) -> AsyncTurn[Any]: ...
     @overload
     def converse(
-        self, text: str, *, output_schema: None = None, **options: Unpack[ConverseOptions]
+        self, text: str = "", *, output_schema: None = None, **options: Unpack[ConverseOptions]
     ) -> AsyncTurn[None]: ...
     def converse(
         self,
-        text: str,
+        text: str = "",
         *,
         output_schema: type[Any] | Mapping[str, Any] | str | None = None,
         **options: Unpack[ConverseOptions],
@@ -195,14 +207,12 @@ class AsyncGodoty(Subjects[AsyncConnection]):
         """Return a turn: iterate over it for its events, or await `wait()` for its end. Nothing is sent before.
 
         Args:
-            text: The user's message.
+            text: The user's message; empty with `action_results`.
             output_schema: What the turn's `output` is: a pydantic class, or a JSON schema as dict or JSON text.
             options: See `ConverseOptions`.
         """
-        turn = AsyncTurn(self._connection, self._retry_policy.progress(text, options, output_schema))
-        self._open.add(turn)
-        return turn
+        return AsyncTurn(self._connection, self._retry_policy.progress(text, options, output_schema, self.tools))
 
     def resume(self, turn_id: str, *, after_sequence: int = 0) -> AsyncTurn[None]:
         """Return a turn that was started before, with its events after a sequence; leaving it does not cancel it."""
-        return AsyncTurn(self._connection, self._retry_policy.progress_of(turn_id, after_sequence))
+        return AsyncTurn(self._connection, self._retry_policy.progress_of(turn_id, after_sequence, self.tools))

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache
+from operator import attrgetter
 from typing import Any, TypeVar, cast
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
@@ -53,14 +54,15 @@ def event_from(message: turn_pb.TurnEvent) -> TurnEvent | None:
             agent_path=message.agent_path,
         )
     inner = getattr(message, name)
-    event = kind(
-        **{own: get(inner) for own, get in _own_getters(cast("Any", kind), name)},
-        sequence=message.sequence,
-        turn_id=message.turn_id,
-        time=time,
-        agent_path=message.agent_path,
-    )
-    return cast("TurnEvent", event)
+    fields: dict[str, Any] = {
+        "sequence": message.sequence,
+        "turn_id": message.turn_id,
+        "time": time,
+        "agent_path": message.agent_path,
+    }
+    for own, get in _own_getters(cast("Any", kind), name):  # an `Action` has a turn and a path of its own
+        fields[own] = get(inner)
+    return cast("TurnEvent", kind(**fields))
 
 
 def to_message(kind: type[_Message], value: object) -> _Message:
@@ -183,6 +185,8 @@ def _getter(field: FieldDescriptor, hint: Any) -> _Getter:
         return lambda message: tuple(convert(each) for each in getattr(message, name))
     if isinstance(hint, types.UnionType):  # "… | None"
         return lambda message: convert(getattr(message, name)) if message.HasField(name) else None
+    if convert is _same:
+        return attrgetter(name)
     return lambda message: convert(getattr(message, name))
 
 
@@ -198,7 +202,11 @@ def _converter(field: FieldDescriptor) -> _Getter:
     if field.enum_type is not None:
         members = _members(field.enum_type)
         return lambda number: members.get(number, members[0])
-    return Decimal if field.name.endswith("_usd") else lambda value: value
+    return Decimal if field.name.endswith("_usd") else _same
+
+
+def _same(value: Any) -> Any:
+    return value
 
 
 def _members(descriptor: EnumDescriptor) -> dict[int, Any]:

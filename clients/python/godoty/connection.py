@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from functools import cached_property, wraps
 from typing import Any, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
@@ -16,7 +17,7 @@ from godoty.calls import Call, Pages, Stream
 from godoty.channel import authorization, open_blocking_channel, open_channel
 from godoty.environment import Endpoint
 from godoty.errors import ConnectionFailed, GodotyError
-from godoty.retries import Retries
+from godoty.retries import UNAVAILABLE, Retries
 from godoty.rpc_errors import decode, decoded_errors
 from godoty.v1 import (
     admin_service_pb2_grpc,
@@ -30,6 +31,7 @@ _T = TypeVar("_T")
 
 _SEND_TIMEOUT = 5.0  # seconds: closing a connection waits for such calls
 _STREAM_PATIENCE = 30.0  # seconds without a connection after which a stream is given up
+_REPEAT_PATIENCE = 10.0  # seconds in which a call is repeated
 _STUBS: dict[str, Any] = {
     "AdminService": admin_service_pb2_grpc.AdminServiceStub,
     "AgentDefinitionService": agent_definition_service_pb2_grpc.AgentDefinitionServiceStub,
@@ -58,6 +60,9 @@ class Connection:
     Args:
         endpoint: The server and the key.
         timeout: Deadline of a unary call and of a page, in seconds.
+
+    Attributes:
+        turns: The turns on it, which are cancelled before it is closed.
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
@@ -65,6 +70,7 @@ class Connection:
         self.metadata = authorization(endpoint.api_key)
         self._timeout = timeout
         self._sending: set[Any] = set()
+        self.turns: WeakSet[Any] = WeakSet()
         self._channel = open_blocking_channel(endpoint.target, tls=endpoint.tls)
         self.methods = _Methods(self._channel)
 
@@ -76,12 +82,17 @@ class Connection:
         self._channel.close()
 
     def call(self, call: Call[_T], *, timeout: float | None = None) -> _T:
-        """Make a call and return its result."""
-        with decoded_errors():
-            response = self.methods[call.method](
-                call.request, metadata=self.metadata, timeout=self._timeout if timeout is None else timeout
-            )
-        return call.read(response)
+        """Make a call and return its result; one that is repeatable is made again while no server takes it."""
+        retries = Retries()
+        deadline = timeout or call.timeout or self._timeout
+        while True:
+            try:
+                with decoded_errors():
+                    response = self.methods[call.method](call.request, metadata=self.metadata, timeout=deadline)
+            except GodotyError as error:
+                time.sleep(_repetition(call, retries, error))
+            else:
+                return call.read(response)
 
     def send(self, call: Call[Any]) -> None:
         """Send a call without waiting for its response; errors are ignored."""
@@ -148,6 +159,9 @@ class AsyncConnection:
     Args:
         endpoint: The server and the key.
         timeout: Deadline of a unary call and of a page, in seconds.
+
+    Attributes:
+        turns: The turns on it, which are cancelled before it is closed.
     """
 
     def __init__(self, endpoint: Endpoint, *, timeout: float) -> None:
@@ -157,6 +171,7 @@ class AsyncConnection:
         self._timeout = timeout
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sending: set[asyncio.Task[None]] = set()
+        self.turns: WeakSet[Any] = WeakSet()
 
     @cached_property
     def _channel(self) -> grpc.aio.Channel:
@@ -176,12 +191,17 @@ class AsyncConnection:
             await self._channel.close(grace=None)
 
     async def call(self, call: Call[_T], *, timeout: float | None = None) -> _T:  # noqa: ASYNC109 - gRPC's
-        """Make a call and return its result."""
-        with decoded_errors():
-            response = await self.methods[call.method](
-                call.request, metadata=self.metadata, timeout=self._timeout if timeout is None else timeout
-            )
-        return call.read(response)
+        """Make a call and return its result; one that is repeatable is made again while no server takes it."""
+        retries = Retries()
+        deadline = timeout or call.timeout or self._timeout
+        while True:
+            try:
+                with decoded_errors():
+                    response = await self.methods[call.method](call.request, metadata=self.metadata, timeout=deadline)
+            except GodotyError as error:
+                await asyncio.sleep(_repetition(call, retries, error))
+            else:
+                return call.read(response)
 
     def send(self, call: Call[Any]) -> None:
         """Send a call without waiting for its response; errors are ignored."""
@@ -262,4 +282,17 @@ def _delay(stream: Stream[Any], retries: Retries, failure: GodotyError, cause: g
     delay = retries.delay(failure, within=_STREAM_PATIENCE) if lost and stream.resume is not None else None
     if delay is None:
         raise failure from cause
+    return delay
+
+
+def _repetition(call: Call[Any], retries: Retries, failure: GodotyError) -> float:
+    """Return the seconds after which a call that has failed is made again.
+
+    Raises:
+        GodotyError: It is not.
+    """
+    again = call.repeatable and (isinstance(failure, ConnectionFailed) or failure.reason in UNAVAILABLE)
+    delay = retries.delay(failure, within=_REPEAT_PATIENCE) if again else None
+    if delay is None:
+        raise failure
     return delay

@@ -12,6 +12,9 @@ _FIRST, _LONGEST = 0.1, 2.0  # seconds
 
 Clock = Callable[[], float]
 
+UNAVAILABLE = {"STORAGE_UNAVAILABLE", "SHUTTING_DOWN", "TOO_MANY_WRONG_KEYS", "RATE_LIMITED"}
+"""Reasons of servers that cannot take a call at the moment."""
+
 
 class Retries:
     """The retries of one call, which end when nothing has arrived for a time.

@@ -6,7 +6,7 @@ from typing import Generic, TypeVar
 
 from godoty.calls import Namespace, Paged, Streamed, Unary
 from godoty.connection import AsyncConnection, Connection
-from godoty.operations import admin, agents, attachments, billing, mcp_servers, sessions, turns
+from godoty.operations import actions, admin, agents, attachments, billing, mcp_servers, sessions, turns, webhooks
 
 _C = TypeVar("_C", Connection, AsyncConnection)
 
@@ -20,15 +20,27 @@ class Sessions(Namespace[_C]):
     read_message = Streamed(sessions.read_message)
     metrics = Unary(sessions.metrics)
     fork = Unary(sessions.fork)
+    export = Streamed(sessions.export)
+    import_ = Unary(sessions.import_)
     delete = Unary(sessions.delete)
 
 
 class Turns(Namespace[_C]):
-    """Turns that were started before."""
+    """Turns that run without a reader, or were started before."""
+
+    start = Unary(turns.start)
+    wait = Unary(turns.wait)
 
     get = Unary(turns.get)
     list = Paged(turns.list_turns)
     cancel = Unary(turns.cancel)
+
+
+class Actions(Namespace[_C]):
+    """Tool calls that wait for an answer: approvals, and results of client tools (scope converse or approve)."""
+
+    list = Paged(actions.list_actions)
+    decide = Unary(actions.decide)
 
 
 class Agents(Namespace[_C]):
@@ -63,6 +75,16 @@ class McpServers(Namespace[_C]):
     list = Paged(mcp_servers.list_servers)
     delete = Unary(mcp_servers.delete)
     check = Unary(mcp_servers.check)
+
+
+class Webhooks(Namespace[_C]):
+    """Endpoints that are notified of events (scope agents)."""
+
+    apply = Unary(webhooks.apply)
+    list = Paged(webhooks.list_webhooks)
+    delete = Unary(webhooks.delete)
+    deliveries = Paged(webhooks.deliveries)
+    redeliver = Unary(webhooks.redeliver)
 
 
 class Billing(Namespace[_C]):
@@ -103,11 +125,13 @@ class Subjects(Generic[_C]):
 
     Attributes:
         sessions: Conversations, their messages and their cost.
-        turns: Turns that were started before.
+        turns: Turns that run without a reader, or were started before.
+        actions: Tool calls that wait for an answer.
         agents: Agents, and their definitions.
         models: The provider's models.
         attachments: Images and PDF documents.
         mcp_servers: MCP servers of the tenant.
+        webhooks: Endpoints that are notified of events.
         billing: Usage, ledger and budgets.
         admin: Tenants, API keys and policies.
     """
@@ -116,10 +140,12 @@ class Subjects(Generic[_C]):
         self._connection: _C = connection
         self.sessions: Sessions[_C] = Sessions(connection)
         self.turns: Turns[_C] = Turns(connection)
+        self.actions: Actions[_C] = Actions(connection)
         self.agents: Agents[_C] = Agents(connection)
         self.models: Models[_C] = Models(connection)
         self.attachments: Attachments[_C] = Attachments(connection)
         self.mcp_servers: McpServers[_C] = McpServers(connection)
+        self.webhooks: Webhooks[_C] = Webhooks(connection)
         self.billing: Billing[_C] = Billing(connection)
         self.admin: Admin[_C] = Admin(connection)
 

@@ -65,6 +65,7 @@ __all__ = [
     "ApiScope",
     "AppliedAgent",
     "AppliedMcpServer",
+    "AppliedWebhook",
     "Attachment",
     "Budget",
     "BudgetAlert",
@@ -117,6 +118,7 @@ __all__ = [
     "SessionMetrics",
     "SessionOrigin",
     "SessionRecord",
+    "StartedTurn",
     "StopReason",
     "SubAgent",
     "Tenant",
@@ -1184,6 +1186,16 @@ class Agent:
     """The version."""
     etag: str = ""
     """Identifies the state of the agent, for `ApplyAgentRequest.etag`. Empty: the request named a version."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartedTurn:
+    """The turn has begun."""
+
+    turn_id: str = ""
+    """The turn."""
+    session_id: str = ""
+    """The session: that of the request, or the generated id of a new one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -2295,6 +2307,20 @@ class WebhookDelivery:
     """Why the last attempt failed, such as "The server cannot be reached.". Empty: it did not."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppliedWebhook:
+    """The webhook as it is now."""
+
+    webhook: Webhook = field(default_factory=Webhook)
+    """The webhook."""
+    changed: bool = False
+    """The webhook is new, or differs from what it was before."""
+    secret: str = field(default="", repr=False)
+    """The new secret, `whsec_` and Base64, if the webhook is new or its secret was rotated: it is shown this once, and
+    stored encrypted. Empty: there is no new one.
+    """
+
+
 TurnEvent: TypeAlias = (
     TurnStarted | TextDelta | ReasoningDelta | ToolCallStarted | ToolCallFinished | ModelCallFinished | BudgetAlert | TurnFinished | ToolProgress | Annotations | Action
 )
@@ -2343,6 +2369,7 @@ CLASSES: Mapping[str, type[object]] = {
     "godoty.v1.AgentSummary": AgentSummary,
     "godoty.v1.ApplyAgentResponse": AppliedAgent,
     "godoty.v1.GetAgentResponse": Agent,
+    "godoty.v1.StartTurnResponse": StartedTurn,
     "godoty.v1.GetSessionMetricsResponse": SessionMetrics,
     "godoty.v1.ForkSessionResponse": Fork,
     "godoty.v1.Attachment": Attachment,
@@ -2403,6 +2430,7 @@ CLASSES: Mapping[str, type[object]] = {
     "godoty.v1.Turn": TurnSummary,
     "godoty.v1.Webhook": Webhook,
     "godoty.v1.WebhookDelivery": WebhookDelivery,
+    "godoty.v1.ApplyWebhookResponse": AppliedWebhook,
     "godoty.v1.ActionKind": ActionKind,
     "godoty.v1.ActionDecider": ActionDecider,
     "godoty.v1.ActionState": ActionState,

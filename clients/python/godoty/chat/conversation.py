@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from godoty.chat.screen import Screen
     from godoty.chat.status import Status
     from godoty.client import AsyncGodoty
-    from godoty.turn import AsyncTurn
+    from godoty.turns.async_turn import AsyncTurn
     from godoty.types import Session
 
 
@@ -125,8 +125,6 @@ class Conversation:
 
     async def find_actions(self) -> None:
         """Ask for what the session waits for, as the server has it."""
-        if not hasattr(self.client, "actions"):
-            return
         open_actions = self.client.actions.list(session_id=self.session_id, state=ActionState.OPEN)
         self.last.actions = [action async for action in open_actions]
         await self.answer_actions()

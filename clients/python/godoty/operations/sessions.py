@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from godoty.calls import Call, Pages, Stream
 from godoty.codec import all_from, from_message
 from godoty.types import ContentBlock, Fork, Message, Session, SessionMetrics
 from godoty.v1 import agent_service_pb2 as pb
+
+_IMPORT_BYTES = 256 * 1024  # of the lines of one request
+_IMPORT_TIMEOUT = 150.0  # seconds; servers allow two minutes for the requests
 
 
 def get(session_id: str) -> Call[Session]:
@@ -71,6 +76,48 @@ def fork(session_id: str, *, fork_session_id: str = "", number: int = 0) -> Call
     return Call("AgentService.ForkSession", request, lambda response: from_message(Fork, response))
 
 
+def export(session_id: str) -> Stream[str]:
+    """Yield a session as lines of JSON, each a `SessionRecord` as protobuf JSON, without its line end."""
+    request = pb.ExportSessionRequest(session_id=session_id)
+    return Stream("AgentService.ExportSession", request, lambda response: (response.line,))
+
+
+def import_(lines: Iterable[str], *, session_id: str = "", user: str = "", agent: str = "") -> Call[Session]:
+    """Make a session of the lines that `export` has yielded, perhaps of another tenant or server; its totals are 0.
+
+    Args:
+        lines: The lines, with or without line ends; an open file is such.
+        session_id: The id of the new session, not in use; empty for a generated id.
+        user: The tenant's end user; empty for that of the export.
+        agent: The agent, by name or name@version; empty for that of the export.
+    """
+    first = pb.ImportSessionRequest(session_id=session_id, user=user, agent=agent)
+    return Call(
+        "AgentService.ImportSession",
+        _import_requests(lines, first),
+        lambda response: from_message(Session, response.session),
+        timeout=_IMPORT_TIMEOUT,
+    )
+
+
 def delete(session_id: str) -> Call[None]:
     """Delete a session's conversation; its ledger entries remain."""
     return Call("AgentService.DeleteSession", pb.DeleteSessionRequest(session_id=session_id), lambda _: None)
+
+
+def _import_requests(lines: Iterable[str], request: pb.ImportSessionRequest) -> Iterator[pb.ImportSessionRequest]:
+    """Yield requests with as many lines each as one takes, the first of which is given without its lines."""
+    whole: list[str] = []
+    size = 0
+    for line in lines:
+        text = line.rstrip("\r\n")
+        length = len(text.encode()) + 1
+        if whole and size + length > _IMPORT_BYTES:
+            request.lines = "\n".join(whole)
+            yield request
+            request, whole, size = pb.ImportSessionRequest(), [], 0
+        if text:
+            whole.append(text)
+            size += length
+    request.lines = "\n".join(whole)
+    yield request

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypedDict, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
+from godoty.actions.answers import Answer, Responder
 from godoty.codec import enum_number, to_duration, to_message
-from godoty.types import Attachment, ModelParameters, OnBusy, OnDisconnect, TurnLimits
-from godoty.v1 import agent_pb2, attachment_pb2, turn_pb2
+from godoty.operations.attachments import Upload
+from godoty.turns.options import AttachmentInput, ConverseOptions
+from godoty.types import Attachment
+from godoty.v1 import action_pb2, agent_pb2, attachment_pb2, turn_pb2
 from godoty.v1 import agent_service_pb2 as pb
 
 INLINE_BYTES = 1024 * 1024
 """Bytes of attachments that a request carries itself, in all; larger ones are uploaded before."""
 
-_T = TypeVar("_T")
+_MAX_REQUEST_ID = 128  # characters
 
-AttachmentInput = Attachment | Path | bytes | str
-"""An attachment: its bytes; a file, as `Path` or as text; an https URL, which the server reads; or an uploaded
-`Attachment` or its id ("att_…")."""
+_T = TypeVar("_T")
 
 
 class SchemaModel(Protocol):
@@ -35,54 +37,6 @@ class SchemaModel(Protocol):
     @classmethod
     def model_validate_json(cls, json_data: str) -> Self:
         """Return the instance of a JSON text."""
-
-
-class ConverseOptions(TypedDict, total=False):
-    """What a turn may be given beside its text."""
-
-    session: str
-    """The session's id, which is created on its first use. Without it, a new session with a generated id
-    (`turn.session_id`)."""
-    agent: str
-    """The agent, by name or name@version. Without it, the session's, else "assistant"."""
-    model: str
-    """The model. Without it, the agent's, else the session's last one, else the default."""
-    fallback_models: Sequence[str]
-    """The models to try, in this order, if `model` is unavailable."""
-    user: str
-    """The tenant's end user."""
-    variables: Mapping[str, str]
-    """Values for the placeholders of the agent's prompt."""
-    parameters: ModelParameters
-    """Parameters of the model calls, in place of the agent's, one by one."""
-    limits: TurnLimits
-    """Limits of the turn, its cost among them (`max_cost_usd`)."""
-    attachments: Sequence[AttachmentInput]
-    """Images and PDF documents that the message carries, at most 10."""
-    request_id: str
-    """The idempotency key: the same id with the same request reads the same turn, without a second charge. Without it,
-    a generated one, which the client's own retries use."""
-    on_busy: OnBusy | str
-    """What happens while another turn of the session runs: "reject" (the default: `SessionBusy`) or "wait"."""
-    on_disconnect: OnDisconnect | str
-    """What happens once the turn has no reader: "cancel" (the default), or "continue": then leaving early does not
-    cancel it, and `resume` reads the rest."""
-    timeout: float
-    """Deadline of the whole turn, in seconds: after it the turn is cancelled, and `DeadlineExceeded` raised. Without
-    it, none."""
-
-
-@dataclass(frozen=True)
-class Upload:
-    """An attachment that is uploaded before the turn.
-
-    Attributes:
-        place: Its index in the request's attachments.
-        source: Its bytes or file.
-    """
-
-    place: int
-    source: Path | bytes
 
 
 @dataclass(frozen=True)
@@ -122,10 +76,29 @@ def output_of(schema: type[Any] | Mapping[str, Any] | str) -> Output[Any]:
     raise TypeError(f"{schema!r} is no output schema: pass a pydantic class, or a JSON schema as dict or str")
 
 
-def prepare(text: str, options: ConverseOptions, *, output: Output[Any] | None, disconnect_grace: float) -> Prepared:
-    """Return the request for a turn; an option that is None is not given."""
+def prepare(
+    text: str,
+    options: ConverseOptions,
+    *,
+    output: Output[Any] | None,
+    disconnect_grace: float,
+    responder: Responder | None = None,
+    answers: Sequence[Answer] = (),
+) -> Prepared:
+    """Return the request for a turn; an option that is None is not given.
+
+    Args:
+        text: The user's message; empty for answers.
+        options: What `converse` was given.
+        output: What the turn's value is.
+        disconnect_grace: In seconds.
+        responder: Has the tools that the request declares.
+        answers: Answers to actions, beside those of the options.
+    """
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-    sources, uploads = _attachments(given.get("attachments", ()))
+    sources, files = _attachments(given.get("attachments", ()))
+    results = [to_message(action_pb2.ActionResult, each) for each in given.get("action_results", ())]
+    results += [each.result for each in answers]
     request = pb.ConverseRequest(
         session_id=given.get("session", ""),
         text=text,
@@ -137,6 +110,8 @@ def prepare(text: str, options: ConverseOptions, *, output: Output[Any] | None, 
         variables=given.get("variables", {}),
         attachments=sources,
         output_schema=output.schema if output is not None else "",
+        action_results=results,
+        client_tools=responder.declarations() if responder is not None and not results else (),
     )
     if disconnect_grace:
         request.disconnect_grace.CopyFrom(to_duration(timedelta(seconds=disconnect_grace)))
@@ -150,15 +125,47 @@ def prepare(text: str, options: ConverseOptions, *, output: Output[Any] | None, 
         request.parameters.CopyFrom(to_message(agent_pb2.ModelParameters, given["parameters"]))
     if "limits" in given:
         request.limits.CopyFrom(to_message(turn_pb2.TurnLimits, given["limits"]))
-    return Prepared(request, uploads, given.get("timeout"))
+    uploads = [Upload(source, request.attachments[place]) for place, source in files]
+    outputs = [each.output for each in request.action_results[len(results) - len(answers) :]]
+    uploads += [
+        Upload(each.image, output) for each, output in zip(answers, outputs, strict=True) if each.image is not None
+    ]
+    return Prepared(request, tuple(uploads), given.get("timeout"))
+
+
+def follow_up(
+    asked: pb.ConverseRequest, session_id: str, results: Sequence[action_pb2.ActionResult], *, number: int
+) -> pb.ConverseRequest:
+    """Return the request that goes on with answers; all else is as the turn that asked has it.
+
+    Args:
+        asked: The first request.
+        session_id: The session.
+        results: The answers.
+        number: The number of the request after the first: its id follows from it, so that the same answers are taken
+            once even if the program begins again with its own request id.
+    """
+    request_id = f"{asked.request_id}.{number}"
+    if len(request_id) > _MAX_REQUEST_ID:
+        request_id = f"req_{hashlib.sha256(request_id.encode()).hexdigest()}"
+    request = pb.ConverseRequest(
+        session_id=session_id,
+        request_id=request_id,
+        on_busy=asked.on_busy,
+        on_disconnect=asked.on_disconnect,
+        action_results=results,
+    )
+    if asked.HasField("disconnect_grace"):
+        request.disconnect_grace.CopyFrom(asked.disconnect_grace)
+    return request
 
 
 def _attachments(
     inputs: Sequence[AttachmentInput],
-) -> tuple[list[attachment_pb2.AttachmentSource], tuple[Upload, ...]]:
-    """Return the sources, of which those to be uploaded are empty yet."""
+) -> tuple[list[attachment_pb2.AttachmentSource], list[tuple[int, Path | bytes]]]:
+    """Return the sources, and what is to be uploaded, by its place: its source is empty yet."""
     sources: list[attachment_pb2.AttachmentSource] = []
-    uploads: list[Upload] = []
+    uploads: list[tuple[int, Path | bytes]] = []
     free = INLINE_BYTES
     for place, given in enumerate(inputs):
         each = _located(given)
@@ -167,13 +174,13 @@ def _attachments(
             continue
         size = len(each) if isinstance(each, bytes) else each.stat().st_size
         if size > free:
-            uploads.append(Upload(place, each))
+            uploads.append((place, each))
             sources.append(attachment_pb2.AttachmentSource())
             continue
         free -= size
         data = each if isinstance(each, bytes) else each.read_bytes()
         sources.append(attachment_pb2.AttachmentSource(inline=data))
-    return sources, tuple(uploads)
+    return sources, uploads
 
 
 def _located(given: AttachmentInput) -> attachment_pb2.AttachmentSource | Path | bytes:
