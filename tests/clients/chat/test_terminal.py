@@ -77,7 +77,7 @@ async def test_conversation(
             await chat.sees("> @sandbox plain text=hello", "hello", "so far: $", "1 turn, ")
 
             chat.type(calculation("6 * 7") + ENTER)
-            await chat.sees("✓ calculator", "session: $")
+            await chat.sees("✓ calculator", "tokens | openai/gpt-4o-mini via ")
             await chat.is_ready()
             assert sum("✓ calculator" in line for line in chat.lines) == 1
             await chat.shows("2 turns, ", "via", "first token")
@@ -142,7 +142,7 @@ async def test_approvals_are_asked_in_place(
     async with open_chat(service, "--session", session_id) as chat:
         await chat.shows('{"expression": "3 + 3"}', "[a] approve")
         chat.type("a")
-        await chat.sees("✓ calculator", "ok in", "6")
+        await chat.sees("✓ calculator", "→ 6, ", "approved")
         await chat.is_ready()
 
 
@@ -160,7 +160,7 @@ async def test_answer_goes_on_after_a_lost_connection(service: Service, open_cha
         await chat.shows("the connection is lost: resuming")
         proxy.refuses = False
         service.backends.allow(session_id)
-        await chat.sees("the connection was lost, and is back", "t5", "session: $")
+        await chat.sees("the connection was lost, and is back", "t5", "turn: $")
         await chat.is_ready()
 
         words = re.findall(r"\bt\d\b", chat.text)
@@ -207,7 +207,7 @@ async def test_pickers_show_costs_and_prices(service: Service, open_chat: Open, 
         await chat.is_ready()
 
         chat.type("/models" + ENTER)
-        await chat.shows("USD for a million tokens", "input output context")
+        await chat.shows("USD per 1M tokens", "input output context")
         chat.type("gpt-4o-mini-2")
         await chat.shows("> openai/gpt-4o-mini-2024-07-18 $0.15 $0.6")
         chat.type(ENTER)
@@ -244,7 +244,7 @@ async def test_no_sequence_of_a_model_reaches_the_terminal(open_chat: Open, fake
     async with open_chat(fake_service, "--reasoning") as chat:
         await chat.is_ready()
         chat.type(f"go{ENTER}")
-        await chat.sees("✓ tool", "output", "an ", "answer", "session: unknown")
+        await chat.sees("✓ tool", "output", "an ", "answer", "turn: unknown")
         await chat.is_ready()
         chat.type(f"/details{ENTER}")
         await chat.sees("Model calls of turn")

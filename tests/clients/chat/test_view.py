@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 
 import pytest
 from godoty.chat.terminal import view
@@ -97,13 +98,14 @@ def test_long_message_is_cut() -> None:
 def test_tool_call_is_one_line(width: int) -> None:
     """Its name, its input and its outcome, each as far as it fits."""
     arguments = '{"expression": "' + "1 + " * 80 + '1"}'
-    line = view.ToolLine("calculator", arguments, "ok in 2 ms: " + "81 " * 80, failed=False)
+    line = view.ToolLine("calculator", arguments, "81 " * 80, failed=False, duration=timedelta(milliseconds=2))
 
     (shown,) = lines_of(line, width)
 
     assert cell_len(shown) <= width
     assert shown.startswith('✓ calculator {"')
-    assert "→ ok in" in shown
+    assert "→ 81 81" in shown
+    assert shown.endswith(", 2 ms")
 
 
 def test_table_that_does_not_fit_is_a_list() -> None:

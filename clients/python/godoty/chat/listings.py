@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, TypeVar
 
 from godoty.chat.formatting import (
-    count_of,
     format_cache_savings,
     format_cost,
     format_duration,
@@ -38,11 +37,7 @@ async def pick_session(client: AsyncGodoty, screen: Screen) -> str | None:
         screen.line("There are no sessions yet.")
         return None
     columns = ("session", "cost", "messages", "model", "last used (UTC)")
-    chosen = await screen.pick(
-        f"The last {count_of(len(sessions), 'session')}; /open ID opens one",
-        columns,
-        [_session_row(each) for each in sessions],
-    )
+    chosen = await screen.pick("Sessions", columns, [_session_row(each) for each in sessions])
     return None if chosen is None else sessions[chosen].session_id
 
 
@@ -51,7 +46,7 @@ async def pick_model(client: AsyncGodoty, screen: Screen) -> str | None:
     models = await _first(client.models.list(), _MODELS)
     rows = [(each.model_id, *_prices(each), _context(each)) for each in models]
     columns = ("model", "input", "output", "context")
-    chosen = await screen.pick("Models, USD for a million tokens; /model NAME uses one", columns, rows)
+    chosen = await screen.pick("Models, USD per 1M tokens", columns, rows)
     return None if chosen is None else models[chosen].model_id
 
 
@@ -71,7 +66,7 @@ async def pick_agent(client: AsyncGodoty, screen: Screen) -> str | None:
         model = models.get(each.name, "")
         rows.append((each.name, *prices.get(model, ("", "")), model, f"{each.version}", each.description))
     columns = ("agent", "input", "output", "model", "version", "what it does")
-    chosen = await screen.pick("Agents, USD for a million tokens; /agent NAME takes one", columns, rows)
+    chosen = await screen.pick("Agents, USD per 1M tokens", columns, rows)
     return None if chosen is None else agents[chosen].name
 
 

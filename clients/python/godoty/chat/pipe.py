@@ -14,8 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from godoty.chat.formatting import printable, short
-from godoty.chat.status import turn_line
+from godoty.chat.formatting import format_duration, format_totals, printable, short
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -49,7 +48,7 @@ class _Silent:
     def message(self, text: str) -> None:
         """Show nothing."""
 
-    def tool(self, name: str, arguments: str, outcome: str, *, failed: bool) -> None:
+    def tool(self, name: str, arguments: str, output: str, *, failed: bool, duration: timedelta | None = None) -> None:
         """Show nothing."""
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -103,9 +102,10 @@ class PlainScreen(_Silent):
         """Write a message of the user."""
         self.line(f"> {text}", style="bold")
 
-    def tool(self, name: str, arguments: str, outcome: str, *, failed: bool) -> None:
+    def tool(self, name: str, arguments: str, output: str, *, failed: bool, duration: timedelta | None = None) -> None:
         """Write a tool call as one line."""
-        text = f"[{name}] {short(arguments, _INPUT_WIDTH)} → {short(outcome, _OUTPUT_WIDTH)}"
+        outcome = "" if duration is None else f"{'failed' if failed else 'ok'} in {format_duration(duration)}: "
+        text = f"[{name}] {short(arguments, _INPUT_WIDTH)} → {short(outcome + output, _OUTPUT_WIDTH)}"
         self.line(short(text, self._console.width), style="red" if failed else "cyan")
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
@@ -127,8 +127,9 @@ class PlainScreen(_Silent):
         """Write what the turn has cost."""
         end = record.finished
         if end is not None:
+            turn, session = format_totals(end.turn_totals, turns=False), format_totals(end.session_totals)
             models = [", ".join(record.models)] if record.models else []
-            self.line(turn_line(end.turn_totals, end.session_totals, models), style="green")
+            self.line(" | ".join([f"turn: {turn}", f"session: {session}", *models]), style="green")
 
 
 class JsonScreen(_Silent):

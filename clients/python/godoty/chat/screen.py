@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import timedelta
 
     from godoty.chat.turn import TurnRecord
     from godoty.types import Action, ActionResult
@@ -33,7 +34,7 @@ class Screen(Protocol):
     def message(self, text: str) -> None:
         """Show a message of the user."""
 
-    def tool(self, name: str, arguments: str, outcome: str, *, failed: bool) -> None:
+    def tool(self, name: str, arguments: str, output: str, *, failed: bool, duration: timedelta | None = None) -> None:
         """Show a tool call as one line."""
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

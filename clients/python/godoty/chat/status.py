@@ -155,8 +155,3 @@ def wrapped(parts: Iterable[str], width: int) -> list[str]:
         else:
             lines.append(cut)
     return lines
-
-
-def turn_line(turn: Totals, session: Totals, served: Iterable[str]) -> str:
-    """Return the line that follows a turn."""
-    return " | ".join([f"turn: {format_totals(turn, turns=False)}", f"session: {format_totals(session)}", *served])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from godoty.chat.formatting import count_of, format_cost, format_duration
+from godoty.chat.formatting import count_of, format_cost
 from godoty.types import (
     Action,
     Annotations,
@@ -177,9 +177,8 @@ class TurnView:
 
     def _show_outcome(self, call: ToolCallStarted, end: ToolCallFinished) -> None:
         failed = end.status is ToolCallStatus.ERROR
-        outcome = f"{'failed' if failed else 'ok'} in {format_duration(end.duration)}: {end.output}"
         name = f"{end.agent_path}/{call.name}" if end.agent_path else call.name
-        self._screen.tool(name, call.input_json, outcome, failed=failed)
+        self._screen.tool(name, call.input_json, end.output, failed=failed, duration=end.duration)
 
     def _end_model_call(self, call: ModelCall) -> None:
         self.record.calls.append(call)

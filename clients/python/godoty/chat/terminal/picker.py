@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from godoty.chat.formatting import printable
-from godoty.chat.terminal.view import aligned, column_widths
+from godoty.chat.terminal.view import COLUMN_GAP, aligned, column_widths, short_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_MAX_FIRST = 0.5  # of the width, for the first column
+_MIN_FIRST = 0.4  # of the width, which the first column has in any case
 
 
 class Picker:
@@ -26,7 +26,6 @@ class Picker:
         self.title = printable(title)
         self._columns = columns
         self._rows = [[printable(cell).replace("\n", " ") for cell in row] for row in rows]
-        self._widths = column_widths(columns, self._rows)
         self._matching = list(range(len(rows)))
         self._selected = 0
 
@@ -49,16 +48,16 @@ class Picker:
 
     def lines(self, width: int, height: int) -> list[tuple[bool, str]]:
         """Return the lines, the head first, each with whether it is the selected row."""
-        widths = [min(self._widths[0], max(int(width * _MAX_FIRST), 8)), *self._widths[1:]]
         head = f"{self.title} ({len(self._matching)} of {len(self._rows)})"
-        shown = max(height - 2, 1)
-        first = min(max(self._selected - shown // 2, 0), max(len(self._matching) - shown, 0))
-        lines = [
-            (False, aligned([head], [len(head)], width)),
-            (False, "  " + aligned(self._columns, widths, width - 2)),
-        ]
-        for place in range(first, min(first + shown, len(self._matching))):
+        count = max(height - 2, 1)
+        first = min(max(self._selected - count // 2, 0), max(len(self._matching) - count, 0))
+        shown = self._matching[first : first + count]
+        widths = column_widths(self._columns, [self._rows[index] for index in shown])
+        rest = width - 2 - sum(each + COLUMN_GAP for each in widths[1:])
+        widths[0] = min(widths[0], max(rest, int(width * _MIN_FIRST)))
+        lines = [(False, short_line(head, width)), (False, "  " + aligned(self._columns, widths, width - 2))]
+        for place, index in enumerate(shown, first):
             chosen = place == self._selected
-            row = aligned(self._rows[self._matching[place]], widths, width - 2)
+            row = aligned(self._rows[index], widths, width - 2)
             lines.append((chosen, f"{'>' if chosen else ' '} {row}"))
         return lines

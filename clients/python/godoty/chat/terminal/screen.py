@@ -9,8 +9,8 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from godoty.chat.formatting import printable, short, visible
-from godoty.chat.status import Status, turn_line
+from godoty.chat.formatting import format_totals, printable, short, visible
+from godoty.chat.status import Status
 from godoty.chat.terminal import view
 from godoty.chat.terminal.blocks import Block, BlockSplitter
 from godoty.chat.terminal.picker import Picker
@@ -18,6 +18,7 @@ from godoty.types import ActionApproval, ActionDenial, ActionKind, ActionResult,
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from datetime import timedelta
 
     from rich.console import RenderableType
 
@@ -76,9 +77,9 @@ class TerminalScreen:
         """Write a message of the user."""
         self._put("message", view.message(text))
 
-    def tool(self, name: str, arguments: str, outcome: str, *, failed: bool) -> None:
+    def tool(self, name: str, arguments: str, output: str, *, failed: bool, duration: timedelta | None = None) -> None:
         """Write a tool call as one line."""
-        self._put("tool", view.ToolLine(name, arguments, outcome, failed=failed))
+        self._put("tool", view.ToolLine(name, arguments, output, failed=failed, duration=duration))
 
     def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Write a table."""
@@ -91,8 +92,8 @@ class TerminalScreen:
     def turn(self, record: TurnRecord) -> None:
         """Write what the turn has cost."""
         if record.finished is not None:
-            end = record.finished
-            self._put("end", view.line(turn_line(end.turn_totals, end.session_totals, record.served), "dim"))
+            turn = f"turn: {format_totals(record.finished.turn_totals, turns=False)}"
+            self._put("end", view.line(" | ".join([turn, *record.served]), "dim"))
 
     # What is asked
 
@@ -108,10 +109,10 @@ class TerminalScreen:
         """Return the user's answer to an action."""
         why = f": {action.reason}" if action.reason else ""
         if action.kind is ActionKind.CLIENT_TOOL:
-            self.line(f"{action.name} is a tool of yours: run it, and write its result{why}", style="bold yellow")
+            title = f"{action.name} is a tool of yours: run it, and write its result{why}"
         else:
-            self.line(f"{action.name} needs your approval{why}", style="bold yellow")
-        self.line(_excerpt(visible(action.input_json)))
+            title = f"{action.name} needs your approval{why}"
+        self._put("action", view.action(title, _excerpt(visible(action.input_json))))
         await self.drain()
         while True:
             if action.kind is ActionKind.CLIENT_TOOL:
@@ -123,6 +124,7 @@ class TerminalScreen:
                 return None
             result = await self._result(action, key or "")
             if result is not None:
+                self.line(view.decision(result), style="dim")
                 return result
 
     async def _result(self, action: Action, key: str) -> ActionResult | None:

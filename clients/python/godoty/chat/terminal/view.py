@@ -17,18 +17,20 @@ from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
-from godoty.chat.formatting import printable, short
+from godoty.chat.formatting import format_duration, printable, short
 from godoty.chat.terminal.markdown import BlockText
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import timedelta
 
     from godoty.chat.terminal.blocks import Block
+    from godoty.types import ActionResult
 
 _PROSE_WIDTH = 100  # columns: longer lines are hard to read
 _MESSAGE_LINES = 30  # of a user's message that are shown
 _INPUT_SHARE = 0.5  # of the line of a tool call
-_COLUMN_GAP = 2
+COLUMN_GAP = 2
 _THEME = Theme(
     {
         "markdown.code": "cyan",
@@ -124,26 +126,45 @@ def line(text: str, style: str) -> RenderableType:
     return Text(printable(text), style=style, overflow="fold")
 
 
+def action(title: str, input_json: str) -> RenderableType:
+    """Return what the user is asked to approve."""
+    shown = Text(printable(input_json), overflow="fold")
+    return Group(line(title, "bold yellow"), Padding(shown, (0, 0, 0, 2), expand=False))
+
+
+def decision(result: ActionResult) -> str:
+    """Return what the user has decided."""
+    if result.approve is not None:
+        return f"approved with another input: {result.approve.input_json}" if result.approve.input_json else "approved"
+    if result.deny is not None:
+        return f"denied: {result.deny.why}" if result.deny.why else "denied"
+    return "answered"
+
+
 class ToolLine:
     """A tool call on one line."""
 
-    def __init__(self, name: str, arguments: str, outcome: str, *, failed: bool) -> None:
+    def __init__(
+        self, name: str, arguments: str, output: str, *, failed: bool, duration: timedelta | None = None
+    ) -> None:
         self._name = short(name, 64)
         self._arguments = arguments
-        self._outcome = outcome
+        self._output = output
+        self._time = "" if duration is None else f", {format_duration(duration)}"
         self._failed = failed
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the line, in as many columns as there are."""
         width = options.max_width
         mark, arrow = ("✗ ", " → ") if self._failed else ("✓ ", " → ")
-        left = max(width - cell_len(mark + self._name + " " + arrow), 2)
-        arguments = short(self._arguments, max(int(left * _INPUT_SHARE), left - cell_len(short(self._outcome, left))))
-        outcome = short(self._outcome, max(left - cell_len(arguments), 1))
+        left = max(width - cell_len(mark + self._name + " " + arrow + self._time), 2)
+        arguments = short(self._arguments, max(int(left * _INPUT_SHARE), left - cell_len(short(self._output, left))))
+        output = short(self._output, max(left - cell_len(arguments), 1))
         text = Text(mark, style="red" if self._failed else "green")
         text.append(self._name, style="bold")
         text.append(f" {arguments}", style="dim")
-        text.append(f"{arrow}{outcome}")
+        text.append(f"{arrow}{output}")
+        text.append(self._time, style="dim")
         text.truncate(width, overflow="ellipsis")
         text.no_wrap = True
         yield text
@@ -163,13 +184,13 @@ class Rows:
         if self._title:
             yield Text(self._title, style="bold")
         widths = column_widths(self._columns, self._rows)
-        if sum(widths) + _COLUMN_GAP * len(widths) <= width:
+        if sum(widths) + COLUMN_GAP * len(widths) <= width:
             yield self._table()
         else:
             yield from (self._stacked(row) for row in self._rows)
 
     def _table(self) -> Table:
-        table = Table(box=None, pad_edge=False, padding=(0, _COLUMN_GAP, 0, 0), header_style="dim")
+        table = Table(box=None, pad_edge=False, padding=(0, COLUMN_GAP, 0, 0), header_style="dim")
         for column in self._columns:
             table.add_column(Text(column))
         for row in self._rows:
@@ -195,7 +216,7 @@ def column_widths(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list
 def aligned(row: Sequence[str], widths: Sequence[int], width: int) -> str:
     """Return a row as one line of at most `width` columns."""
     cells = [set_cell_size(short_line(cell, size), size) for cell, size in zip(row, widths, strict=False)]
-    return short_line((" " * _COLUMN_GAP).join(cells).rstrip(), width)
+    return short_line((" " * COLUMN_GAP).join(cells).rstrip(), width)
 
 
 def short_line(text: str, width: int) -> str:
