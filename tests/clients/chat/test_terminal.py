@@ -160,7 +160,7 @@ async def test_answer_goes_on_after_a_lost_connection(service: Service, open_cha
         await chat.shows("the connection is lost: resuming")
         proxy.refuses = False
         service.backends.allow(session_id)
-        await chat.sees("the connection was lost, and is back", "t5", "turn: $")
+        await chat.sees("t0 t1 t2 t3 t4 t5", "the connection was lost", "and made again", "turn: $")
         await chat.is_ready()
 
         words = re.findall(r"\bt\d\b", chat.text)
@@ -180,15 +180,16 @@ async def test_killed_server_leaves_an_interrupted_answer(
         await process.kill()
         await chat.shows("the connection is lost: resuming")
         await process.start()
-        await chat.sees("t0 t1 t2", "interrupted: the server that ran the turn stopped", "1 call pending")
+        await chat.sees("t0 t1 t2", "interrupted: the server that ran the turn stopped", "turn: $")
         await chat.is_ready()
 
         chat.type("@sandbox plain text=again" + ENTER)
         await chat.sees("again", "2 turns, ")
         await chat.is_ready()
+        await soon(lambda: all(entry.cost_usd is not None for entry in service.entries(session_id)))
+        assert len(service.entries(session_id)) == len(service.invoice(session_id)) == 2
         chat.type("/cost" + ENTER)
-        await chat.sees("By model", "Latency")
-        assert len(service.entries(session_id)) == 2
+        await chat.sees(f"{session_id}: ${service.invoiced(session_id):f}, 2 turns", "By model", "Latency")
 
 
 async def test_pickers_show_costs_and_prices(service: Service, open_chat: Open, session_id: str) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from grpc import StatusCode
+
 from godoty.chat import history
 from godoty.chat.formatting import format_attachment, format_totals
 from godoty.chat.turn import TurnRecord, TurnView
@@ -126,7 +128,11 @@ class Conversation:
     async def find_actions(self) -> None:
         """Ask for what the session waits for, as the server has it."""
         open_actions = self.client.actions.list(session_id=self.session_id, state=ActionState.OPEN)
-        self.last.actions = [action async for action in open_actions]
+        try:
+            self.last.actions = [action async for action in open_actions]
+        except GodotyError as error:
+            if error.code is not StatusCode.UNIMPLEMENTED:  # an earlier server has no actions
+                raise
         await self.answer_actions()
 
     async def retry(self, text: str = "") -> None:
@@ -188,16 +194,13 @@ class Conversation:
         """Show a turn; then ask for what it waits for, and go on."""
         view = TurnView(self.screen, self._status, show_reasoning=self.show_reasoning)
         self.last = view.record
-        losses = 0
         self._status.begin(lambda: turn.connected)
         self.screen.activity("sending")
         try:
             async for event in turn:
                 self._attachments = []  # the turn has begun; one that is refused can be sent again with them
                 self.session_id, self._begins = turn.session_id, False
-                if turn.lost_connections > losses:
-                    losses = turn.lost_connections
-                    self.screen.line("the connection was lost, and is back", style="yellow")
+                self.last.lost_connections = turn.lost_connections
                 view.show(event)
         finally:
             self._status.end()

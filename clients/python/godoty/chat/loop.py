@@ -173,8 +173,8 @@ class TerminalChat:
             talking = asyncio.create_task(self._talk(conversation))
             leaving = asyncio.create_task(self._left.wait())
             await asyncio.wait({talking, leaving, *ended}, return_when=asyncio.FIRST_COMPLETED)
-            for task in (talking, leaving):
-                task.cancel()
+            talking.cancel()
+            leaving.cancel()
             await asyncio.wait({talking, leaving})
             await conversation.leave()
             for task in ended:

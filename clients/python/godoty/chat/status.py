@@ -120,7 +120,7 @@ class Status:
     def parts(self) -> list[str]:
         """Return the parts of the status line."""
         parts = [short(self.session_id, _NAME_WIDTH) or "new session"]
-        if self._calls or self.running:
+        if self._calls or self._turn is not None or self.running:
             parts.append(f"turn {format_totals(self.turn, turns=False)}")
         if self.session is not None:
             parts.append(f"session {format_totals(self.session)}")

@@ -57,6 +57,7 @@ class TurnRecord:
     Attributes:
         finished: Its end. None: it has not come.
         actions: What the turn waits for.
+        lost_connections: How often the connection was lost.
     """
 
     session_id: str = ""
@@ -68,6 +69,7 @@ class TurnRecord:
     sources: dict[str, Citation] = field(default_factory=dict)
     actions: list[Action] = field(default_factory=list)
     finished: TurnFinished | None = None
+    lost_connections: int = 0
     served: list[str] = field(default_factory=list)
     """Who answered and how fast, for people."""
 
@@ -191,6 +193,9 @@ class TurnView:
         self.record.finished = end
         for url, page in list(self.record.sources.items())[:_MAX_SOURCES]:
             self._screen.line(f"source: {page.title or 'untitled'} {url}", style="dim")
+        if self.record.lost_connections:
+            times = count_of(self.record.lost_connections, "time")
+            self._screen.line(f"the connection was lost {times}, and made again", style="yellow")
         if end.stop_reason in _STOPPED:
             kind = "interrupted" if end.stop_reason is StopReason.INTERRUPTED else "stopped"
             self._screen.line(f"{kind}: {_STOPPED[end.stop_reason]}", style="yellow")

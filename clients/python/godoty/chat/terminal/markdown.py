@@ -18,7 +18,7 @@ _PARSER = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "ta
 
 
 class _Heading(markdown.Heading):
-    LEVEL_ALIGN = dict.fromkeys(markdown.Heading.LEVEL_ALIGN, "left")  # type: ignore[assignment] # of literals
+    LEVEL_ALIGN = dict.fromkeys(markdown.Heading.LEVEL_ALIGN, "left")
 
 
 class _CodeBlock(markdown.CodeBlock):

@@ -140,7 +140,7 @@ class TerminalScreen:
         else:
             why = await self._input.text("why", "")
             deny = ActionDenial(why=" ".join(why.split())[:_MAX_WHY]) if why is not None else None
-        if approve is deny is output is None:
+        if approve is None and deny is None and output is None:
             return None
         return ActionResult(action_id=action.action_id, approve=approve, deny=deny, output=output)
 

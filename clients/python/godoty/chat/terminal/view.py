@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from datetime import timedelta
 
+    from rich.color import ColorSystem
+
     from godoty.chat.terminal.blocks import Block
     from godoty.types import ActionResult
 
@@ -92,7 +94,7 @@ class Painter:
         return style.render(text, color_system=self._color_system)
 
     @property
-    def _color_system(self) -> object:
+    def _color_system(self) -> ColorSystem | None:
         return self._console._color_system  # noqa: SLF001 - its public name is a text, which Style does not take
 
 
