@@ -186,7 +186,7 @@ async def test_killed_server_leaves_an_interrupted_answer(
         chat.type("@sandbox plain text=again" + ENTER)
         await chat.sees("again", "2 turns, ")
         await chat.is_ready()
-        await soon(lambda: all(entry.cost_usd is not None for entry in service.entries(session_id)))
+        await soon(lambda: all(entry.cost is not None for entry in service.entries(session_id)))
         assert len(service.entries(session_id)) == len(service.invoice(session_id)) == 2
         chat.type("/cost" + ENTER)
         await chat.sees(f"{session_id}: ${service.invoiced(session_id):f}, 2 turns", "By model", "Latency")
