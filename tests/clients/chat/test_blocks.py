@@ -104,7 +104,7 @@ def test_no_text_is_lost(text: str, step: int) -> None:
 
 @given(st.lists(st.sampled_from(["```", "- a\n", "x" * 3000, "\n", " ", "| a |\n|-|\n", "~~~\n", "1. "]), max_size=60))
 def test_blocks_are_bounded(pieces: list[str]) -> None:
-    """Whatever the text is made of, what is drawn anew is small."""
+    """What is drawn anew is small for any text."""
     splitter = BlockSplitter()
     for piece in pieces:
         for block in splitter.feed(piece):

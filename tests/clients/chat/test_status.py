@@ -89,7 +89,7 @@ def test_lost_connection_is_shown() -> None:
 
 @pytest.mark.parametrize("width", [10, 40, 80, 200])
 def test_status_fits(width: int) -> None:
-    """It takes as many lines as it needs; a part is cut only if it is wider than the terminal."""
+    """It takes as many lines as it needs; a part is wrapped only if it is wider than the terminal."""
     parts = ["session-1", "turn $0.0000105, 12 tokens", "session $0.0000105, 1 turn", "openai/gpt-4o-mini via OpenAI"]
 
     lines = wrapped(parts, width)
@@ -97,4 +97,4 @@ def test_status_fits(width: int) -> None:
     assert all(cell_len(line) <= width for line in lines)
     if width >= 40:
         assert " · ".join(lines) == " · ".join(parts)
-    assert len(lines) == {10: 4, 40: 3, 80: 2, 200: 1}[width]
+    assert len(lines) == {10: 6, 40: 3, 80: 2, 200: 1}[width]

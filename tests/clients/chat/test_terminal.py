@@ -15,7 +15,7 @@ from godoty_service.tenancy.auth import Scope
 from tests.clients.cutting_proxy import CuttingProxy
 from tests.clients.pseudo_terminal import PseudoTerminal
 from tests.support.leases import SHORT_LEASE_ENVIRONMENT
-from tests.support.service import soon
+from tests.support.service import format_amount, soon
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -160,7 +160,7 @@ async def test_answer_goes_on_after_a_lost_connection(service: Service, open_cha
         await chat.shows("the connection is lost: resuming")
         proxy.refuses = False
         service.backends.allow(session_id)
-        await chat.sees("t0 t1 t2 t3 t4 t5", "the connection was lost", "and made again", "turn: $")
+        await chat.sees("t0 t1 t2 t3 t4 t5", "the connection was lost 1 time, and made again", "turn: $")
         await chat.is_ready()
 
         words = re.findall(r"\bt\d\b", chat.text)
@@ -189,7 +189,7 @@ async def test_killed_server_leaves_an_interrupted_answer(
         await soon(lambda: all(entry.cost is not None for entry in service.entries(session_id)))
         assert len(service.entries(session_id)) == len(service.invoice(session_id)) == 2
         chat.type("/cost" + ENTER)
-        await chat.sees(f"{session_id}: ${service.invoiced(session_id):f}, 2 turns", "By model", "Latency")
+        await chat.sees(f"{session_id}: ${format_amount(service.invoiced(session_id))}, 2 turns", "By model", "Latency")
 
 
 async def test_pickers_show_costs_and_prices(service: Service, open_chat: Open, session_id: str) -> None:
@@ -237,7 +237,7 @@ async def test_no_sequence_of_a_model_reaches_the_terminal(open_chat: Open, fake
         yield turn_pb.TurnEvent(sequence=3, tool_call_started=started)
         finished = turn_pb.ToolCallFinished(tool_call_id="1", output=f"{attack}output")
         yield turn_pb.TurnEvent(sequence=4, tool_call_finished=finished)
-        for number, character in enumerate(f"{attack}**an** &#27;[2J answer"):
+        for number, character in enumerate(f"{attack} **an** &#27;[2J answer"):
             yield turn_pb.TurnEvent(sequence=5 + number, text_delta=turn_pb.TextDelta(text=character))
         yield turn_pb.TurnEvent(sequence=1000, turn_finished=turn_pb.TurnFinished())
 

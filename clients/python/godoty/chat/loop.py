@@ -165,9 +165,9 @@ class TerminalChat:
             ValueError: The key is empty or cannot be sent.
         """
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            with suppress(NotImplementedError):  # Windows
-                loop.add_signal_handler(number, self.leave)
+        for name in ("SIGTERM", "SIGHUP"):
+            with suppress(NotImplementedError, AttributeError):  # Windows
+                loop.add_signal_handler(getattr(signal, name), self.leave)
         async with self._server.connect() as client, self._shown() as ended:
             conversation = Conversation(client, self._screen, self._status, **self._wanted)
             talking = asyncio.create_task(self._talk(conversation))

@@ -146,12 +146,15 @@ class Status:
 
 
 def wrapped(parts: Iterable[str], width: int) -> list[str]:
-    """Return parts on as few lines as they fit on; one that is too long is cut."""
+    """Return parts on as few lines as they fit on; one that is too long is wrapped at its commas, else cut."""
     lines: list[str] = []
     for part in parts:
-        cut = short(part, max(width, 2))
-        if lines and cell_len(lines[-1] + _SEPARATOR + cut) <= width:
-            lines[-1] += _SEPARATOR + cut
-        else:
-            lines.append(cut)
+        separator = _SEPARATOR
+        for piece in [part] if cell_len(part) <= width else part.split(", "):
+            cut = short(piece, max(width, 2))
+            if lines and cell_len(lines[-1] + separator + cut) <= width:
+                lines[-1] += separator + cut
+            else:
+                lines.append(cut)
+            separator = ", "
     return lines

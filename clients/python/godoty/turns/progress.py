@@ -260,13 +260,13 @@ class TurnProgress(Generic[_O]):
             self.answering = True
             return 0.0
         within = self._patience(error)
+        was_connected = self.connected
         delay = self._retries.delay(error, within=within, deadline=self._deadline) if within else None
         if delay is None:
             if not isinstance(error, ConnectionFailed) and not _is_own_deadline(error):
                 self.ended = True
             raise error
-        if self._begun:
-            self.lost_connections += 1
+        self.lost_connections += self._begun and was_connected
         return delay
 
     def end(self) -> float:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _PROSE_WIDTH = 100  # columns: longer lines are hard to read
 _MESSAGE_LINES = 30  # of a user's message that are shown
+_MESSAGE_SIZE = 4000  # characters of it
 _INPUT_SHARE = 0.5  # of the line of a tool call
 COLUMN_GAP = 2
 _THEME = Theme(
@@ -113,8 +114,11 @@ def reasoning(block: Block) -> RenderableType:
 def message(text: str) -> RenderableType:
     """Return a message of the user; a long one is cut."""
     lines = printable(text).split("\n")
-    shown = Text("\n".join(lines[:_MESSAGE_LINES]), style="bold", overflow="fold")
-    if len(lines) > _MESSAGE_LINES:
+    begin = "\n".join(lines[:_MESSAGE_LINES])
+    shown = Text(begin[:_MESSAGE_SIZE], style="bold", overflow="fold")
+    if len(begin) > _MESSAGE_SIZE:
+        shown.append(f"… {len(text):,} characters in all", style="not bold dim")
+    elif len(lines) > _MESSAGE_LINES:
         shown.append(f"\n… {len(lines) - _MESSAGE_LINES} more lines", style="not bold dim")
     grid = Table.grid()
     grid.add_column(width=2)
