@@ -28,6 +28,11 @@ class Retries:
         self._count = 0
         self._since: float | None = None
 
+    @property
+    def waiting(self) -> bool:
+        """Whether nothing has arrived since a failure."""
+        return self._since is not None
+
     def reset(self) -> None:
         """Record that something has arrived."""
         if self._since is not None:

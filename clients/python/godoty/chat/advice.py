@@ -9,8 +9,8 @@ import grpc
 if TYPE_CHECKING:
     from godoty.errors import GodotyError
 
-_SEND_AGAIN = "send the message again; /metrics shows the cost so far"
-_OTHER_MODEL = "choose another model with /model NAME"
+_SEND_AGAIN = "/retry answers the message again; /cost shows the cost so far"
+_OTHER_MODEL = "choose another model with /models"
 
 BY_REASON = {
     "MALFORMED_REQUEST": "update the client: the server may be of another version",
@@ -23,17 +23,17 @@ BY_REASON = {
     "STORAGE_UNAVAILABLE": "try again in a moment; nothing was charged",
     "SHUTTING_DOWN": "try again in a moment: another server answers",
     "PROVIDER_ACCOUNT_REFUSED": "ask the operator to check the service's account at the provider",
-    "PROVIDER_THROTTLED": "wait a little, or choose another model with /model NAME",
+    "PROVIDER_THROTTLED": "wait a little, or choose another model with /models",
     "PROVIDER_UNAVAILABLE": _SEND_AGAIN,
     "PROVIDER_REJECTED_REQUEST": _OTHER_MODEL,
-    "CONTEXT_WINDOW_EXCEEDED": "choose a model with a larger context window with /model NAME, or start a /new session",
+    "CONTEXT_WINDOW_EXCEEDED": "choose a model with a larger context window with /models, or start a /new session",
     "MODEL_UNAVAILABLE": _OTHER_MODEL,
     "INTERNAL": "try once more, and report it if it persists",
     "TURN_CANCELLED": _SEND_AGAIN,
     "DEADLINE_EXCEEDED": _SEND_AGAIN,
     "SESSION_LOST": _SEND_AGAIN,
     "REQUEST_ID_REUSED": "send the message again: the chat uses a new request id",
-    "TURN_NOT_FOUND": "its log has expired; /metrics shows the cost",
+    "TURN_NOT_FOUND": "its log has expired; /cost shows the cost",
     "TURN_TOO_LARGE": "request less in one turn",
     "BUDGET_SPENT": "ask the administrator to raise the budget, or wait for the next window",
     "BUDGET_RESERVED": "wait until the running turns have ended",
@@ -51,8 +51,8 @@ BY_REASON = {
     "RESPONSE_TOO_LARGE": "request a smaller page",
     "TOO_MANY_WRONG_KEYS": "wait a moment, and check the key",
     "AGENT_NOT_FOUND": "`godoty agent list` lists the agents",
-    "AGENT_MISMATCH": "start a /new session, or leave --agent out",
-    "AGENT_NOT_ALLOWED": "choose another agent with --agent NAME in a /new session",
+    "AGENT_MISMATCH": "start a session with this agent by /agent NAME, or leave --agent out",
+    "AGENT_NOT_ALLOWED": "choose another agent with /agent",
     "TOOL_NOT_ALLOWED": "ask the administrator to change the policy, or the agent's definition",
     "AGENT_LIMIT": "apply a version of an existing agent",
     "MCP_SERVER_NOT_FOUND": "`godoty mcp list` lists the MCP servers",
@@ -61,7 +61,7 @@ BY_REASON = {
     "ATTACHMENT_REJECTED": "attach an image (PNG, JPEG, WebP or GIF) or a PDF within the limits",
     "ATTACHMENT_LIMIT": "delete sessions whose attachments are no longer needed",
     "INPUT_NOT_SUPPORTED": _OTHER_MODEL,
-    "ACTION_NOT_FOUND": "check the action's id: ListActions has those of the session",
+    "ACTION_NOT_FOUND": "/approve asks for what the session waits for",
     "ACTION_DECIDED": "another answer came first: ListActions has it",
     "ACTION_CLOSED": "go on with the conversation: it needs no answer to the action any more",
     "ACTION_EXPIRED": "ask again for what the action was to do",

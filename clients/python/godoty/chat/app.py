@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import asyncio
+import io
+import sys
+from typing import Annotated, Any
 
 import typer
 
-from godoty.chat.screen import Screen
+from godoty.chat.loop import INTERRUPTED, Server, TerminalChat, run_script
+from godoty.chat.pipe import JsonScreen, PlainScreen
 from godoty.chat.settings import DEV_ENV, read_env_file
-from godoty.chat.terminal import Terminal
 from godoty.environment import DEFAULT_LISTEN, dial_address
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)  # its tracebacks show locals: the key
@@ -41,35 +44,52 @@ def chat(
         typer.Option("--plaintext", help="Use plain text for another machine too; the key can be read on the network."),
     ] = False,
     history: Annotated[int, typer.Option(min=0, help="Number of earlier messages to show.")] = 40,
+    reasoning: Annotated[bool, typer.Option("--reasoning", help="Show the model's reasoning as it arrives.")] = False,
     once: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Send this message, print the answer and exit.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Send this message, print the answer and exit; - is standard input."),
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object for each turn; each line of a pipe is a message.")
+    ] = False,
 ) -> None:
     """Chat with an agent, with the cost of each turn.
 
     By default the session "chat" is continued on each start; /sessions, /open and /new switch sessions. With a pipe
-    as input each line is a turn.
+    as input each line is a turn or a command.
     """
-    variables = {name: value for name, _, value in (each.partition("=") for each in variable or ())}
-    with _open_terminal(target, api_key, tls=False if plaintext else None) as terminal:
-        if once is None:
-            code = terminal.run_loop(session_id=session, model=model, agent=agent, variables=variables, history=history)
+    server = _server(target, api_key, tls=False if plaintext else None)
+    wanted: dict[str, Any] = {
+        "session_id": session,
+        "model": model,
+        "agent": agent,
+        "variables": {name: value for name, _, value in (each.partition("=") for each in variable or ())},
+        "history": history,
+        "show_reasoning": reasoning,
+    }
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
+    try:
+        if once is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+            code = asyncio.run(TerminalChat(server, **wanted).run())
         else:
-            code = terminal.send_once(once, session_id=session, model=model, agent=agent, variables=variables)
+            screen = JsonScreen() if as_json else PlainScreen()
+            text = sys.stdin.read() if once == "-" else once
+            code = asyncio.run(run_script(server, screen, text, **wanted))
+    except ValueError as error:
+        PlainScreen().error(str(error))
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        code = INTERRUPTED
     raise typer.Exit(code)
 
 
-def _open_terminal(target: str, api_key: str, *, tls: bool | None) -> Terminal:
-    """Open the terminal; complete the settings from the development environment file."""
+def _server(target: str, api_key: str, *, tls: bool | None) -> Server:
+    """Return the server; complete the settings from the development environment file."""
     dev_env = read_env_file(DEV_ENV)
     target = dial_address(target or dev_env.get("GODOTY_LISTEN") or DEFAULT_LISTEN)
     api_key = api_key or dev_env.get("GODOTY_API_KEY", "")
-    screen = Screen()
     if not api_key:
-        screen.error(f"no API key: set GODOTY_API_KEY, or start `make run`, which writes {DEV_ENV}")
+        PlainScreen().error(f"no API key: set GODOTY_API_KEY, or start `make run`, which writes {DEV_ENV}")
         raise typer.Exit(2)
-    try:
-        return Terminal(screen, target, api_key, tls=tls)
-    except ValueError as error:
-        screen.error(str(error))
-        raise typer.Exit(2) from None
+    return Server(target, api_key, tls)

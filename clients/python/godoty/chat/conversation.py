@@ -1,233 +1,221 @@
-"""A conversation in the terminal: its session, its model, its history and its metrics."""
+"""A conversation: its session, its model, and its turns."""
 
 from __future__ import annotations
 
-from collections import deque
+import asyncio
 from typing import TYPE_CHECKING
 
-from godoty.chat.formatting import (
-    count_of,
-    format_attachment,
-    format_cache_savings,
-    format_cost,
-    format_duration,
-    format_tokens,
-    format_totals,
-)
-from godoty.chat.turn import TurnView
+from grpc import StatusCode
+
+from godoty.chat import history
+from godoty.chat.formatting import format_attachment, format_totals
+from godoty.chat.turn import TurnRecord, TurnView
+from godoty.errors import GodotyError
 from godoty.reasons import SessionNotFound
-from godoty.types import (
-    Attachment,
-    ContentBlock,
-    LatencySummary,
-    Message,
-    Role,
-    Session,
-    ToolCallStatus,
-    ToolResult,
-    ToolUse,
-    UserMessage,
-)
+from godoty.types import ActionState, UserMessage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from godoty.chat.screen import Screen
+    from godoty.chat.status import Status
     from godoty.client import AsyncGodoty
-
-_PAGE = 500
-_SESSIONS = 20
-_NO_RESULT = ToolResult(status=ToolCallStatus.ERROR, output="no result")
+    from godoty.turns.async_turn import AsyncTurn
+    from godoty.types import Session
 
 
 class Conversation:
     """A conversation in one session.
 
-    Attributes:
-        session_id: The session; empty until the server has generated the id of a new one.
+    Args:
+        client: The client.
+        screen: Where it is shown.
+        status: Follows it.
+        session_id: The session; empty for a new one.
         model: The model; empty for the agent's, the session's last model, or the default.
+        agent: The agent of new sessions; empty for the default.
+        variables: Values for the agent's prompt.
+        history: Number of earlier messages that are shown.
+        show_reasoning: The model's reasoning is shown as it arrives.
+
+    Attributes:
+        messages: The user's earlier messages of the session, as far as they were shown.
+        last: What happened in the latest turn.
     """
 
     def __init__(
         self,
         client: AsyncGodoty,
         screen: Screen,
+        status: Status,
         *,
         session_id: str,
         model: str,
         agent: str = "",
         variables: Mapping[str, str] | None = None,
         history: int = 0,
+        show_reasoning: bool = False,
     ) -> None:
-        self._client = client
-        self._screen = screen
-        self._history = history
+        self.client = client
+        self.screen = screen
         self.session_id = session_id
         self.model = model
-        self._agent = agent
+        self.agent = agent
+        self.messages: list[str] = []
+        self.last = TurnRecord()
+        self.show_reasoning = show_reasoning
+        self._status = status
+        self._history = history
         self._variables = variables or {}
         self._begins = True  # a session that exists keeps its own agent
-        self._attachments: list[str] = []  # of the next message
+        self._attachments: list[str] = []  # ids, of the next message
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    @property
+    def begun(self) -> bool:
+        """Whether the session exists."""
+        return not self._begins
 
     async def open(self, session_id: str) -> None:
         """Open a session and show its latest messages and its cost."""
         try:
-            session = await self._client.sessions.get(session_id) if session_id else None
+            session = await self.client.sessions.get(session_id) if session_id else None
         except SessionNotFound:
             session = None
-        self.session_id = session_id
-        self._begins = session is None
+        self.session_id, self._begins, self.last = session_id, session is None, TurnRecord()
         if session is None:
-            self._screen.line(f"A new session, {session_id}." if session_id else "A new session.", style="bold")
+            self._status.open(session_id, None)
+            with_agent = f", agent {self.agent}" if self.agent else ""
+            name = f", {session_id}" if session_id else ""
+            self.screen.line(f"A new session{name}{with_agent}.", style="bold")
             return
-        agent = f", agent {session.agent}" if session.agent else ""
-        last_model = f", last model {session.model}" if session.model else ""
-        self._screen.line(f"Session {session_id}{agent}{last_model}.", style="bold")
+        self.screen.line(_title(session), style="bold")
         if self._history:
-            await self._show_history(session.message_count)
-        metrics = await self._client.sessions.metrics(session_id)
-        self._screen.line(f"so far: {format_totals(metrics.totals)}", style="green")
+            self.messages += await history.show(self.client, self.screen, session, self._history)
+        metrics = await self.client.sessions.metrics(session_id)
+        self._status.open(session_id, metrics.totals)
+        self.screen.line(f"so far: {format_totals(metrics.totals)}", style="green")
+        if self.screen.interactive:
+            await self.find_actions()
 
     async def send(self, text: str) -> None:
         """Run a turn and show its events as they arrive."""
-        view = TurnView(self._screen)
-        turn = self._client.converse(
+        turn = self.client.converse(
             text,
             session=self.session_id,
             model=self.model,
-            agent=self._agent if self._begins else "",
+            agent=self.agent if self._begins else "",
             variables=self._variables,
             attachments=self._attachments,
         )
+        await self._show(turn)
+        await self.answer_actions()
+
+    async def answer_actions(self) -> None:
+        """Ask for what the session waits for, and go on with the answers."""
+        while self.last.actions:
+            asked, self.last.actions = self.last.actions, []
+            answers = [answer for action in asked if (answer := await self.screen.decide(action)) is not None]
+            if not answers:
+                names = ", ".join(action.name for action in asked)
+                self.screen.line(
+                    f"The session waits for an answer to {names}: /approve asks again, a message goes on without it.",
+                    style="yellow",
+                )
+                return
+            await self._show(self.client.converse("", session=self.session_id, action_results=answers))
+
+    async def find_actions(self) -> None:
+        """Ask for what the session waits for, as the server has it."""
+        open_actions = self.client.actions.list(session_id=self.session_id, state=ActionState.OPEN)
         try:
-            async with turn:
-                async for event in turn:
-                    self._attachments = []  # the turn has begun; one that is refused can be sent again with them
-                    view.show(event)
-                    self.session_id = turn.session_id
-        finally:
-            self._screen.end_line()
+            self.last.actions = [action async for action in open_actions]
+        except GodotyError as error:
+            if error.code is not StatusCode.UNIMPLEMENTED:  # an earlier server has no actions
+                raise
+        await self.answer_actions()
 
     async def retry(self, text: str = "") -> None:
         """Send the last message again, or a text in its place, in a fork of the session that ends before it."""
-        number = await self._last_message() if self.session_id else 0
+        number = (await self.last_message())[0]
         if not number:
-            self._screen.error("there is no message to send again")
+            self.screen.error("there is no message to send again")
             return
-        origin = self.session_id
-        fork = await self._client.sessions.fork(origin, number=number)
-        self.session_id = fork.session.session_id
-        self._begins = False
-        message = fork.next_message or UserMessage()
+        message = await self.fork(number) or UserMessage()
         self._attachments = [*(each.attachment_id for each in message.attachments), *self._attachments]
-        self._screen.line(f"Session {self.session_id}, forked from {origin} before message {number}.", style="bold")
+        self.screen.message(text or message.text)
         await self.send(text or message.text)
+
+    async def fork(self, number: int = 0) -> UserMessage | None:
+        """Go on in a fork of the session, which ends before a message of the user's; 0: it has all messages."""
+        origin = self.session_id
+        fork = await self.client.sessions.fork(origin, number=number)
+        self.session_id, self._begins = fork.session.session_id, False
+        self._status.open(self.session_id, None)
+        place = f" before message {number}" if number else ""
+        self.screen.line(f"Session {self.session_id}, forked from {origin}{place}.", style="bold")
+        return fork.next_message
+
+    async def last_message(self) -> tuple[int, str]:
+        """Return the number and the text of the user's last message; 0: there is none."""
+        return await history.last_message(self.client, self.session_id) if self.session_id else (0, "")
 
     async def attach(self, path: str) -> None:
         """Upload a file, which the next message carries."""
         try:
-            attachment = await self._client.attachments.upload(path)
+            attachment = await self.client.attachments.upload(path)
         except OSError as error:
-            self._screen.error(f"{path}: {error.strerror or error}")
+            self.screen.error(f"{path}: {error.strerror or error}")
             return
         self._attachments.append(attachment.attachment_id)
-        self._screen.line(f"attached to the next message: {format_attachment(attachment)}")
+        self.screen.line(f"attached to the next message: {format_attachment(attachment)}")
 
-    async def show_sessions(self) -> None:
-        """List the most recently used sessions."""
-        rows: list[tuple[str, ...]] = []
-        async for session in self._client.sessions.list(page_size=_SESSIONS):
-            rows.append(_session_row(session))
-            if len(rows) == _SESSIONS:
-                break
-        title = f"The last {count_of(len(rows), 'session')}; /open ID opens one"
-        self._screen.table(title, ("session", "cost", "messages", "model", "last used (UTC)"), rows)
+    async def leave(self) -> None:
+        """Wait until turns that were left are cancelled."""
+        if self._leaving:
+            await asyncio.wait(self._leaving)
 
-    async def show_metrics(self) -> None:
-        """Show the cost and the latency of the session."""
-        if not self.session_id:
-            self._screen.line("The session starts with the first message; so far it has no cost.")
-            return
-        metrics = await self._client.sessions.metrics(self.session_id)
-        self._screen.line(f"{self.session_id}: {format_totals(metrics.totals)}", style="green")
-        if savings := format_cache_savings(metrics.cache_savings):
-            self._screen.line(savings)
-        self._screen.table(
-            "By model",
-            ("model", "cost", "calls", "tokens"),
-            (
-                (
-                    each.model,
-                    format_cost(each.totals.cost_usd),
-                    str(each.totals.model_calls),
-                    format_tokens(each.totals.usage),
-                )
-                for each in metrics.by_model
-            ),
-        )
-        self._screen.table(
-            "Latency: median / 95th percentile / last",
-            ("provider", "calls", "first token", "whole answer"),
-            (
-                (
-                    each.provider or "all",
-                    str(each.model_calls),
-                    _summary(each.time_to_first_token) if each.time_to_first_token is not None else "no token received",
-                    _summary(each.duration),
-                )
-                for each in metrics.latency
-            ),
-        )
-
-    async def _last_message(self) -> int:
-        """Return the number of the user's last message; 0: there is none."""
-        number = 0
+    async def show_cancelled(self) -> None:
+        """Show that the turn was cancelled, and what it has cost."""
+        parts = ["Cancelled."]
         try:
-            async for message in self._client.sessions.messages(self.session_id, page_size=_PAGE):
-                if message.role is Role.USER and not any(block.tool_result for block in message.content):
-                    number = message.number
-        except SessionNotFound:  # it begins with its first message
-            pass
-        return number
+            if self.last.turn_id:
+                turn = await self.client.turns.get(self.last.turn_id)
+                parts.append(f"turn: {format_totals(turn.totals, turns=False)}")
+            if self.session_id:
+                metrics = await self.client.sessions.metrics(self.session_id)
+                self._status.settle(turn.totals if self.last.turn_id else None, metrics.totals)
+                parts.append(f"session: {format_totals(metrics.totals)}")
+        except GodotyError:
+            parts.append("/cost shows the cost so far.")
+        self.screen.line(" ".join([parts[0], " | ".join(parts[1:])]).strip(), style="yellow")
 
-    async def _show_history(self, count: int) -> None:
-        latest: deque[Message] = deque(maxlen=self._history)
-        async for message in self._client.sessions.messages(self.session_id, page_size=_PAGE):
-            latest.append(message)
-        if count > len(latest):
-            self._screen.line(f"… {count_of(count - len(latest), 'earlier message')} …", style="dim")
-        results = {
-            block.tool_result.tool_call_id: block.tool_result
-            for message in latest
-            for block in message.content
-            if block.tool_result is not None
-        }
-        for message in latest:
-            self._show_message(message, results)
+    async def _show(self, turn: AsyncTurn[None]) -> None:
+        """Show a turn; then ask for what it waits for, and go on."""
+        view = TurnView(self.screen, self._status, show_reasoning=self.show_reasoning)
+        self.last = view.record
+        self._status.begin(lambda: turn.connected)
+        self.screen.activity("sending")
+        try:
+            async for event in turn:
+                self._attachments = []  # the turn has begun; one that is refused can be sent again with them
+                self.session_id, self._begins = turn.session_id, False
+                self.last.lost_connections = turn.lost_connections
+                view.show(event)
+        finally:
+            self._status.end()
+            view.end()
+            await asyncio.shield(self._left(turn))
 
-    def _show_message(self, message: Message, results: dict[str, ToolResult]) -> None:
-        for block in message.content:
-            match block:
-                case ContentBlock(text=str(text)) if message.role is Role.USER:
-                    self._screen.line(f"> {text}", style="bold")
-                case ContentBlock(text=str(text)):
-                    self._screen.line(text)
-                case ContentBlock(reasoning=str(text)):
-                    self._screen.line(text, style="dim")
-                case ContentBlock(attachment=Attachment() as attachment):
-                    self._screen.line(f"[{format_attachment(attachment)}]", style="dim")
-                case ContentBlock(tool_use=ToolUse() as use):
-                    result = results.get(use.tool_call_id, _NO_RESULT)
-                    failed = result.status is ToolCallStatus.ERROR
-                    self._screen.tool(use.name, use.input_json, result.output, failed=failed)
-            if block.truncated:
-                self._screen.line(f"… truncated: {block.size:,} bytes in total …", style="dim")
+    def _left(self, turn: AsyncTurn[None]) -> asyncio.Task[None]:
+        """Cancel a turn that has not ended, even if the chat is left meanwhile."""
+        task = asyncio.get_running_loop().create_task(turn.close())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        return task
 
 
-def _session_row(session: Session) -> tuple[str, ...]:
-    used = f"{session.update_time:%Y-%m-%d %H:%M:%S}"
-    return session.session_id, format_cost(session.cost_usd), str(session.message_count), session.model, used
-
-
-def _summary(summary: LatencySummary) -> str:
-    return " / ".join(format_duration(duration) for duration in (summary.median, summary.p95, summary.last))
+def _title(session: Session) -> str:
+    agent = f", agent {session.agent}" if session.agent else ""
+    last_model = f", last model {session.model}" if session.model else ""
+    return f"Session {session.session_id}{agent}{last_model}."

@@ -2,29 +2,46 @@
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from datetime import timedelta
 from decimal import Decimal
 
+from rich.cells import cell_len, set_cell_size
+
 from godoty.types import Attachment, CacheSavings, TokenUsage, Totals
+
+# Control characters, by which a text would control the terminal, and those that reorder what is shown.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_MILLION = 1_000_000
 
 
 def printable(text: str) -> str:
     """Remove control characters, so that an answer cannot control the terminal."""
-    if text.isprintable():
-        return text
-    return "".join(character for character in text if character in "\n\t" or unicodedata.category(character) != "Cc")
+    return text if text.isprintable() else _UNPRINTABLE.sub("", text)
+
+
+def visible(text: str) -> str:
+    """Replace control characters by their escapes in JSON, where nothing may be missing."""
+    return text if text.isprintable() else _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def short(text: str, width: int) -> str:
-    """Return the text as one line of at most `width` characters."""
-    line = " ".join(printable(text).split())
-    return line if len(line) <= width else line[: width - 1] + "…"
+    """Return the text as one line of at most `width` columns."""
+    start = text[: 16 * width]
+    line = " ".join(printable(start).split())
+    if cell_len(line) <= width and len(start) == len(text):
+        return line
+    return set_cell_size(line, min(cell_len(line), max(width - 1, 0))).rstrip() + "…"
 
 
 def format_cost(cost_usd: Decimal | None) -> str:
     """Format an amount; None is unknown, which is not 0."""
     return "unknown" if cost_usd is None else f"${cost_usd:f}"
+
+
+def format_price(price_usd: Decimal | None) -> str:
+    """Format the price of a token as that of a million."""
+    return "unknown" if price_usd is None else f"${(price_usd * _MILLION).normalize():f}"
 
 
 def count_of(number: int, noun: str) -> str:

@@ -1,90 +1,56 @@
-"""Output to the terminal: streamed text, lines, tables and errors."""
+"""Where the output of the chat goes, and where answers to its questions come from."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from godoty.chat.formatting import printable, short
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+    from datetime import timedelta
 
-    from rich.status import Status
-
-_INPUT_WIDTH = 80
-_OUTPUT_WIDTH = 120
-_PIPE_WIDTH = 400  # a pipe has no width: nothing should be wrapped or truncated
+    from godoty.chat.turn import TurnRecord
+    from godoty.types import Action, ActionResult
 
 
-class Screen:
-    """Writes streams, lines and tables, each starting on a new line."""
+class Screen(Protocol):
+    """A terminal, a pipe, or lines of JSON."""
 
-    def __init__(self, console: Console | None = None, errors: Console | None = None) -> None:
-        self._console = console or Console()
-        self._errors = errors or Console(stderr=True)
-        if not self._console.is_terminal:
-            self._console.width = _PIPE_WIDTH
-        self._midline = False
-        self._streaming = ""
-        self._status: Status | None = None
+    @property
+    def interactive(self) -> bool:
+        """Whether questions can be asked."""
 
-    def stream(self, text: str, *, style: str = "") -> None:
-        """Write a part of a continuing text; a change of style starts a new line."""
-        if not text:
-            return
-        if style != self._streaming:
-            self.end_line()
-        else:
-            self._stop_status()
-        self._console.print(Text(printable(text), style=style), end="", soft_wrap=True)
-        self._streaming = style
-        self._midline = not text.endswith("\n")
+    def stream(self, text: str, *, reasoning: bool = False) -> None:
+        """Show a part of an answer, or of the model's reasoning."""
 
-    def wait(self, activity: str) -> None:
-        """Show an activity on a terminal until the next output."""
-        self.end_line()
-        if self._console.is_terminal:
-            self._status = self._console.status(Text(activity, style="dim"))
-            self._status.start()
+    def end_answer(self) -> None:
+        """End the answer or the reasoning: what follows is shown apart from it."""
 
-    def end_line(self) -> None:
-        """End the current line, if it is not empty."""
-        self._stop_status()
-        if self._midline:
-            self._console.print()
-        self._midline = False
-        self._streaming = ""
+    def activity(self, text: str) -> None:
+        """Show what a turn does, until it does something else."""
 
     def line(self, text: str, *, style: str = "") -> None:
-        """Write a separate line."""
-        self.end_line()
-        self._console.print(Text(printable(text), style=style), soft_wrap=True)
+        """Show a line."""
 
-    def tool(self, name: str, arguments: str, outcome: str, *, failed: bool) -> None:
-        """Write a tool call as one line."""
-        text = f"[{name}] {short(arguments, _INPUT_WIDTH)} → {short(outcome, _OUTPUT_WIDTH)}"
-        self.line(short(text, self._console.width), style="red" if failed else "cyan")
+    def message(self, text: str) -> None:
+        """Show a message of the user."""
 
-    def table(self, title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
-        """Write a table; on a pipe its width is not limited."""
-        self.end_line()
-        table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, padding=(0, 2, 0, 0))
-        for column in columns:
-            table.add_column(Text(column), overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
-        self._console.print(table)
+    def tool(self, name: str, arguments: str, output: str, *, failed: bool, duration: timedelta | None = None) -> None:
+        """Show a tool call as one line."""
+
+    def table(self, title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Show a table."""
 
     def error(self, text: str) -> None:
-        """Write an error as one line to standard error."""
-        self.end_line()
-        self._errors.print(Text(f"Error: {printable(text)}", style="bold red"), soft_wrap=True)
+        """Show an error as one line."""
 
-    def _stop_status(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
+    def turn(self, record: TurnRecord) -> None:
+        """Show the end of a turn."""
+
+    async def pick(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> int | None:
+        """Return the index of the row that the user picks; where nothing can be asked, show them and return None."""
+
+    async def edit(self, label: str, text: str) -> str | None:
+        """Return a text as the user has edited it. None: they do not want to, or cannot be asked."""
+
+    async def decide(self, action: Action) -> ActionResult | None:
+        """Return the user's answer to an action. None: there is none."""

@@ -86,6 +86,7 @@ class TurnProgress(Generic[_O]):
         totals: Cost and usage of those that have ended. None: none has.
         actions: The open actions with which the last of them has ended.
         citations: The web pages that the answer cites.
+        lost_connections: How often the connection was lost since the turn began.
     """
 
     def __init__(
@@ -128,6 +129,12 @@ class TurnProgress(Generic[_O]):
         self.totals: Totals | None = None
         self.actions: tuple[Action, ...] = ()
         self.citations: list[Citation] = []
+        self.lost_connections = 0
+
+    @property
+    def connected(self) -> bool:
+        """Whether no connection was lost, or the turn has gone on since."""
+        return not self._retries.waiting
 
     @property
     def turn_id(self) -> str:
@@ -256,11 +263,13 @@ class TurnProgress(Generic[_O]):
             self.answering = True
             return 0.0
         within = self._patience(error)
+        was_connected = self.connected
         delay = self._retries.delay(error, within=within, deadline=self._deadline) if within else None
         if delay is None:
             if not isinstance(error, ConnectionFailed) and not _is_own_deadline(error):
                 self.ended = True
             raise error
+        self.lost_connections += self._begun and was_connected
         return delay
 
     def end(self) -> float:

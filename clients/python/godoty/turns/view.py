@@ -104,6 +104,16 @@ class TurnView(Generic[_O]):
         return self._progress.finished
 
     @property
+    def connected(self) -> bool:
+        """False while a lost connection is made again."""
+        return self._progress.connected
+
+    @property
+    def lost_connections(self) -> int:
+        """How often the connection was lost since the turn began, whether it was made again or not."""
+        return self._progress.lost_connections
+
+    @property
     def actions(self) -> tuple[Action, ...]:
         """The open actions with which the turn has ended (`ACTION_REQUIRED`); empty: it needs no answers.
 

@@ -1,27 +1,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import pty
+import json
 import re
-import select
-import signal
 import subprocess
-import time
-from contextlib import suppress
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
-from godoty.v1 import agent_service_pb2 as pb
-from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.support.media import png
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.clients.conftest import Context, FakeAgentService, Service
+    from tests.support.service import Service
 
 _TIMEOUT = 90
 
@@ -87,7 +80,7 @@ async def test_piped_lines_are_turns(chat_command: list[str], chat_settings: dic
     assert len(re.findall(r"^\[\w+\] .* → ok in .*$", out, re.MULTILINE)) == 2
     assert re.search(rf"^{session_id}: \$0\.\d+, 1 turn, \d+ tokens", out, re.MULTILINE)
     assert re.search(rf"^{session_id} +\$0\.\d+ ", out, re.MULTILINE)
-    assert "/model NAME" in out
+    assert "/model [NAME]" in out
     assert "never said" not in out
 
 
@@ -185,127 +178,68 @@ async def test_last_message_is_sent_again_or_edited_in_a_fork(
     assert list(said.values()) == [[first, loop], [first, loop], [first, "other words"]]
 
 
-class _TypedChat:
-    """A chat on a pseudo-terminal, with typed input."""
-
-    def __init__(self, command: list[str], environment: dict[str, str]) -> None:
-        self._keyboard, terminal = pty.openpty()
-        self._process = subprocess.Popen(  # noqa: S603 - our own command
-            command, env=environment, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
-        )
-        os.close(terminal)
-        self._seen = ""
-
-    def see(self, text: str) -> str:
-        """Wait for a text and return what precedes it."""
-        until = time.monotonic() + _TIMEOUT
-        while text not in self._seen:
-            ready, _, _ = select.select([self._keyboard], [], [], max(0, until - time.monotonic()))
-            assert ready, f"{text!r} did not come: {self._seen!r}"
-            self._seen += os.read(self._keyboard, 65536).decode(errors="replace")
-        before, _, self._seen = self._seen.partition(text)
-        return before
-
-    def type(self, text: str) -> None:
-        os.write(self._keyboard, text.encode())
-
-    def paste(self, text: str, *, bracketed: bool) -> None:
-        """Pastes as a terminal does: between marks, if the program has asked for them."""
-        self.type(f"\x1b[200~{text}\x1b[201~" if bracketed else text)
-
-    def interrupt(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-
-    def interrupt_until_it_leaves(self) -> int:
-        """Presses Ctrl-C, and again after a second: between its prompt and its wait for a key, readline misses one."""
-        for _ in range(_TIMEOUT):
-            self.interrupt()
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(timeout=1)
-                break
-        return self.leave()
-
-    def leave(self) -> int:
-        code = self._process.wait(timeout=_TIMEOUT)
-        os.close(self._keyboard)
-        return code
-
-    def kill(self) -> None:
-        self._process.kill()
-
-
-async def test_ctrl_c_cancels_the_turn_and_then_leaves(
-    chat_command: list[str], chat_environment: dict[str, str], fake_service: FakeAgentService
+async def test_standard_input_is_one_message(
+    chat_command: list[str], chat_settings: dict[str, str], service: Service, session_id: str
 ) -> None:
-    """During an answer Ctrl-C ends the turn, on the server too; at the prompt it ends the chat."""
-    cancelled = asyncio.Event()
+    """With `--once -`, also its empty lines."""
+    code, out, err = await _chat(
+        [*chat_command, "--session", session_id, "--once", "-"], chat_settings, "@sandbox plain text=hello\n\n/more"
+    )
 
-    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[turn_pb.TurnEvent]:
-        yield turn_pb.TurnEvent(sequence=1, turn_started=turn_pb.TurnStarted(session_id=request.session_id))
-        yield turn_pb.TurnEvent(sequence=2, text_delta=turn_pb.TextDelta(text="endless"))
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    fake_service.script = script
-    environment = chat_environment | {"GODOTY_LISTEN": fake_service.target, "GODOTY_API_KEY": fake_service.api_key}
-    chat = _TypedChat(chat_command, environment)
-    try:
-        await asyncio.to_thread(chat.see, "> ")
-        chat.type("go on\n")
-        await asyncio.to_thread(chat.see, "endless")
-        chat.interrupt()
-        await asyncio.to_thread(chat.see, "Cancelled.")
-        await asyncio.wait_for(cancelled.wait(), timeout=30)
-        await asyncio.to_thread(chat.see, "> ")
-        assert await asyncio.to_thread(chat.interrupt_until_it_leaves) == 0
-    finally:
-        chat.kill()
+    assert (code, err) == (0, "")
+    assert out.startswith("hello")
+    assert len(service.entries(session_id)) == 1
 
 
-async def test_ctrl_d_leaves(chat_command: list[str], chat_settings: dict[str, str], session_id: str) -> None:
-    """On a terminal a turn is shown as on a pipe, and Ctrl-D at the prompt ends the chat."""
-    chat = _TypedChat([*chat_command, "--session", session_id], chat_settings)
-    try:
-        opening = await asyncio.to_thread(chat.see, "> ")
-        assert "A new session" in opening
-        chat.type("@sandbox plain text=hello\n")
-        await asyncio.to_thread(chat.see, "turn: $")
-        await asyncio.to_thread(chat.see, "> ")
-        chat.type("\x04")
-        assert await asyncio.to_thread(chat.leave) == 0
-    finally:
-        chat.kill()
-
-
-async def test_pasted_lines_are_one_turn(
-    chat_command: list[str], chat_environment: dict[str, str], fake_service: FakeAgentService
+async def test_each_line_gives_a_line_of_json(
+    chat_command: list[str], chat_settings: dict[str, str], session_id: str
 ) -> None:
-    """Six lines pasted into the prompt wait for Enter, and are sent as one text."""
-    said: list[str] = []
+    """With the answer, its cost and its calls; a failed turn is an object, too, and the exit code says so."""
+    typed = "@sandbox tool-loop calls=2\n/help\n"
+    command = [*chat_command, "--session", session_id, "--json"]
 
-    async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[turn_pb.TurnEvent]:
-        said.append(request.text)
-        yield turn_pb.TurnEvent(sequence=1, turn_started=turn_pb.TurnStarted(session_id=request.session_id))
-        yield turn_pb.TurnEvent(sequence=2, text_delta=turn_pb.TextDelta(text="understood"))
-        yield turn_pb.TurnEvent(sequence=3, turn_finished=turn_pb.TurnFinished())
+    code, out, err = await _chat(command, chat_settings, typed)
+    assert (code, err) == (0, "")
+    first, second = map(json.loads, out.splitlines())
+    assert first["stop_reason"] == second["stop_reason"] == "END_TURN"
+    assert first["session_id"] == session_id
+    assert [each["name"] for each in first["tool_calls"]] == ["calculator"]
+    costs = [Decimal(each["turn_totals"]["cost_usd"]) for each in (first, second)]
+    assert Decimal(second["session_totals"]["cost_usd"]) == sum(costs)
+    assert first["model_calls"][0]["served_model"]
 
-    fake_service.script = script
-    environment = chat_environment | {
-        "GODOTY_LISTEN": fake_service.target,
-        "GODOTY_API_KEY": fake_service.api_key,
-        "TERM": "xterm",
-    }
-    lines = [f"line {number}" for number in range(1, 7)]
-    chat = _TypedChat(chat_command, environment)
-    try:
-        opening = await asyncio.to_thread(chat.see, "> ")
-        chat.paste("".join(f"{line}\n" for line in lines), bracketed="\x1b[?2004h" in opening)
-        await asyncio.to_thread(chat.see, "line 6")
-        chat.type("\r")
-        await asyncio.to_thread(chat.see, "understood")
-        await asyncio.to_thread(chat.see, "> ")
-        assert said == ["\n".join(lines)]
-    finally:
-        chat.kill()
+    code, out, _ = await _chat([*command, "--model", "no/model"], chat_settings, "hi\n")
+    assert code == 1
+    assert json.loads(out)["error"]["reason"] == "UNKNOWN_MODEL"
+
+
+async def test_session_is_exported(
+    chat_command: list[str], chat_settings: dict[str, str], session_id: str, tmp_path: Path
+) -> None:
+    """As Markdown, into a new file; one that is there is not written over."""
+    path = tmp_path / "session.md"
+    typed = f"/export {path}\n@sandbox tool-loop calls=2\n/export {path}\n/export {path}\n"
+
+    code, out, err = await _chat([*chat_command, "--session", session_id], chat_settings, typed)
+
+    assert code == 0
+    assert f"4 messages written to {path}" in out
+    assert err.splitlines() == ["Error: there is nothing to export", f"Error: {path}: File exists"]
+    written = path.read_text()
+    assert written.startswith(f"# Session {session_id}\n\n$0.")
+    assert "@sandbox tool-loop calls=2" in written
+    assert "### Tool call: calculator" in written
+
+
+async def test_fork_goes_on_in_another_session(
+    chat_command: list[str], chat_settings: dict[str, str], session_id: str
+) -> None:
+    """With all messages; its cost begins at 0."""
+    typed = "/fork\n@sandbox plain text=one\n/fork\n@sandbox plain text=two\n/fork nothing\n"
+
+    _, out, err = await _chat([*chat_command, "--session", session_id], chat_settings, typed)
+
+    assert f"forked from {session_id}." in out
+    sessions = re.findall(r"session: \S+, (\d turns?), ", out)
+    assert sessions == ["1 turn", "1 turn"]
+    assert err.splitlines() == ["Error: there is nothing to fork", "Error: /fork takes a number"]
