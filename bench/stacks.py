@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LAYERS: Mapping[str, tuple[str, ...]] = {
-    "gRPC, protobuf": ("grpc", "grpc_health", "grpc_status", "google", "clients"),
+    "gRPC, protobuf": ("grpc", "grpc_health", "google", "clients"),
     "database driver": ("motor", "pymongo"),
     "BSON": ("bson",),
     "JSON": ("json",),
