@@ -34,7 +34,6 @@ from godoty_service.migrations import registry
 from godoty_service.migrations.migrator import Migrator
 from godoty_service.migrations.schema import Schema
 from godoty_service.mongo.client import Database, open_database
-from godoty_service.mongo.collection import Collection
 from godoty_service.mongo.diagnosis import reach
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.provider_prices import ProviderPrices
@@ -55,12 +54,9 @@ from godoty_service.turns.event_log.outbox import Wants
 from godoty_service.turns.event_log.store import EventLogStore
 from godoty_service.turns.session_deletion import SessionDeletions
 from godoty_service.turns.turn_store import TurnStore
-from godoty_service.usage.entries import UsageEntries
-from godoty_service.usage.entry_scan import ScanLimits
-from godoty_service.usage.ledger_pages import LedgerExport, LedgerPages
-from godoty_service.usage.query import UsageQueries
 from godoty_service.usage.rollup_job import RollupJob
 from godoty_service.usage.rollup_store import RollupStore
+from godoty_service.usage_bootstrap import UsageComponents, build_usage
 from godoty_service.user_bootstrap import UserComponents, build_user_erasure, build_users
 from godoty_service.user_erasure import UserErasure
 from godoty_service.users.references import UserReferences
@@ -119,18 +115,6 @@ class ConversationComponents:
     deletions: SessionDeletions
     attachments: Attachments
     actions: ActionStores
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageComponents:
-    """Roll-ups of the ledger, and the queries that read it."""
-
-    entries: UsageEntries
-    rollups: RollupStore
-    rollup_job: RollupJob
-    queries: UsageQueries
-    pages: LedgerPages
-    exports: LedgerExport
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,7 +219,7 @@ def _components(
     users = build_users(database, schema, clock, replicas)
     subscribers = build_subscribers(database, clock, secret_box=secret_box)
     conversations = _conversations(settings, database, clock, replicas, users.stored_names, wants=subscribers.wants)
-    usage = _usage(settings, database, entries, users.references, owner=replicas.replica_id)
+    usage = build_usage(settings, database, entries, users.references, owner=replicas.replica_id)
     ledger = Ledger(entries)
     budgets = build_budgets(
         database,
@@ -343,32 +327,6 @@ def _conversations(
             clock=clock,
             actions=actions,
         ),
-    )
-
-
-def _usage(
-    settings: Settings, database: Database, ledger: Collection, users: UserReferences, *, owner: str
-) -> UsageComponents:
-    entries = UsageEntries(ledger)
-    rollups = RollupStore(database.collection(RollupStore.COLLECTION))
-    rollup_job = RollupJob(
-        database.collection(RollupJob.COLLECTION), entries=entries, rollups=rollups, now=database.now, owner=owner
-    )
-    pages = LedgerPages(ledger, users=users, piece=settings.usage_piece_entries)
-    return UsageComponents(
-        entries=entries,
-        rollups=rollups,
-        rollup_job=rollup_job,
-        queries=UsageQueries(
-            database=database,
-            rollup_job=rollup_job,
-            rollups=rollups,
-            entries=entries,
-            users=users,
-            limits=ScanLimits(piece=settings.usage_piece_entries, entries=settings.usage_max_entries),
-        ),
-        pages=pages,
-        exports=LedgerExport(rollup_job=rollup_job, pages=pages, now=database.now),
     )
 
 
