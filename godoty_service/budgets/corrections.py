@@ -24,14 +24,14 @@ async def apply_adjustment(adjustment: Adjustment, *, budgets: BudgetStore, adju
     """
     tenant_id = adjustment.tenant_id
     while True:
-        slot = await budgets.correction_slot(tenant_id)
+        slot = await budgets.corrections.get(tenant_id)
         if slot is None:  # no budget was ever set; the opening balance of a later one includes the adjustment
             await adjustments.mark_applied(tenant_id, adjustment.entry_id)
             return
         if slot.adjustment_id is not None:
             await adjustments.mark_applied(tenant_id, slot.adjustment_id)
-            await budgets.end_correction(tenant_id, slot)
+            await budgets.corrections.end(tenant_id, slot)
         elif await adjustments.is_unapplied(tenant_id, adjustment.entry_id):
-            await budgets.begin_correction(tenant_id, slot, adjustment)
+            await budgets.corrections.begin(tenant_id, slot, adjustment)
         else:
             return

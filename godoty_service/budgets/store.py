@@ -23,12 +23,12 @@ from godoty_service.aio.caching import TtlCache
 from godoty_service.budgets.alerts import BudgetAlert, due_alert
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.budgets.calendar import CalendarOf, utc_calendar
-from godoty_service.budgets.charges import OpeningBalance, adjustment_charge, call_charge, reservation_of
+from godoty_service.budgets.charges import OpeningBalance, call_charge, reservation_of
+from godoty_service.budgets.correction_slots import CorrectionSlots
 from godoty_service.budgets.document import (
     MAX_WINDOWS,
     UNKNOWN,
     Keys,
-    adjustment_change,
     alerted_path,
     empty_windows,
     first_keys,
@@ -45,7 +45,7 @@ from godoty_service.budgets.document import (
 from godoty_service.budgets.refusals import budget_refusal, unspent
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import DuplicateKey
-from godoty_service.ledger.entries import Adjustment, ModelCall
+from godoty_service.ledger.entries import ModelCall
 from godoty_service.mongo.collection import Collection, Document, Snapshot
 from godoty_service.pricing import money
 from godoty_service.pricing.planned_call import PlannedCall
@@ -63,21 +63,6 @@ class BudgetStatus:
     spent: Decimal
     reserved: Decimal
     window_start: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CorrectionSlot:
-    """The slot of a tenant's budget through which adjustments are applied, one at a time.
-
-    Attributes:
-        revision: The number of corrections so far.
-        adjustment_id: The adjustment that was added but may not be marked as applied; None: the slot is empty.
-        since: Earlier adjustments are included in the opening balance.
-    """
-
-    revision: int
-    adjustment_id: str | None
-    since: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +98,7 @@ class BudgetStore:
 
     Attributes:
         calendar_of: Returns a tenant's days and months.
+        corrections: The slots through which adjustments are applied.
     """
 
     COLLECTION = "budgets"
@@ -121,6 +107,7 @@ class BudgetStore:
         self, collection: Collection, *, clock: Clock = utc_now, calendar_of: CalendarOf = utc_calendar
     ) -> None:
         self.calendar_of = calendar_of
+        self.corrections = CorrectionSlots(collection, calendar_of)
         self._budgets = collection
         self._clock = clock
         self._spent_cache: TtlCache[str, dict[BudgetWindow, tuple[str, Decimal]]] = TtlCache(size=_CACHED_TENANTS)
@@ -304,37 +291,6 @@ class BudgetStore:
         alerts = [due_alert(found, budget, keys, now) for budget in budgets if found]
         return [alert for alert in alerts if alert is not None]
 
-    async def correction_slot(self, tenant_id: str) -> CorrectionSlot | None:
-        """Return the correction slot of a tenant's budget; None: the tenant is not tracked."""
-        found = await self._budgets.find_one({"_id": tenant_id}, fields={"since": 1, "correction": 1})
-        if found is None:
-            return None
-        last = found.get("correction") or {}
-        return CorrectionSlot(
-            revision=last.get("revision", 0), adjustment_id=last.get("adjustment_id"), since=found["since"]
-        )
-
-    async def begin_correction(self, tenant_id: str, slot: CorrectionSlot, adjustment: Adjustment) -> bool:
-        """Add the charge of an adjustment, in the windows of its call's start that are not pruned.
-
-        Returns False if another correction has started since the slot was read. An adjustment before `since` is in the
-        opening balance and adds nothing.
-        """
-        started = {"revision": slot.revision + 1, "adjustment_id": adjustment.entry_id}
-        later = {"$lte": ["$since", adjustment.time]}
-        keys = (await self.calendar_of(tenant_id)).keys(adjustment.start_time)
-        added = adjustment_change(keys, adjustment_charge(adjustment), condition=later)
-        return await self._budgets.update_one(
-            {"_id": tenant_id, **_unchanged(slot), "correction.adjustment_id": None},
-            [{"$set": {**added, **latest_change(adjustment.time), "correction": {"$literal": started}}}],
-        )
-
-    async def end_correction(self, tenant_id: str, slot: CorrectionSlot) -> None:
-        """Clear the slot, whose adjustment is marked as applied."""
-        await self._budgets.update_one(
-            {"_id": tenant_id, "correction.revision": slot.revision}, {"$set": {"correction.adjustment_id": None}}
-        )
-
     async def status(self, tenant_id: str, budgets: Sequence[Budget]) -> list[BudgetStatus]:
         """Return the status of budgets."""
         found = await self._budgets.find_one({"_id": tenant_id}) or {}
@@ -409,7 +365,3 @@ class BudgetStore:
             bounds={call_id: each["bound"].to_decimal() for call_id, each in found["open"].items()},
             adjustment_id=(found.get("correction") or {}).get("adjustment_id"),
         )
-
-
-def _unchanged(slot: CorrectionSlot) -> Document:
-    return {"correction.revision": slot.revision} if slot.revision else {"correction": None}
