@@ -10,8 +10,9 @@ from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.attachments.attachment import Attachment, AttachmentSource, StoredAttachment
 from godoty_service.errors import InvalidRequest
 from godoty_service.rpc.agents.mcp_codec import check_url
+from godoty_service.rpc.field_limits import FieldLimits, RequestTooLarge
 from godoty_service.rpc.metering_codec import timestamp
-from godoty_service.rpc.validation import BYTES, COUNTS, Decode, FieldLimits, RequestTooLarge, Violations
+from godoty_service.rpc.validation import BYTES, COUNTS, Decode, Violations
 
 PIECE: Final = 64 * 1024  # bytes of one response of GetAttachment
 _CONVERSE: Final = "/godoty.v1.AgentService/Converse"

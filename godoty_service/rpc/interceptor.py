@@ -21,11 +21,11 @@ from godoty_service.ids import new_id
 from godoty_service.mongo.monitor import StorageMonitor
 from godoty_service.rpc import validation
 from godoty_service.rpc.auth_throttle import AuthThrottle, Sources, TooManyWrongKeys
+from godoty_service.rpc.field_limits import FieldLimits
 from godoty_service.rpc.keyless import KeylessCalls
 from godoty_service.rpc.status import REQUEST_ID, abort, code_of
 from godoty_service.rpc.validation import (
     Context,
-    FieldLimits,
     RequestNotReceived,
     encode_response,
     read_request,

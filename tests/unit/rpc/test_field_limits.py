@@ -24,8 +24,9 @@ from godoty_service.rpc.admin import codec, key_codec, policy_codec
 from godoty_service.rpc.agents import codec as agents_codec
 from godoty_service.rpc.agents import mcp_codec
 from godoty_service.rpc.attachment_codec import RequestLimits, inline_bytes
+from godoty_service.rpc.field_limits import FieldLimits, RequestTooLarge
 from godoty_service.rpc.pagination import decode_any_token
-from godoty_service.rpc.validation import BYTES, COUNTS, LENGTHS, FieldLimits, RequestTooLarge
+from godoty_service.rpc.validation import BYTES, COUNTS, LENGTHS
 
 TEXT_BYTES = 256 * 1024
 SERVICES: list[ServiceDescriptor] = [
