@@ -10,10 +10,10 @@ import dataclasses
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from itertools import islice
+from itertools import chain, islice
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -45,20 +45,30 @@ def to_parquet(items: Iterable[Any], path: str | PathLike[str]) -> int:
     Raises:
         ValueError: There are no items, so that their columns are not known.
     """
+    source = iter(items)
+    first = next(source, None)
+    if first is None:
+        raise ValueError("there is nothing to write: the columns of a file are those of its first row")
+    return write_parquet(rows(chain([first], source)), columns(type(first)), path)
+
+
+def write_parquet(rows: Iterable[Mapping[str, Any]], columns: Mapping[str, Any], path: str | PathLike[str]) -> int:
+    """Write a Parquet file, a row group after the other, and return the number of its rows.
+
+    Args:
+        rows: The rows; those of one group are in memory at once.
+        columns: The columns with their types: those of Python, or lists and classes of them, as `columns` returns them.
+        path: The file.
+    """
     import pyarrow as pa  # noqa: PLC0415 - an extra
     import pyarrow.parquet as pq  # noqa: PLC0415 - an extra
 
-    source = iter(items)
-    batch = list(islice(source, _BATCH))
-    if not batch:
-        raise ValueError("there is nothing to write: the columns of a file are those of its first row")
-    schema = pa.schema([(name, _arrow_type(hint, pa)) for name, hint in columns(type(batch[0])).items()])
-    count = 0
+    schema = pa.schema([(name, _arrow_type(hint, pa)) for name, hint in columns.items()])
+    source, count = iter(rows), 0
     with pq.ParquetWriter(path, schema) as writer:
-        while batch:
-            writer.write_table(pa.Table.from_pylist(list(rows(batch)), schema=schema))
+        while batch := list(islice(source, _BATCH)):
+            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
             count += len(batch)
-            batch = list(islice(source, _BATCH))
     return count
 
 
@@ -127,6 +137,7 @@ def _arrow_type(hint: Any, pa: Any) -> Any:
     return {
         Decimal: pa.decimal128(_DIGITS, _DECIMALS),
         datetime: pa.timestamp("us", tz="UTC"),
+        date: pa.date32(),
         timedelta: pa.duration("us"),
         bool: pa.bool_(),
         int: pa.int64(),
