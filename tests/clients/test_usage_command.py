@@ -21,6 +21,7 @@ from godoty.v1 import metering_pb2
 from godoty.v1.billing_service_pb2_grpc import BillingServiceServicer, add_BillingServiceServicer_to_server
 
 from godoty_service.tenancy.auth import Scope
+from tests.support.service import format_amount
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -138,7 +139,7 @@ async def test_overview_has_the_spending_by_day_model_agent_and_user(
 ) -> None:
     """At 40 and at 200 columns, with each total as the invoice has it; days without spending are in it."""
     await driver.turn("@sandbox tool-loop calls=3", session=session_id, user="ann")
-    total = f"{service.invoiced(session_id):f}"
+    total = format_amount(service.invoiced(session_id))
     (entry, *_) = service.entries(session_id)
     end = entry.start_time.date() + timedelta(days=1)
     start = end - timedelta(days=4)
@@ -188,15 +189,15 @@ async def test_table_has_the_costliest_and_the_sum_of_the_others(
     code, out, err = await _run("--by", "session", "--top", "2", "--width", "60", **environment)
 
     assert (code, err) == (0, "")
-    heading, first, second, others, total = [line for line in out.splitlines() if line][1:6]
-    assert heading.split() == ["session", "cost", "USD", "calls"]
+    heading, first, second, others, total = out.split("\n\n")[1].splitlines()
+    assert heading.split()[:3] == ["session", "cost", "USD"]
     assert "\x1b" not in out
-    assert first.split()[:2] == ["session-0·[2J", "<0.00000000001+"]
-    assert second.split()[:2] == ["session-1·[2J", "<0.00000000001"]
+    assert first.split()[:2] == ["session-0·[2J", "<0.000000000001+"]
+    assert second.split()[:2] == ["session-1·[2J", "<0.000000000001"]
     assert others.split()[:2] == ["others", "(20,998)"]
-    assert total.split()[:2] == ["total", "<0.00000000001+"]
+    assert total.split()[:2] == ["total", "<0.000000000001+"]
     assert "rounded" in out
-    assert "1 unresolved (without an upper bound)" in out
+    assert "1 unresolved (without an upper bound)" in " ".join(out.split())
 
 
 async def test_failure_is_one_line_and_leaves_the_file(service: Service, usage: Run, tmp_path: Path) -> None:

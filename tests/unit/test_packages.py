@@ -16,6 +16,7 @@ NEEDED = {
         "godoty/service_config.json",
         "godoty/v1/agent_service_pb2.pyi",
         "godoty/chat/__main__.py",
+        "godoty/usage/__main__.py",
     },
     ".": {"godoty_service/py.typed", "openrouter_sandbox/data/models.json", "godoty_service/cli/app.py"},
 }

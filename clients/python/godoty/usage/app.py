@@ -6,12 +6,12 @@ import argparse
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import Any, TextIO
 from zoneinfo import ZoneInfo
 
 from godoty.client import Godoty
@@ -59,6 +59,7 @@ def _run(options: argparse.Namespace) -> int:
     target = None if options.target is None else dial_address(options.target)
     if form == "parquet" and options.output is None:
         raise ValueError("--format parquet needs a file: --output usage.parquet")
+    write: Callable[[Any], None]  # to a text file, or for Parquet to a path
     with Godoty(target, timeout=options.timeout) as client:
         if form == "table":
             write = partial(_write_tables, client, query, groups, options)
@@ -78,11 +79,11 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _write_tables(
-    client: Godoty, query: Query, groups: tuple[UsageGroup, ...], options: argparse.Namespace, file: IO[str]
+    client: Godoty, query: Query, groups: tuple[UsageGroup, ...], options: argparse.Namespace, file: TextIO
 ) -> None:
     screen = Screen(width=_width(options.width), top=options.top, blocks=_shows_blocks(file))
-    for line in single(client, query, groups, screen) if groups else overview(client, query, screen):
-        file.write(f"{line}\n")
+    lines = single(client, query, groups, screen) if groups else overview(client, query, screen)
+    file.writelines(f"{line}\n" for line in lines)
 
 
 @contextmanager
@@ -141,7 +142,7 @@ def _width(given: int | None) -> int:
     return given or shutil.get_terminal_size((100, 24)).columns
 
 
-def _shows_blocks(file: IO[str]) -> bool:
+def _shows_blocks(file: TextIO) -> bool:
     try:
         "█▏".encode(file.encoding or "ascii")
     except (LookupError, UnicodeEncodeError):
