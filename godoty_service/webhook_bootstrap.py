@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from datetime import timedelta
 
-import httpx2
-
 from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.agents.outbound.pool import Network
 from godoty_service.budgets.store import BudgetStore
@@ -140,11 +138,7 @@ def build_loops(
         clock: Returns the current time.
         observe: Called with each event.
     """
-    network = Network(
-        rules=components.rules,
-        certificates=httpx2.create_ssl_context(),
-        connect_timeout=settings.connect_timeout,
-    )
+    network = Network(rules=components.rules, connect_timeout=settings.connect_timeout)
     timeout = timedelta(seconds=settings.webhook_timeout)
     dispatcher = WebhookDispatcher(
         webhooks=components.webhooks,
