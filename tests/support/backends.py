@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from pymongo import MongoClient
 
+from godoty_service.migrations.registry import MIGRATIONS
 from godoty_service.mongo.client import Database, open_database
 from godoty_service.settings import Settings
 from godoty_service.tenancy.api_keys import ApiKeys
@@ -166,13 +167,19 @@ class Backends:
             del self._databases[known:]
 
     def _empty(self, name: str) -> bool:
-        """Delete all documents of a database; return False if that does not make it like a new one."""
+        """Delete all documents of a database; return False if that does not make it like a new one.
+
+        The schema's version stays: without it the database would be taken for one from before versions, and migrated.
+        """
         database = self.mongo[name]
         collections = database.list_collection_names()
         if any(each.startswith("system.") for each in collections):  # a test has profiled it
             return False
+        version = {"_id": "schema", "version": MIGRATIONS[-1].version}
+        if database["schema"].find_one({"_id": "schema"}) != version:
+            return False
         for each in collections:
-            database[each].delete_many({})
+            database[each].delete_many({"_id": {"$ne": "schema"}} if each == "schema" else {})
         return True
 
     def settings(self, database: str, **others: Any) -> Settings:
