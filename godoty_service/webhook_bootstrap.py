@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 
-import httpx2
-
 from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.agents.outbound.pool import Network
 from godoty_service.budgets.store import BudgetStore
@@ -147,11 +145,7 @@ def build_loops(
         observe: Called with each event.
         observe_attempt: Called with the state of a delivery after each attempt.
     """
-    network = Network(
-        rules=components.rules,
-        certificates=httpx2.create_ssl_context(),
-        connect_timeout=settings.connect_timeout,
-    )
+    network = Network(rules=components.rules, connect_timeout=settings.connect_timeout)
     timeout = timedelta(seconds=settings.webhook_timeout)
     dispatcher = WebhookDispatcher(
         webhooks=components.webhooks,

@@ -4,7 +4,7 @@ import gc
 import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -58,6 +58,10 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], uvloop.Loop]]:
     return {"uvloop": uvloop.new_event_loop}
 
 
+# Servers that live long, and whose tenants can have no webhooks: they need not look for events all the time.
+WITHOUT_WEBHOOKS = {"GODOTY_WEBHOOK_INTERVAL": "60"}
+
+
 class Start(Protocol):
     """Starts a server in the test's event loop."""
 
@@ -91,13 +95,13 @@ def _restore_logging() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _reset_backends(request: pytest.FixtureRequest) -> Iterator[None]:
     """Revoke what earlier tests released, so that the names of their holds are free, and drop this test's databases."""
-    reuse = "serve_process" not in request.fixturenames  # a killed server's last write may be applied later
+    killed = "serve_process" in request.fixturenames
     with ExitStack() as stack:
         for name in ("backends", "fail_point_backends"):
             if name in request.fixturenames:
                 started: Backends = request.getfixturevalue(name)
                 started.ask(started.sandbox.holds.clear)
-                stack.enter_context(started.dropping_databases(reuse=reuse))
+                stack.enter_context(started.dropping_databases(killed=killed))
         yield
 
 
@@ -119,14 +123,8 @@ def shared_server(backends: Backends, tmp_path_factory: pytest.TempPathFactory) 
 
     It is a process: grpc.aio fails with two event loops in one process.
     """
-    database = backends.new_database()
-    log = tmp_path_factory.mktemp("server") / "server.log"
-    process = ServerProcess(environment=server_environment(backends, database), log=log)
-    try:
-        backends.run(process.start())
-        yield process.address, database
-    finally:
-        backends.run(process.stop())
+    with serving(backends, tmp_path_factory, **WITHOUT_WEBHOOKS) as served:
+        yield served
 
 
 @pytest.fixture
@@ -181,7 +179,7 @@ async def serve_process(backends: Backends, tmp_path: Path) -> AsyncIterator[Sta
     started: list[ServerProcess] = []
 
     async def start(*, database: str | None = None, **environment: str) -> tuple[ServerProcess, Service]:
-        name = database or backends.new_database()
+        name = database or backends.empty_database()
         process = ServerProcess(
             environment=server_environment(backends, name) | environment, log=tmp_path / f"server{len(started)}.log"
         )
@@ -202,6 +200,22 @@ def issue() -> Callable[..., str]:
         return service.backends.issue_key(service.database.name, service.tenant_id, **wishes)
 
     return issue_for
+
+
+@contextmanager
+def serving(
+    backends: Backends, tmp_path_factory: pytest.TempPathFactory, **environment: str
+) -> Iterator[tuple[str, str]]:
+    """Run a server process on a new database for several tests; yield its address and the name of the database."""
+    database = backends.new_database()
+    log = tmp_path_factory.mktemp("server") / "server.log"
+    process = ServerProcess(environment=server_environment(backends, database) | environment, log=log)
+    try:
+        backends.run(process.start())
+        yield process.address, database
+    finally:
+        backends.run(process.stop())
+        backends.mongo.drop_database(database)
 
 
 def server_environment(backends: Backends, database: str) -> dict[str, str]:

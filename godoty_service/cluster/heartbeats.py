@@ -72,6 +72,8 @@ class ReplicaHeartbeats:
 
     async def alive(self, among: Some[str]) -> set[str]:
         """Return those of some servers that are alive."""
+        if not among:
+            return set()
         milliseconds = self.lease // timedelta(milliseconds=1)
         found = await self._replicas.find(
             {

@@ -217,6 +217,10 @@ class Ledger:
         )
         return last["number"] if last else 0
 
+    async def any_open(self) -> bool:
+        """Return whether any call is pending, of any server."""
+        return await self._entries.find_one(OPEN, fields={"_id": 1}, hint=BY_DUE) is not None
+
     async def defer_own(self, owner: str) -> int:
         """Defer some of this process's own calls that it no longer works on; return how many.
 

@@ -61,6 +61,11 @@ class LateCalls:
         self._longest = longest
         self._calls: dict[str, _LateCall] = {}
 
+    @property
+    def waiting(self) -> int:
+        """The number of calls."""
+        return len(self._calls)
+
     def add(self, call: ModelCall, *, now: datetime) -> None:
         """Add a call that is due at once."""
         self._calls.setdefault(call.call_id, _LateCall(call=call, since=now, due=now))

@@ -4,17 +4,22 @@ import asyncio
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from pymongo import MongoClient
 
-from godoty_service.bootstrap import Components, open_components
+from godoty_service.migrations.registry import MIGRATIONS
+from godoty_service.mongo.client import Database, open_database
 from godoty_service.settings import Settings
+from godoty_service.tenancy.api_keys import ApiKeys
 from godoty_service.tenancy.audit import Actor, ActorKind
 from godoty_service.tenancy.auth import Scope
+from godoty_service.tenancy.tenants import Tenants
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from openrouter_sandbox.server import Sandbox
 from openrouter_sandbox.settings import SandboxSettings
@@ -26,6 +31,23 @@ ME = Actor(kind=ActorKind.CLI, id="me")  # the author of the changes that tests 
 ACCOUNT = "sandbox-tests"  # the default provider key of servers
 _RECORDED = Path(__file__).parents[1] / "data" / "recorded"
 _MAX_WAIT = 180.0
+_LATE_WRITES = 15.0  # seconds after which nothing is written of a server that was killed
+
+
+class _GivenSettings(Settings):
+    """Settings that do not look for each of their fields in the environment, which takes 20 ms: it has none of them."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic's signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return what was given as the only source."""
+        return (init_settings,)
 
 
 async def _cancel_others() -> None:
@@ -58,10 +80,8 @@ class Backends:
         self._stack = AsyncExitStack()
         self._databases: list[str] = []
         self._reusable: set[str] = set()
-        self._emptied: list[str] = []
-        self._opened = ""  # the database of the open components
-        self._open_components = AsyncExitStack()
-        self._last: Components | None = None
+        self._released: list[tuple[float, str]] = []  # by when a database may be used again
+        self._client: Any = None  # of the thread, for all databases
         self._borrowed = mongodb_uri is not None
         self.mongodb_uri = mongodb_uri or ""
         # All histories of the tests must be ones that strict providers accept.
@@ -78,10 +98,9 @@ class Backends:
 
     def __exit__(self, *_: object) -> None:
         if self._borrowed:
-            for name in (*self._databases, *self._emptied):
+            for name in (*self._databases, *(name for _, name in self._released)):
                 self.mongo.drop_database(name)
         self.mongo.close()
-        self.run(self._open_components.aclose())
         self.run(self._stack.aclose())
         self.run(_cancel_others())
         shutil.rmtree(self._directory)  # deletes all databases of a MongoDB that was started
@@ -112,49 +131,60 @@ class Backends:
         return name
 
     def empty_database(self) -> str:
-        """Return the name of an empty database for servers that are stopped in the end.
+        """Return the name of an empty database for servers that have ended in the end.
 
-        It may have the indexes of an earlier test's server: to create them takes MongoDB 0.2 s.
+        It may have the indexes of an earlier test's server: to create them takes MongoDB a quarter of a second.
         """
-        if not self._emptied:
-            self._reusable.add(name := self.new_database())
-            return name
-        self._databases.append(name := self._emptied.pop())
+        while ready := [each for each in self._released if each[0] <= time.monotonic()]:
+            self._released.remove(ready[0])
+            name = ready[0][1]
+            if self._empty(name):
+                self._databases.append(name)
+                return name
+            self.mongo.drop_database(name)
+        self._reusable.add(name := self.new_database())
         return name
 
     @contextmanager
-    def dropping_databases(self, *, reuse: bool) -> Iterator[None]:
-        """Drop the databases whose names were taken within the block, or empty them.
+    def dropping_databases(self, *, killed: bool) -> Iterator[None]:
+        """Drop the databases whose names were taken within the block, or release them for other tests.
 
         Each has some ninety files, which MongoDB keeps open, and the system allows a process 20,000.
 
         Args:
-            reuse: The servers on them are stopped at the end of the block, so that nothing is written later.
+            killed: Servers on them may have been killed: what they wrote last may be applied some seconds later.
         """
         known = len(self._databases)
         try:
             yield
         finally:
+            ready_at = time.monotonic() + (_LATE_WRITES if killed else 0.0)
             for name in self._databases[known:]:
-                if reuse and name in self._reusable and self._empty(name):
-                    self._emptied.append(name)
+                if name in self._reusable:
+                    self._released.append((ready_at, name))
                 else:
                     self.mongo.drop_database(name)
             del self._databases[known:]
 
     def _empty(self, name: str) -> bool:
-        """Delete all documents of a database; return False if that does not make it like a new one."""
+        """Delete all documents of a database; return False if that does not make it like a new one.
+
+        The schema's version stays: without it the database would be taken for one from before versions, and migrated.
+        """
         database = self.mongo[name]
         collections = database.list_collection_names()
         if any(each.startswith("system.") for each in collections):  # a test has profiled it
             return False
+        version = {"_id": "schema", "version": MIGRATIONS[-1].version}
+        if database["schema"].find_one({"_id": "schema"}) != version:
+            return False
         for each in collections:
-            database[each].delete_many({})
+            database[each].delete_many({"_id": {"$ne": "schema"}} if each == "schema" else {})
         return True
 
     def settings(self, database: str, **others: Any) -> Settings:
         """Return settings of a server on these backends."""
-        return Settings(
+        return _GivenSettings(
             **{
                 "listen": "127.0.0.1:0",
                 "mongodb_uri": self.mongodb_uri,
@@ -177,8 +207,7 @@ class Backends:
         """Create a key of an existing tenant."""
 
         async def issue() -> str:
-            components = await self._open(database)
-            return (await components.tenancy.api_keys.issue(tenant_id, scopes=scopes, **others))[1]
+            return (await self._api_keys(database).issue(tenant_id, scopes=scopes, **others))[1]
 
         return self.run(issue())
 
@@ -188,20 +217,16 @@ class Backends:
             local = LocalMongo(self._directory, parameters={"minSnapshotHistoryWindowInSeconds": "10"})
             mongo = await self._stack.enter_async_context(local)
             self.mongodb_uri = mongo.uri
+        opened = open_database(uri=self.mongodb_uri, name="godoty_tests")
+        self._stack.push_async_callback(opened.close)
+        self._client = opened._client
         await self._stack.enter_async_context(self.sandbox)
 
     async def _issue(self, database: str, scopes: frozenset[Scope]) -> tuple[str, str, str]:
-        components = await self._open(database)
-        tenant = await components.tenancy.tenants.create("test")
-        key, text = await components.tenancy.api_keys.issue(tenant.tenant_id, scopes=scopes)
+        tenants = Database(self._client, database).collection(Tenants.COLLECTION)
+        tenant = await Tenants(tenants).create("test")
+        key, text = await self._api_keys(database).issue(tenant.tenant_id, scopes=scopes)
         return tenant.tenant_id, text, key.key_id
 
-    async def _open(self, database: str) -> Components:
-        """Open a database's components, and keep them open for further tests on it."""
-        if self._last is None or self._opened != database:
-            await self._open_components.aclose()
-            self._last = await self._open_components.enter_async_context(
-                open_components(self.settings(database), indexes=False)
-            )
-            self._opened = database
-        return self._last
+    def _api_keys(self, database: str) -> ApiKeys:
+        return ApiKeys(Database(self._client, database).collection(ApiKeys.COLLECTION))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 PATIENCE = 180.0  # seconds: a busy machine is slow, and only a failure waits that long
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.05  # seconds between two looks at a condition
 Found = TypeVar("Found")
 
 
@@ -142,16 +143,28 @@ def format_amount(amount: Decimal) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 
+def _pauses(within: float) -> Iterator[float]:
+    """Yield the seconds until the next look at a condition: each look costs CPU time, so a long wait looks less often.
+
+    Raises:
+        AssertionError: The time is over.
+    """
+    deadline, pause = time.monotonic() + within, _FIRST_PAUSE
+    while time.monotonic() < deadline:
+        yield pause
+        pause = min(pause * 1.5, _LONGEST_PAUSE)
+    raise AssertionError("the condition did not hold in time")
+
+
 def until(condition: Callable[[], bool], *, within: float = PATIENCE) -> None:
     """Block until a condition holds.
 
     Raises:
         AssertionError: It did not hold in time.
     """
-    deadline = time.monotonic() + within
+    pauses = _pauses(within)
     while not condition():
-        assert time.monotonic() < deadline, "the condition did not hold in time"
-        time.sleep(0.01)
+        time.sleep(next(pauses))
 
 
 async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float = PATIENCE) -> Found:
@@ -160,12 +173,10 @@ async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float
     Raises:
         AssertionError: It did not in time.
     """
-    deadline = time.monotonic() + within
-    while True:
-        if found := await condition():
-            return found
-        assert time.monotonic() < deadline, "the condition did not hold in time"
-        await asyncio.sleep(0.01)
+    pauses = _pauses(within)
+    while not (found := await condition()):
+        await asyncio.sleep(next(pauses))
+    return found
 
 
 async def soon(condition: Callable[[], Found], *, within: float = PATIENCE) -> Found:

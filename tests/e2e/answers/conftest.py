@@ -1,14 +1,15 @@
-"""A server whose provider is a gateway that answers with given bytes."""
+"""Servers whose provider is a gateway that answers with given bytes."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.conftest import Start
-from tests.e2e.answers.gateway import Gateway, gateway
+from tests.conftest import WITHOUT_WEBHOOKS, Start, serving
+from tests.e2e.answers.gateway import Gateway, Relay, gateway, listening
+from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn
 from tests.support.service import Service
 
@@ -54,9 +55,43 @@ async def start_server(serve: Start, connect: Callable[[Service], Caller]) -> As
         yield start
 
 
+@pytest.fixture(scope="module")
+def relay(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, tuple[str, str]]]:
+    """A server of default settings, by its address and its database, and the provider that it has."""
+    one, stack = Relay(), AsyncExitStack()
+    url = backends.run(stack.enter_async_context(listening(one.serve)))
+    environment = WITHOUT_WEBHOOKS | {"GODOTY_OPENROUTER_BASE_URL": url}
+    try:
+        with serving(backends, tmp_path_factory, **environment) as served:
+            yield one, served
+    finally:
+        backends.run(stack.aclose())
+
+
 @pytest.fixture
-def run_turn(start_server: Any) -> RunTurn:
-    """Takes a turn on a server whose gateway has some replies."""
+def run_turn(
+    backends: Backends,
+    relay: tuple[Relay, tuple[str, str]],
+    run_turn_here: RunTurn,
+    connect: Callable[[Service], Caller],
+) -> RunTurn:
+    """Takes a turn of a new tenant while the gateway has some replies; settings need a server of their own."""
+
+    async def outcome(*replies: bytes, **settings: Any) -> Outcome:
+        if settings:
+            return await run_turn_here(*replies, **settings)
+        shared, served = relay
+        shared.current = one = Gateway()
+        one.replies = list(replies)
+        caller = connect(backends.service(*served))
+        return Outcome(await caller.converse("hi"), caller, one)
+
+    return outcome
+
+
+@pytest.fixture
+def run_turn_here(start_server: Any) -> RunTurn:
+    """Takes a turn on a server of this process whose gateway has some replies."""
 
     async def outcome(*replies: bytes, **settings: Any) -> Outcome:
         caller, one = await start_server(*replies, **settings)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ CATALOGUE = (DATA / "catalogue" / "models_2026-08-22_trimmed.json").read_bytes()
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15, "cost": 0.00012}
 NOT_FOUND = b'{"error": {"code": 404, "message": "Generation not found"}}'
 BREAK = b"<break>"  # in a reply: the connection breaks there
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 WAIT = b"<wait>"  # in a reply: nothing more is sent until the client disconnects
 
 
@@ -64,13 +65,34 @@ class Gateway:
             writer.transport.abort()
 
 
+class Relay:
+    """A listener whose requests the gateway of the current test answers.
+
+    Attributes:
+        current: That gateway.
+    """
+
+    def __init__(self) -> None:
+        self.current = Gateway()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Have one request answered."""
+        await self.current.serve(reader, writer)
+
+
+@asynccontextmanager
+async def listening(serve: Serve) -> AsyncIterator[str]:
+    """Listen, and yield the URL."""
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
 @asynccontextmanager
 async def gateway(*replies: bytes) -> AsyncIterator[Gateway]:
     """Start a gateway with some replies."""
     one = Gateway()
     one.replies = list(replies)
-    async with await asyncio.start_server(one.serve, "127.0.0.1", 0) as server:
-        one.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with listening(one.serve) as one.url:
         yield one
 
 

@@ -75,7 +75,7 @@ async def test_event_above_24_mib_is_too_large_and_paid(run_turn: RunTurn) -> No
 
 
 async def test_compressed_answer_is_decoded_in_bounded_pieces(
-    run_turn: RunTurn, monkeypatch: pytest.MonkeyPatch
+    run_turn_here: RunTurn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One that expands a thousandfold is never in memory as a whole."""
     seen: list[int] = []
@@ -88,8 +88,8 @@ async def test_compressed_answer_is_decoded_in_bounded_pieces(
     monkeypatch.setattr(BodyDecoder, "_begin", begin)
     bomb = b"HTTP/1.1 200 x\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(b"\n" * 64 * KIB * KIB + ANSWER)
     small = b"HTTP/1.1 200 x\r\ncontent-encoding: gzip\r\n\r\n" + gzip.compress(ANSWER)
-    outcome = await run_turn(bomb)
-    again = await run_turn(small)
+    outcome = await run_turn_here(bomb)
+    again = await run_turn_here(small)
 
     assert outcome.turn.text == again.turn.text == "Done."
     assert max(seen) <= 256 * KIB

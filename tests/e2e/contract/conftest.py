@@ -6,27 +6,20 @@ from collections.abc import Callable, Iterator
 import grpc
 import pytest
 
-from tests.conftest import server_environment
+from tests.conftest import serving
 from tests.e2e.contract.requests import Party
-from tests.faults.cluster import ServerProcess
 from tests.support.backends import Backends
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def contract_server(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """The address and the database of a server that can encrypt, so that tenants can have webhooks."""
-    database = backends.new_database()
     environment = {
-        **server_environment(backends, database),
         "GODOTY_ENCRYPTION_KEYS": base64.b64encode(b"k" * 32).decode(),
         "GODOTY_WEBHOOK_NETWORKS": "127.0.0.0/8",
     }
-    process = ServerProcess(environment=environment, log=tmp_path_factory.mktemp("contract") / "server.log")
-    try:
-        backends.run(process.start())
-        yield process.address, database
-    finally:
-        backends.run(process.stop())
+    with serving(backends, tmp_path_factory, **environment) as served:
+        yield served
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from godoty.v1 import mcp_server_pb2 as mcp_pb
 
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.mcp.server import McpSandbox
-from tests.conftest import Start
+from tests.conftest import WITHOUT_WEBHOOKS, serving
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn
 from tests.support.service import Service
@@ -143,10 +143,18 @@ def become(connect: Callable[[Service], Caller], issue: Callable[..., str]) -> B
     return for_service
 
 
+@pytest.fixture(scope="module")
+def mcp_server(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address and the database of a server that lets MCP servers be on this machine."""
+    environment = {f"GODOTY_{name.upper()}": str(value) for name, value in SETTINGS.items()}
+    with serving(backends, tmp_path_factory, **WITHOUT_WEBHOOKS, **environment) as served:
+        yield served
+
+
 @pytest.fixture
-async def tenant(serve: Start, become: Become) -> Tenant:
-    """A tenant of a server that lets MCP servers be on this machine."""
-    return become(await serve(**SETTINGS))
+def tenant(backends: Backends, mcp_server: tuple[str, str], become: Become) -> Tenant:
+    """A tenant of that server."""
+    return become(backends.service(*mcp_server))
 
 
 def output(turn: Turn) -> tuple[bool, str]:

@@ -88,7 +88,7 @@ async def start_failing(
     async with AsyncExitStack() as servers:
 
         async def begin(**settings: Any) -> FailingServer:
-            name = fail_point_backends.new_database()
+            name = fail_point_backends.empty_database()
             async with open_components(fail_point_backends.settings(name)):
                 pass
             chosen = {"storage_timeout": 3.0, "reconcile_interval": 0.1, **settings}

@@ -11,7 +11,7 @@ from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.verification import verify
 from godoty_service.mongo.client import open_database
 from godoty_service.sessions.store import SessionStore
-from tests.conftest import server_environment
+from tests.conftest import WITHOUT_WEBHOOKS, server_environment
 from tests.faults.cluster import ServerProcess
 from tests.support.backends import Backends
 from tests.support.caller import Caller
@@ -20,13 +20,14 @@ from tests.support.service import Service
 LONG = os.environ.get("GODOTY_TEST_LONG") == "1"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def second_server(
     backends: Backends, shared_server: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """Return the address of a second server process on the shared server's database."""
+    """Return the address of a second server process on the shared server's database; an idle one costs CPU time."""
     log = tmp_path_factory.mktemp("second") / "server.log"
-    process = ServerProcess(environment=server_environment(backends, shared_server[1]), log=log)
+    environment = server_environment(backends, shared_server[1]) | WITHOUT_WEBHOOKS
+    process = ServerProcess(environment=environment, log=log)
     backends.run(process.start())
     yield process.address
     backends.run(process.stop())
