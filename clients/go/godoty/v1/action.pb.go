@@ -130,6 +130,60 @@ func (ActionDecider) EnumDescriptor() ([]byte, []int) {
 	return file_godoty_v1_action_proto_rawDescGZIP(), []int{1}
 }
 
+// What follows if no answer to an action comes in time. Of several open actions, one of ACTION_EXPIRY_CLOSE decides.
+type ActionExpiry int32
+
+const (
+	// ACTION_EXPIRY_DENY.
+	ActionExpiry_ACTION_EXPIRY_UNSPECIFIED ActionExpiry = 0
+	// The call counts as denied, and the session goes on by itself: the model sees that no answer came in time.
+	ActionExpiry_ACTION_EXPIRY_DENY ActionExpiry = 1
+	// The call is not carried out, nor are others of its step that wait, and the session waits for a new message: no
+	// model is called until then.
+	ActionExpiry_ACTION_EXPIRY_CLOSE ActionExpiry = 2
+)
+
+// Enum value maps for ActionExpiry.
+var (
+	ActionExpiry_name = map[int32]string{
+		0: "ACTION_EXPIRY_UNSPECIFIED",
+		1: "ACTION_EXPIRY_DENY",
+		2: "ACTION_EXPIRY_CLOSE",
+	}
+	ActionExpiry_value = map[string]int32{
+		"ACTION_EXPIRY_UNSPECIFIED": 0,
+		"ACTION_EXPIRY_DENY":        1,
+		"ACTION_EXPIRY_CLOSE":       2,
+	}
+)
+
+func (x ActionExpiry) Enum() *ActionExpiry {
+	p := new(ActionExpiry)
+	*p = x
+	return p
+}
+
+func (x ActionExpiry) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ActionExpiry) Descriptor() protoreflect.EnumDescriptor {
+	return file_godoty_v1_action_proto_enumTypes[2].Descriptor()
+}
+
+func (ActionExpiry) Type() protoreflect.EnumType {
+	return &file_godoty_v1_action_proto_enumTypes[2]
+}
+
+func (x ActionExpiry) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ActionExpiry.Descriptor instead.
+func (ActionExpiry) EnumDescriptor() ([]byte, []int) {
+	return file_godoty_v1_action_proto_rawDescGZIP(), []int{2}
+}
+
 // The state of an action.
 type ActionState int32
 
@@ -140,9 +194,10 @@ const (
 	ActionState_ACTION_STATE_OPEN ActionState = 1
 	// It was answered.
 	ActionState_ACTION_STATE_DECIDED ActionState = 2
-	// No answer came in time: it counts as denied.
+	// No answer came in time.
 	ActionState_ACTION_STATE_EXPIRED ActionState = 3
-	// It was not carried out: a new message came instead of the answer, or the API key that asked was revoked.
+	// It was not carried out: a new message came instead of the answer, the API key that asked was revoked, or another
+	// action of ACTION_EXPIRY_CLOSE has expired.
 	ActionState_ACTION_STATE_CLOSED ActionState = 4
 )
 
@@ -175,11 +230,11 @@ func (x ActionState) String() string {
 }
 
 func (ActionState) Descriptor() protoreflect.EnumDescriptor {
-	return file_godoty_v1_action_proto_enumTypes[2].Descriptor()
+	return file_godoty_v1_action_proto_enumTypes[3].Descriptor()
 }
 
 func (ActionState) Type() protoreflect.EnumType {
-	return &file_godoty_v1_action_proto_enumTypes[2]
+	return &file_godoty_v1_action_proto_enumTypes[3]
 }
 
 func (x ActionState) Number() protoreflect.EnumNumber {
@@ -188,7 +243,7 @@ func (x ActionState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ActionState.Descriptor instead.
 func (ActionState) EnumDescriptor() ([]byte, []int) {
-	return file_godoty_v1_action_proto_rawDescGZIP(), []int{2}
+	return file_godoty_v1_action_proto_rawDescGZIP(), []int{3}
 }
 
 // A tool call that waits for an answer: an approval, or the result of a tool that the caller runs. A turn with open
@@ -220,12 +275,14 @@ type Action struct {
 	State ActionState `protobuf:"varint,11,opt,name=state,proto3,enum=godoty.v1.ActionState" json:"state,omitempty"`
 	// The time at which the turn asked.
 	CreateTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	// The time at which the action expires: it then counts as denied.
+	// The time at which the action expires: `on_expiry` says what follows.
 	ExpireTime *timestamppb.Timestamp `protobuf:"bytes,13,opt,name=expire_time,json=expireTime,proto3" json:"expire_time,omitempty"`
 	// The answer. Unset: there is none.
 	Decision *ActionDecision `protobuf:"bytes,14,opt,name=decision,proto3" json:"decision,omitempty"`
 	// The turn that took the answer, or that closed the action: it is in ListTurns. Empty: none has.
-	NextTurnId    string `protobuf:"bytes,15,opt,name=next_turn_id,json=nextTurnId,proto3" json:"next_turn_id,omitempty"`
+	NextTurnId string `protobuf:"bytes,15,opt,name=next_turn_id,json=nextTurnId,proto3" json:"next_turn_id,omitempty"`
+	// What follows if no answer comes in time.
+	OnExpiry      ActionExpiry `protobuf:"varint,60,opt,name=on_expiry,json=onExpiry,proto3,enum=godoty.v1.ActionExpiry" json:"on_expiry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -363,6 +420,13 @@ func (x *Action) GetNextTurnId() string {
 		return x.NextTurnId
 	}
 	return ""
+}
+
+func (x *Action) GetOnExpiry() ActionExpiry {
+	if x != nil {
+		return x.OnExpiry
+	}
+	return ActionExpiry_ACTION_EXPIRY_UNSPECIFIED
 }
 
 // The answer to an action, and who gave it.
@@ -775,7 +839,9 @@ type ClientTool struct {
 	Description string `protobuf:"bytes,2,opt,name=description,proto3" json:"description,omitempty"`
 	// The JSON Schema of its input, as JSON text: of an object; at most 8192 characters and 32 levels. The server does not
 	// check inputs by it. Empty: an object without members.
-	InputSchema   string `protobuf:"bytes,3,opt,name=input_schema,json=inputSchema,proto3" json:"input_schema,omitempty"`
+	InputSchema string `protobuf:"bytes,3,opt,name=input_schema,json=inputSchema,proto3" json:"input_schema,omitempty"`
+	// What follows if no result comes in time. Unspecified: ACTION_EXPIRY_DENY.
+	OnExpiry      ActionExpiry `protobuf:"varint,60,opt,name=on_expiry,json=onExpiry,proto3,enum=godoty.v1.ActionExpiry" json:"on_expiry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -831,6 +897,13 @@ func (x *ClientTool) GetInputSchema() string {
 	return ""
 }
 
+func (x *ClientTool) GetOnExpiry() ActionExpiry {
+	if x != nil {
+		return x.OnExpiry
+	}
+	return ActionExpiry_ACTION_EXPIRY_UNSPECIFIED
+}
+
 // When calls of a tool need approval, and whose.
 type ToolApproval struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -842,7 +915,9 @@ type ToolApproval struct {
 	// Who may answer. Unspecified: ACTION_DECIDER_CALLER.
 	Decider ActionDecider `protobuf:"varint,2,opt,name=decider,proto3,enum=godoty.v1.ActionDecider" json:"decider,omitempty"`
 	// Why, for those who decide: at most 1000 printable characters. Empty: it does not say.
-	Why           string `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	Why string `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`
+	// What follows if no answer comes in time. Unspecified: ACTION_EXPIRY_DENY.
+	OnExpiry      ActionExpiry `protobuf:"varint,60,opt,name=on_expiry,json=onExpiry,proto3,enum=godoty.v1.ActionExpiry" json:"on_expiry,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -898,11 +973,18 @@ func (x *ToolApproval) GetWhy() string {
 	return ""
 }
 
+func (x *ToolApproval) GetOnExpiry() ActionExpiry {
+	if x != nil {
+		return x.OnExpiry
+	}
+	return ActionExpiry_ACTION_EXPIRY_UNSPECIFIED
+}
+
 var File_godoty_v1_action_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_action_proto_rawDesc = "" +
 	"\n" +
-	"\x16godoty/v1/action.proto\x12\tgodoty.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc9\x04\n" +
+	"\x16godoty/v1/action.proto\x12\tgodoty.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xff\x04\n" +
 	"\x06Action\x12\x1b\n" +
 	"\taction_id\x18\x01 \x01(\tR\bactionId\x12)\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x15.godoty.v1.ActionKindR\x04kind\x12\x1d\n" +
@@ -926,7 +1008,8 @@ const file_godoty_v1_action_proto_rawDesc = "" +
 	"expireTime\x125\n" +
 	"\bdecision\x18\x0e \x01(\v2\x19.godoty.v1.ActionDecisionR\bdecision\x12 \n" +
 	"\fnext_turn_id\x18\x0f \x01(\tR\n" +
-	"nextTurnId\"\xa3\x01\n" +
+	"nextTurnId\x124\n" +
+	"\ton_expiry\x18< \x01(\x0e2\x17.godoty.v1.ActionExpiryR\bonExpiry\"\xa3\x01\n" +
 	"\x0eActionDecision\x12/\n" +
 	"\x06result\x18\x01 \x01(\v2\x17.godoty.v1.ActionResultR\x06result\x12\x1c\n" +
 	"\n" +
@@ -951,16 +1034,18 @@ const file_godoty_v1_action_proto_rawDesc = "" +
 	"outputJson\x12%\n" +
 	"\rattachment_id\x18\x03 \x01(\tH\x00R\fattachmentId\x12\x16\n" +
 	"\x05error\x18\x04 \x01(\tH\x00R\x05errorB\b\n" +
-	"\x06output\"n\n" +
+	"\x06output\"\xa4\x01\n" +
 	"\n" +
 	"ClientTool\x12\x1b\n" +
 	"\ttool_name\x18\x01 \x01(\tR\btoolName\x12 \n" +
 	"\vdescription\x18\x02 \x01(\tR\vdescription\x12!\n" +
-	"\finput_schema\x18\x03 \x01(\tR\vinputSchema\"r\n" +
+	"\finput_schema\x18\x03 \x01(\tR\vinputSchema\x124\n" +
+	"\ton_expiry\x18< \x01(\x0e2\x17.godoty.v1.ActionExpiryR\bonExpiry\"\xa8\x01\n" +
 	"\fToolApproval\x12\x1c\n" +
 	"\tcondition\x18\x01 \x01(\tR\tcondition\x122\n" +
 	"\adecider\x18\x02 \x01(\x0e2\x18.godoty.v1.ActionDeciderR\adecider\x12\x10\n" +
-	"\x03why\x18\x03 \x01(\tR\x03why*`\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\x124\n" +
+	"\ton_expiry\x18< \x01(\x0e2\x17.godoty.v1.ActionExpiryR\bonExpiry*`\n" +
 	"\n" +
 	"ActionKind\x12\x1b\n" +
 	"\x17ACTION_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
@@ -969,7 +1054,11 @@ const file_godoty_v1_action_proto_rawDesc = "" +
 	"\rActionDecider\x12\x1e\n" +
 	"\x1aACTION_DECIDER_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15ACTION_DECIDER_CALLER\x10\x01\x12\x1b\n" +
-	"\x17ACTION_DECIDER_REVIEWER\x10\x02*\x8f\x01\n" +
+	"\x17ACTION_DECIDER_REVIEWER\x10\x02*^\n" +
+	"\fActionExpiry\x12\x1d\n" +
+	"\x19ACTION_EXPIRY_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12ACTION_EXPIRY_DENY\x10\x01\x12\x17\n" +
+	"\x13ACTION_EXPIRY_CLOSE\x10\x02*\x8f\x01\n" +
 	"\vActionState\x12\x1c\n" +
 	"\x18ACTION_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11ACTION_STATE_OPEN\x10\x01\x12\x18\n" +
@@ -990,40 +1079,44 @@ func file_godoty_v1_action_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_action_proto_rawDescData
 }
 
-var file_godoty_v1_action_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_godoty_v1_action_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
 var file_godoty_v1_action_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_godoty_v1_action_proto_goTypes = []any{
 	(ActionKind)(0),               // 0: godoty.v1.ActionKind
 	(ActionDecider)(0),            // 1: godoty.v1.ActionDecider
-	(ActionState)(0),              // 2: godoty.v1.ActionState
-	(*Action)(nil),                // 3: godoty.v1.Action
-	(*ActionDecision)(nil),        // 4: godoty.v1.ActionDecision
-	(*ActionResult)(nil),          // 5: godoty.v1.ActionResult
-	(*ActionApproval)(nil),        // 6: godoty.v1.ActionApproval
-	(*ActionDenial)(nil),          // 7: godoty.v1.ActionDenial
-	(*ClientToolOutput)(nil),      // 8: godoty.v1.ClientToolOutput
-	(*ClientTool)(nil),            // 9: godoty.v1.ClientTool
-	(*ToolApproval)(nil),          // 10: godoty.v1.ToolApproval
-	(*timestamppb.Timestamp)(nil), // 11: google.protobuf.Timestamp
+	(ActionExpiry)(0),             // 2: godoty.v1.ActionExpiry
+	(ActionState)(0),              // 3: godoty.v1.ActionState
+	(*Action)(nil),                // 4: godoty.v1.Action
+	(*ActionDecision)(nil),        // 5: godoty.v1.ActionDecision
+	(*ActionResult)(nil),          // 6: godoty.v1.ActionResult
+	(*ActionApproval)(nil),        // 7: godoty.v1.ActionApproval
+	(*ActionDenial)(nil),          // 8: godoty.v1.ActionDenial
+	(*ClientToolOutput)(nil),      // 9: godoty.v1.ClientToolOutput
+	(*ClientTool)(nil),            // 10: godoty.v1.ClientTool
+	(*ToolApproval)(nil),          // 11: godoty.v1.ToolApproval
+	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
 }
 var file_godoty_v1_action_proto_depIdxs = []int32{
 	0,  // 0: godoty.v1.Action.kind:type_name -> godoty.v1.ActionKind
 	1,  // 1: godoty.v1.Action.decider:type_name -> godoty.v1.ActionDecider
-	2,  // 2: godoty.v1.Action.state:type_name -> godoty.v1.ActionState
-	11, // 3: godoty.v1.Action.create_time:type_name -> google.protobuf.Timestamp
-	11, // 4: godoty.v1.Action.expire_time:type_name -> google.protobuf.Timestamp
-	4,  // 5: godoty.v1.Action.decision:type_name -> godoty.v1.ActionDecision
-	5,  // 6: godoty.v1.ActionDecision.result:type_name -> godoty.v1.ActionResult
-	11, // 7: godoty.v1.ActionDecision.time:type_name -> google.protobuf.Timestamp
-	6,  // 8: godoty.v1.ActionResult.approve:type_name -> godoty.v1.ActionApproval
-	7,  // 9: godoty.v1.ActionResult.deny:type_name -> godoty.v1.ActionDenial
-	8,  // 10: godoty.v1.ActionResult.output:type_name -> godoty.v1.ClientToolOutput
-	1,  // 11: godoty.v1.ToolApproval.decider:type_name -> godoty.v1.ActionDecider
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	3,  // 2: godoty.v1.Action.state:type_name -> godoty.v1.ActionState
+	12, // 3: godoty.v1.Action.create_time:type_name -> google.protobuf.Timestamp
+	12, // 4: godoty.v1.Action.expire_time:type_name -> google.protobuf.Timestamp
+	5,  // 5: godoty.v1.Action.decision:type_name -> godoty.v1.ActionDecision
+	2,  // 6: godoty.v1.Action.on_expiry:type_name -> godoty.v1.ActionExpiry
+	6,  // 7: godoty.v1.ActionDecision.result:type_name -> godoty.v1.ActionResult
+	12, // 8: godoty.v1.ActionDecision.time:type_name -> google.protobuf.Timestamp
+	7,  // 9: godoty.v1.ActionResult.approve:type_name -> godoty.v1.ActionApproval
+	8,  // 10: godoty.v1.ActionResult.deny:type_name -> godoty.v1.ActionDenial
+	9,  // 11: godoty.v1.ActionResult.output:type_name -> godoty.v1.ClientToolOutput
+	2,  // 12: godoty.v1.ClientTool.on_expiry:type_name -> godoty.v1.ActionExpiry
+	1,  // 13: godoty.v1.ToolApproval.decider:type_name -> godoty.v1.ActionDecider
+	2,  // 14: godoty.v1.ToolApproval.on_expiry:type_name -> godoty.v1.ActionExpiry
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_action_proto_init() }
@@ -1047,7 +1140,7 @@ func file_godoty_v1_action_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_action_proto_rawDesc), len(file_godoty_v1_action_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      4,
 			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -1720,9 +1720,12 @@ func (x *ForkSessionResponse) GetNextMessage() *UserMessage {
 type ExportSessionRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. The session.
-	SessionId     string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	SessionId string `protobuf:"bytes,1,opt,name=session_id,json=sessionId,proto3" json:"session_id,omitempty"`
+	// Whether the export carries the bytes of the attachments that the messages name: those of each come as
+	// `attachment_data` lines before the first message that names it. Unset: GetAttachment has their bytes.
+	IncludeAttachments bool `protobuf:"varint,65,opt,name=include_attachments,json=includeAttachments,proto3" json:"include_attachments,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *ExportSessionRequest) Reset() {
@@ -1760,6 +1763,13 @@ func (x *ExportSessionRequest) GetSessionId() string {
 		return x.SessionId
 	}
 	return ""
+}
+
+func (x *ExportSessionRequest) GetIncludeAttachments() bool {
+	if x != nil {
+		return x.IncludeAttachments
+	}
+	return false
 }
 
 // A line of an export.
@@ -2721,10 +2731,11 @@ const file_godoty_v1_agent_service_proto_rawDesc = "" +
 	"\x06number\x18\x03 \x01(\x03R\x06number\"~\n" +
 	"\x13ForkSessionResponse\x12,\n" +
 	"\asession\x18\x01 \x01(\v2\x12.godoty.v1.SessionR\asession\x129\n" +
-	"\fnext_message\x18\x02 \x01(\v2\x16.godoty.v1.UserMessageR\vnextMessage\"5\n" +
+	"\fnext_message\x18\x02 \x01(\v2\x16.godoty.v1.UserMessageR\vnextMessage\"f\n" +
 	"\x14ExportSessionRequest\x12\x1d\n" +
 	"\n" +
-	"session_id\x18\x01 \x01(\tR\tsessionId\"+\n" +
+	"session_id\x18\x01 \x01(\tR\tsessionId\x12/\n" +
+	"\x13include_attachments\x18A \x01(\bR\x12includeAttachments\"+\n" +
 	"\x15ExportSessionResponse\x12\x12\n" +
 	"\x04line\x18\x01 \x01(\tR\x04line\"u\n" +
 	"\x14ImportSessionRequest\x12\x14\n" +

@@ -99,13 +99,14 @@ type AgentServiceClient interface {
 	ForkSession(ctx context.Context, in *ForkSessionRequest, opts ...grpc.CallOption) (*ForkSessionResponse, error)
 	// Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over,
 	// to keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had
-	// ended when the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
+	// ended when the call began. Encrypted reasoning is left out. It has the bytes of attachments if the request says so.
 	ExportSession(ctx context.Context, in *ExportSessionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ExportSessionResponse], error)
 	// Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its
 	// history is made one that every provider takes: what is missing, such as the result of a tool call, is completed.
-	// Attachments that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves
-	// nothing. Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive
-	// within 2 minutes.
+	// Attachments whose bytes the lines carry are stored, as UploadAttachment stores them and with its limits and errors;
+	// others that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves nothing.
+	// Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; beside them 1000 attachments, and
+	// 256 MiB of their bytes. All requests must arrive within 2 minutes.
 	ImportSession(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[ImportSessionRequest, ImportSessionResponse], error)
 	// Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
 	// that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and
@@ -460,13 +461,14 @@ type AgentServiceServer interface {
 	ForkSession(context.Context, *ForkSessionRequest) (*ForkSessionResponse, error)
 	// Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over,
 	// to keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had
-	// ended when the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
+	// ended when the call began. Encrypted reasoning is left out. It has the bytes of attachments if the request says so.
 	ExportSession(*ExportSessionRequest, grpc.ServerStreamingServer[ExportSessionResponse]) error
 	// Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its
 	// history is made one that every provider takes: what is missing, such as the result of a tool call, is completed.
-	// Attachments that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves
-	// nothing. Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive
-	// within 2 minutes.
+	// Attachments whose bytes the lines carry are stored, as UploadAttachment stores them and with its limits and errors;
+	// others that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves nothing.
+	// Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; beside them 1000 attachments, and
+	// 256 MiB of their bytes. All requests must arrive within 2 minutes.
 	ImportSession(grpc.ClientStreamingServer[ImportSessionRequest, ImportSessionResponse]) error
 	// Stores an image or a PDF document, of at most 20 MiB (a setting of the server), for messages that name it. Its type is
 	// that of its content; a file of another type, a damaged one and one with too many pixels or pages is refused, and

@@ -25,8 +25,9 @@ const (
 )
 
 // A line of an exported session: its protobuf JSON is one line of at most 256 KiB, with the field names of this file.
-// The lines come in this order: `begin`; for each message `message`, its `citation` lines and its `content` lines; the
-// `state_json` lines; `end`. An import skips records and fields that it does not know.
+// The lines come in this order: `begin`; for each message the `attachment_data` lines of what it is the first to name,
+// if the export carries bytes, then `message`, its `citation` lines and its `content` lines; the `state_json` lines;
+// `end`. An import skips records and fields that it does not know.
 type SessionRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The record.
@@ -39,6 +40,7 @@ type SessionRecord struct {
 	//	*SessionRecord_Content
 	//	*SessionRecord_StateJson
 	//	*SessionRecord_End
+	//	*SessionRecord_AttachmentData
 	Record        isSessionRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -135,6 +137,15 @@ func (x *SessionRecord) GetEnd() *SessionExportEnd {
 	return nil
 }
 
+func (x *SessionRecord) GetAttachmentData() *SessionAttachmentData {
+	if x != nil {
+		if x, ok := x.Record.(*SessionRecord_AttachmentData); ok {
+			return x.AttachmentData
+		}
+	}
+	return nil
+}
+
 type isSessionRecord_Record interface {
 	isSessionRecord_Record()
 }
@@ -169,6 +180,11 @@ type SessionRecord_End struct {
 	End *SessionExportEnd `protobuf:"bytes,6,opt,name=end,proto3,oneof"`
 }
 
+type SessionRecord_AttachmentData struct {
+	// A piece of the bytes of an attachment.
+	AttachmentData *SessionAttachmentData `protobuf:"bytes,65,opt,name=attachment_data,json=attachmentData,proto3,oneof"`
+}
+
 func (*SessionRecord_Begin) isSessionRecord_Record() {}
 
 func (*SessionRecord_Message) isSessionRecord_Record() {}
@@ -180,6 +196,8 @@ func (*SessionRecord_Content) isSessionRecord_Record() {}
 func (*SessionRecord_StateJson) isSessionRecord_Record() {}
 
 func (*SessionRecord_End) isSessionRecord_Record() {}
+
+func (*SessionRecord_AttachmentData) isSessionRecord_Record() {}
 
 // The first line of an exported session.
 type SessionExportBegin struct {
@@ -260,8 +278,8 @@ type SessionContentPiece struct {
 	// The index of the block in the message's content: 0, 1, 2 …
 	BlockIndex int32 `protobuf:"varint,1,opt,name=block_index,json=blockIndex,proto3" json:"block_index,omitempty"`
 	// The piece. The text of a block is the concatenation of the texts of its pieces: `text`, `reasoning`,
-	// `tool_use.input_json` or `tool_result.output`. All other fields are the same in each piece. An attachment is named,
-	// and not contained: GetAttachment has its bytes.
+	// `tool_use.input_json` or `tool_result.output`. All other fields are the same in each piece. An attachment is named:
+	// its bytes are in `attachment_data` lines before, or GetAttachment has them.
 	Block         *ContentBlock `protobuf:"bytes,2,opt,name=block,proto3" json:"block,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -311,6 +329,61 @@ func (x *SessionContentPiece) GetBlock() *ContentBlock {
 	return nil
 }
 
+// A piece of the bytes of an attachment. The bytes are those of all its pieces, which follow one another, in order.
+type SessionAttachmentData struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The attachment: the same in each piece.
+	Attachment *Attachment `protobuf:"bytes,1,opt,name=attachment,proto3" json:"attachment,omitempty"`
+	// The next bytes, at most 128 KiB: base64 in JSON.
+	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SessionAttachmentData) Reset() {
+	*x = SessionAttachmentData{}
+	mi := &file_godoty_v1_session_record_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SessionAttachmentData) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SessionAttachmentData) ProtoMessage() {}
+
+func (x *SessionAttachmentData) ProtoReflect() protoreflect.Message {
+	mi := &file_godoty_v1_session_record_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SessionAttachmentData.ProtoReflect.Descriptor instead.
+func (*SessionAttachmentData) Descriptor() ([]byte, []int) {
+	return file_godoty_v1_session_record_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *SessionAttachmentData) GetAttachment() *Attachment {
+	if x != nil {
+		return x.Attachment
+	}
+	return nil
+}
+
+func (x *SessionAttachmentData) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 // The last line of an exported session.
 type SessionExportEnd struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -322,7 +395,7 @@ type SessionExportEnd struct {
 
 func (x *SessionExportEnd) Reset() {
 	*x = SessionExportEnd{}
-	mi := &file_godoty_v1_session_record_proto_msgTypes[3]
+	mi := &file_godoty_v1_session_record_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -334,7 +407,7 @@ func (x *SessionExportEnd) String() string {
 func (*SessionExportEnd) ProtoMessage() {}
 
 func (x *SessionExportEnd) ProtoReflect() protoreflect.Message {
-	mi := &file_godoty_v1_session_record_proto_msgTypes[3]
+	mi := &file_godoty_v1_session_record_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -347,7 +420,7 @@ func (x *SessionExportEnd) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionExportEnd.ProtoReflect.Descriptor instead.
 func (*SessionExportEnd) Descriptor() ([]byte, []int) {
-	return file_godoty_v1_session_record_proto_rawDescGZIP(), []int{3}
+	return file_godoty_v1_session_record_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SessionExportEnd) GetMessageCount() int64 {
@@ -361,7 +434,7 @@ var File_godoty_v1_session_record_proto protoreflect.FileDescriptor
 
 const file_godoty_v1_session_record_proto_rawDesc = "" +
 	"\n" +
-	"\x1egodoty/v1/session_record.proto\x12\tgodoty.v1\x1a\x18godoty/v1/metering.proto\x1a\x17godoty/v1/session.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc1\x02\n" +
+	"\x1egodoty/v1/session_record.proto\x12\tgodoty.v1\x1a\x1agodoty/v1/attachment.proto\x1a\x18godoty/v1/metering.proto\x1a\x17godoty/v1/session.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x03\n" +
 	"\rSessionRecord\x125\n" +
 	"\x05begin\x18\x01 \x01(\v2\x1d.godoty.v1.SessionExportBeginH\x00R\x05begin\x12.\n" +
 	"\amessage\x18\x02 \x01(\v2\x12.godoty.v1.MessageH\x00R\amessage\x121\n" +
@@ -369,7 +442,8 @@ const file_godoty_v1_session_record_proto_rawDesc = "" +
 	"\acontent\x18\x04 \x01(\v2\x1e.godoty.v1.SessionContentPieceH\x00R\acontent\x12\x1f\n" +
 	"\n" +
 	"state_json\x18\x05 \x01(\tH\x00R\tstateJson\x12/\n" +
-	"\x03end\x18\x06 \x01(\v2\x1b.godoty.v1.SessionExportEndH\x00R\x03endB\b\n" +
+	"\x03end\x18\x06 \x01(\v2\x1b.godoty.v1.SessionExportEndH\x00R\x03end\x12K\n" +
+	"\x0fattachment_data\x18A \x01(\v2 .godoty.v1.SessionAttachmentDataH\x00R\x0eattachmentDataB\b\n" +
 	"\x06record\"\xc2\x01\n" +
 	"\x12SessionExportBegin\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\x05R\x06format\x12;\n" +
@@ -380,7 +454,12 @@ const file_godoty_v1_session_record_proto_rawDesc = "" +
 	"\x13SessionContentPiece\x12\x1f\n" +
 	"\vblock_index\x18\x01 \x01(\x05R\n" +
 	"blockIndex\x12-\n" +
-	"\x05block\x18\x02 \x01(\v2\x17.godoty.v1.ContentBlockR\x05block\"7\n" +
+	"\x05block\x18\x02 \x01(\v2\x17.godoty.v1.ContentBlockR\x05block\"b\n" +
+	"\x15SessionAttachmentData\x125\n" +
+	"\n" +
+	"attachment\x18\x01 \x01(\v2\x15.godoty.v1.AttachmentR\n" +
+	"attachment\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data\"7\n" +
 	"\x10SessionExportEnd\x12#\n" +
 	"\rmessage_count\x18\x01 \x01(\x03R\fmessageCountBI\n" +
 	"\rapp.godoty.v1P\x01Z6github.com/godoty/godoty/clients/go/godoty/v1;godotyv1b\x06proto3"
@@ -397,34 +476,38 @@ func file_godoty_v1_session_record_proto_rawDescGZIP() []byte {
 	return file_godoty_v1_session_record_proto_rawDescData
 }
 
-var file_godoty_v1_session_record_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_godoty_v1_session_record_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_godoty_v1_session_record_proto_goTypes = []any{
 	(*SessionRecord)(nil),         // 0: godoty.v1.SessionRecord
 	(*SessionExportBegin)(nil),    // 1: godoty.v1.SessionExportBegin
 	(*SessionContentPiece)(nil),   // 2: godoty.v1.SessionContentPiece
-	(*SessionExportEnd)(nil),      // 3: godoty.v1.SessionExportEnd
-	(*Message)(nil),               // 4: godoty.v1.Message
-	(*Citation)(nil),              // 5: godoty.v1.Citation
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
-	(*Session)(nil),               // 7: godoty.v1.Session
-	(*Totals)(nil),                // 8: godoty.v1.Totals
-	(*ContentBlock)(nil),          // 9: godoty.v1.ContentBlock
+	(*SessionAttachmentData)(nil), // 3: godoty.v1.SessionAttachmentData
+	(*SessionExportEnd)(nil),      // 4: godoty.v1.SessionExportEnd
+	(*Message)(nil),               // 5: godoty.v1.Message
+	(*Citation)(nil),              // 6: godoty.v1.Citation
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Session)(nil),               // 8: godoty.v1.Session
+	(*Totals)(nil),                // 9: godoty.v1.Totals
+	(*ContentBlock)(nil),          // 10: godoty.v1.ContentBlock
+	(*Attachment)(nil),            // 11: godoty.v1.Attachment
 }
 var file_godoty_v1_session_record_proto_depIdxs = []int32{
-	1, // 0: godoty.v1.SessionRecord.begin:type_name -> godoty.v1.SessionExportBegin
-	4, // 1: godoty.v1.SessionRecord.message:type_name -> godoty.v1.Message
-	5, // 2: godoty.v1.SessionRecord.citation:type_name -> godoty.v1.Citation
-	2, // 3: godoty.v1.SessionRecord.content:type_name -> godoty.v1.SessionContentPiece
-	3, // 4: godoty.v1.SessionRecord.end:type_name -> godoty.v1.SessionExportEnd
-	6, // 5: godoty.v1.SessionExportBegin.export_time:type_name -> google.protobuf.Timestamp
-	7, // 6: godoty.v1.SessionExportBegin.session:type_name -> godoty.v1.Session
-	8, // 7: godoty.v1.SessionExportBegin.totals:type_name -> godoty.v1.Totals
-	9, // 8: godoty.v1.SessionContentPiece.block:type_name -> godoty.v1.ContentBlock
-	9, // [9:9] is the sub-list for method output_type
-	9, // [9:9] is the sub-list for method input_type
-	9, // [9:9] is the sub-list for extension type_name
-	9, // [9:9] is the sub-list for extension extendee
-	0, // [0:9] is the sub-list for field type_name
+	1,  // 0: godoty.v1.SessionRecord.begin:type_name -> godoty.v1.SessionExportBegin
+	5,  // 1: godoty.v1.SessionRecord.message:type_name -> godoty.v1.Message
+	6,  // 2: godoty.v1.SessionRecord.citation:type_name -> godoty.v1.Citation
+	2,  // 3: godoty.v1.SessionRecord.content:type_name -> godoty.v1.SessionContentPiece
+	4,  // 4: godoty.v1.SessionRecord.end:type_name -> godoty.v1.SessionExportEnd
+	3,  // 5: godoty.v1.SessionRecord.attachment_data:type_name -> godoty.v1.SessionAttachmentData
+	7,  // 6: godoty.v1.SessionExportBegin.export_time:type_name -> google.protobuf.Timestamp
+	8,  // 7: godoty.v1.SessionExportBegin.session:type_name -> godoty.v1.Session
+	9,  // 8: godoty.v1.SessionExportBegin.totals:type_name -> godoty.v1.Totals
+	10, // 9: godoty.v1.SessionContentPiece.block:type_name -> godoty.v1.ContentBlock
+	11, // 10: godoty.v1.SessionAttachmentData.attachment:type_name -> godoty.v1.Attachment
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_godoty_v1_session_record_proto_init() }
@@ -432,6 +515,7 @@ func file_godoty_v1_session_record_proto_init() {
 	if File_godoty_v1_session_record_proto != nil {
 		return
 	}
+	file_godoty_v1_attachment_proto_init()
 	file_godoty_v1_metering_proto_init()
 	file_godoty_v1_session_proto_init()
 	file_godoty_v1_session_record_proto_msgTypes[0].OneofWrappers = []any{
@@ -441,6 +525,7 @@ func file_godoty_v1_session_record_proto_init() {
 		(*SessionRecord_Content)(nil),
 		(*SessionRecord_StateJson)(nil),
 		(*SessionRecord_End)(nil),
+		(*SessionRecord_AttachmentData)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -448,7 +533,7 @@ func file_godoty_v1_session_record_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_godoty_v1_session_record_proto_rawDesc), len(file_godoty_v1_session_record_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

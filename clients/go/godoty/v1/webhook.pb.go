@@ -96,7 +96,7 @@ func (DeliveryState) EnumDescriptor() ([]byte, []int) {
 //   - `turn.finished`: a turn has ended, in any way. turn_id, session_id, agent, agent_version, end_time; stop_reason (as
 //     `StopReason` without its prefix), or error_reason (as `ErrorReason` without its prefix) of one that failed;
 //     turn_totals, session_totals (null for one that failed).
-//   - `turn.action_required`: a turn has ended and waits for actions. The same fields.
+//   - `turn.action_required`: a turn has ended and waits for actions. The same fields, and action_ids: those that are open.
 //   - `budget.threshold`: a tenant's spending has reached 50, 80 or 100 per cent of a budget. window (DAY, MONTH, TOTAL),
 //     window_key (such as "2026-11-29"), percent, spent_usd, limit_usd, hard.
 //   - `call.unresolved`: no record states what a model call has cost. call_id, turn_id, session_id, number, model,

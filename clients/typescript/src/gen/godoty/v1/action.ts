@@ -93,6 +93,52 @@ export function actionDeciderToJSON(object: ActionDecider): string {
   }
 }
 
+/** What follows if no answer to an action comes in time. Of several open actions, one of ACTION_EXPIRY_CLOSE decides. */
+export enum ActionExpiry {
+  /** ACTION_EXPIRY_UNSPECIFIED - ACTION_EXPIRY_DENY. */
+  ACTION_EXPIRY_UNSPECIFIED = 0,
+  /** ACTION_EXPIRY_DENY - The call counts as denied, and the session goes on by itself: the model sees that no answer came in time. */
+  ACTION_EXPIRY_DENY = 1,
+  /**
+   * ACTION_EXPIRY_CLOSE - The call is not carried out, nor are others of its step that wait, and the session waits for a new message: no
+   * model is called until then.
+   */
+  ACTION_EXPIRY_CLOSE = 2,
+  UNRECOGNIZED = -1,
+}
+
+export function actionExpiryFromJSON(object: any): ActionExpiry {
+  switch (object) {
+    case 0:
+    case "ACTION_EXPIRY_UNSPECIFIED":
+      return ActionExpiry.ACTION_EXPIRY_UNSPECIFIED;
+    case 1:
+    case "ACTION_EXPIRY_DENY":
+      return ActionExpiry.ACTION_EXPIRY_DENY;
+    case 2:
+    case "ACTION_EXPIRY_CLOSE":
+      return ActionExpiry.ACTION_EXPIRY_CLOSE;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return ActionExpiry.UNRECOGNIZED;
+  }
+}
+
+export function actionExpiryToJSON(object: ActionExpiry): string {
+  switch (object) {
+    case ActionExpiry.ACTION_EXPIRY_UNSPECIFIED:
+      return "ACTION_EXPIRY_UNSPECIFIED";
+    case ActionExpiry.ACTION_EXPIRY_DENY:
+      return "ACTION_EXPIRY_DENY";
+    case ActionExpiry.ACTION_EXPIRY_CLOSE:
+      return "ACTION_EXPIRY_CLOSE";
+    case ActionExpiry.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
 /** The state of an action. */
 export enum ActionState {
   /** ACTION_STATE_UNSPECIFIED - Never sent. */
@@ -101,9 +147,12 @@ export enum ActionState {
   ACTION_STATE_OPEN = 1,
   /** ACTION_STATE_DECIDED - It was answered. */
   ACTION_STATE_DECIDED = 2,
-  /** ACTION_STATE_EXPIRED - No answer came in time: it counts as denied. */
+  /** ACTION_STATE_EXPIRED - No answer came in time. */
   ACTION_STATE_EXPIRED = 3,
-  /** ACTION_STATE_CLOSED - It was not carried out: a new message came instead of the answer, or the API key that asked was revoked. */
+  /**
+   * ACTION_STATE_CLOSED - It was not carried out: a new message came instead of the answer, the API key that asked was revoked, or another
+   * action of ACTION_EXPIRY_CLOSE has expired.
+   */
   ACTION_STATE_CLOSED = 4,
   UNRECOGNIZED = -1,
 }
@@ -182,7 +231,7 @@ export interface Action {
   createTime:
     | Date
     | undefined;
-  /** The time at which the action expires: it then counts as denied. */
+  /** The time at which the action expires: `on_expiry` says what follows. */
   expireTime:
     | Date
     | undefined;
@@ -192,6 +241,8 @@ export interface Action {
     | undefined;
   /** The turn that took the answer, or that closed the action: it is in ListTurns. Empty: none has. */
   nextTurnId: string;
+  /** What follows if no answer comes in time. */
+  onExpiry: ActionExpiry;
 }
 
 /** The answer to an action, and who gave it. */
@@ -274,6 +325,8 @@ export interface ClientTool {
    * check inputs by it. Empty: an object without members.
    */
   inputSchema: string;
+  /** What follows if no result comes in time. Unspecified: ACTION_EXPIRY_DENY. */
+  onExpiry: ActionExpiry;
 }
 
 /** When calls of a tool need approval, and whose. */
@@ -289,6 +342,8 @@ export interface ToolApproval {
   decider: ActionDecider;
   /** Why, for those who decide: at most 1000 printable characters. Empty: it does not say. */
   why: string;
+  /** What follows if no answer comes in time. Unspecified: ACTION_EXPIRY_DENY. */
+  onExpiry: ActionExpiry;
 }
 
 function createBaseAction(): Action {
@@ -308,6 +363,7 @@ function createBaseAction(): Action {
     expireTime: undefined,
     decision: undefined,
     nextTurnId: "",
+    onExpiry: 0,
   };
 }
 
@@ -357,6 +413,9 @@ export const Action: MessageFns<Action> = {
     }
     if (message.nextTurnId !== "") {
       writer.uint32(122).string(message.nextTurnId);
+    }
+    if (message.onExpiry !== 0) {
+      writer.uint32(480).int32(message.onExpiry);
     }
     return writer;
   },
@@ -494,6 +553,14 @@ export const Action: MessageFns<Action> = {
             message.nextTurnId = reader.string();
             continue;
           }
+          case 60: {
+            if (tag !== 480) {
+              break;
+            }
+
+            message.onExpiry = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -559,6 +626,11 @@ export const Action: MessageFns<Action> = {
         : isSet(object.next_turn_id)
         ? globalThis.String(object.next_turn_id)
         : "",
+      onExpiry: isSet(object.onExpiry)
+        ? actionExpiryFromJSON(object.onExpiry)
+        : isSet(object.on_expiry)
+        ? actionExpiryFromJSON(object.on_expiry)
+        : 0,
     };
   },
 
@@ -609,6 +681,9 @@ export const Action: MessageFns<Action> = {
     if (message.nextTurnId !== "") {
       obj.nextTurnId = message.nextTurnId;
     }
+    if (message.onExpiry !== 0) {
+      obj.onExpiry = actionExpiryToJSON(message.onExpiry);
+    }
     return obj;
   },
 
@@ -634,6 +709,7 @@ export const Action: MessageFns<Action> = {
       ? ActionDecision.fromPartial(object.decision)
       : undefined;
     message.nextTurnId = object.nextTurnId ?? "";
+    message.onExpiry = object.onExpiry ?? 0;
     return message;
   },
 };
@@ -1193,7 +1269,7 @@ export const ClientToolOutput: MessageFns<ClientToolOutput> = {
 };
 
 function createBaseClientTool(): ClientTool {
-  return { toolName: "", description: "", inputSchema: "" };
+  return { toolName: "", description: "", inputSchema: "", onExpiry: 0 };
 }
 
 export const ClientTool: MessageFns<ClientTool> = {
@@ -1206,6 +1282,9 @@ export const ClientTool: MessageFns<ClientTool> = {
     }
     if (message.inputSchema !== "") {
       writer.uint32(26).string(message.inputSchema);
+    }
+    if (message.onExpiry !== 0) {
+      writer.uint32(480).int32(message.onExpiry);
     }
     return writer;
   },
@@ -1247,6 +1326,14 @@ export const ClientTool: MessageFns<ClientTool> = {
             message.inputSchema = reader.string();
             continue;
           }
+          case 60: {
+            if (tag !== 480) {
+              break;
+            }
+
+            message.onExpiry = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1272,6 +1359,11 @@ export const ClientTool: MessageFns<ClientTool> = {
         : isSet(object.input_schema)
         ? globalThis.String(object.input_schema)
         : "",
+      onExpiry: isSet(object.onExpiry)
+        ? actionExpiryFromJSON(object.onExpiry)
+        : isSet(object.on_expiry)
+        ? actionExpiryFromJSON(object.on_expiry)
+        : 0,
     };
   },
 
@@ -1286,6 +1378,9 @@ export const ClientTool: MessageFns<ClientTool> = {
     if (message.inputSchema !== "") {
       obj.inputSchema = message.inputSchema;
     }
+    if (message.onExpiry !== 0) {
+      obj.onExpiry = actionExpiryToJSON(message.onExpiry);
+    }
     return obj;
   },
 
@@ -1297,12 +1392,13 @@ export const ClientTool: MessageFns<ClientTool> = {
     message.toolName = object.toolName ?? "";
     message.description = object.description ?? "";
     message.inputSchema = object.inputSchema ?? "";
+    message.onExpiry = object.onExpiry ?? 0;
     return message;
   },
 };
 
 function createBaseToolApproval(): ToolApproval {
-  return { condition: "", decider: 0, why: "" };
+  return { condition: "", decider: 0, why: "", onExpiry: 0 };
 }
 
 export const ToolApproval: MessageFns<ToolApproval> = {
@@ -1315,6 +1411,9 @@ export const ToolApproval: MessageFns<ToolApproval> = {
     }
     if (message.why !== "") {
       writer.uint32(26).string(message.why);
+    }
+    if (message.onExpiry !== 0) {
+      writer.uint32(480).int32(message.onExpiry);
     }
     return writer;
   },
@@ -1356,6 +1455,14 @@ export const ToolApproval: MessageFns<ToolApproval> = {
             message.why = reader.string();
             continue;
           }
+          case 60: {
+            if (tag !== 480) {
+              break;
+            }
+
+            message.onExpiry = reader.int32() as any;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1373,6 +1480,11 @@ export const ToolApproval: MessageFns<ToolApproval> = {
       condition: isSet(object.condition) ? globalThis.String(object.condition) : "",
       decider: isSet(object.decider) ? actionDeciderFromJSON(object.decider) : 0,
       why: isSet(object.why) ? globalThis.String(object.why) : "",
+      onExpiry: isSet(object.onExpiry)
+        ? actionExpiryFromJSON(object.onExpiry)
+        : isSet(object.on_expiry)
+        ? actionExpiryFromJSON(object.on_expiry)
+        : 0,
     };
   },
 
@@ -1387,6 +1499,9 @@ export const ToolApproval: MessageFns<ToolApproval> = {
     if (message.why !== "") {
       obj.why = message.why;
     }
+    if (message.onExpiry !== 0) {
+      obj.onExpiry = actionExpiryToJSON(message.onExpiry);
+    }
     return obj;
   },
 
@@ -1398,6 +1513,7 @@ export const ToolApproval: MessageFns<ToolApproval> = {
     message.condition = object.condition ?? "";
     message.decider = object.decider ?? 0;
     message.why = object.why ?? "";
+    message.onExpiry = object.onExpiry ?? 0;
     return message;
   },
 };

@@ -404,6 +404,11 @@ export interface ForkSessionResponse {
 export interface ExportSessionRequest {
   /** Required. The session. */
   sessionId: string;
+  /**
+   * Whether the export carries the bytes of the attachments that the messages name: those of each come as
+   * `attachment_data` lines before the first message that names it. Unset: GetAttachment has their bytes.
+   */
+  includeAttachments: boolean;
 }
 
 /** A line of an export. */
@@ -3452,13 +3457,16 @@ export const ForkSessionResponse: MessageFns<ForkSessionResponse> = {
 };
 
 function createBaseExportSessionRequest(): ExportSessionRequest {
-  return { sessionId: "" };
+  return { sessionId: "", includeAttachments: false };
 }
 
 export const ExportSessionRequest: MessageFns<ExportSessionRequest> = {
   encode(message: ExportSessionRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
     if (message.sessionId !== "") {
       writer.uint32(10).string(message.sessionId);
+    }
+    if (message.includeAttachments !== false) {
+      writer.uint32(520).bool(message.includeAttachments);
     }
     return writer;
   },
@@ -3484,6 +3492,14 @@ export const ExportSessionRequest: MessageFns<ExportSessionRequest> = {
             message.sessionId = reader.string();
             continue;
           }
+          case 65: {
+            if (tag !== 520) {
+              break;
+            }
+
+            message.includeAttachments = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -3503,6 +3519,11 @@ export const ExportSessionRequest: MessageFns<ExportSessionRequest> = {
         : isSet(object.session_id)
         ? globalThis.String(object.session_id)
         : "",
+      includeAttachments: isSet(object.includeAttachments)
+        ? globalThis.Boolean(object.includeAttachments)
+        : isSet(object.include_attachments)
+        ? globalThis.Boolean(object.include_attachments)
+        : false,
     };
   },
 
@@ -3510,6 +3531,9 @@ export const ExportSessionRequest: MessageFns<ExportSessionRequest> = {
     const obj: any = {};
     if (message.sessionId !== "") {
       obj.sessionId = message.sessionId;
+    }
+    if (message.includeAttachments !== false) {
+      obj.includeAttachments = message.includeAttachments;
     }
     return obj;
   },
@@ -3520,6 +3544,7 @@ export const ExportSessionRequest: MessageFns<ExportSessionRequest> = {
   fromPartial<I extends Exact<DeepPartial<ExportSessionRequest>, I>>(object: I): ExportSessionRequest {
     const message = createBaseExportSessionRequest();
     message.sessionId = object.sessionId ?? "";
+    message.includeAttachments = object.includeAttachments ?? false;
     return message;
   },
 };
@@ -5066,7 +5091,7 @@ export const AgentServiceService = {
   /**
    * Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over,
    * to keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had
-   * ended when the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
+   * ended when the call began. Encrypted reasoning is left out. It has the bytes of attachments if the request says so.
    */
   exportSession: {
     path: "/godoty.v1.AgentService/ExportSession" as const,
@@ -5081,9 +5106,10 @@ export const AgentServiceService = {
   /**
    * Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its
    * history is made one that every provider takes: what is missing, such as the result of a tool call, is completed.
-   * Attachments that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves
-   * nothing. Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive
-   * within 2 minutes.
+   * Attachments whose bytes the lines carry are stored, as UploadAttachment stores them and with its limits and errors;
+   * others that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves nothing.
+   * Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; beside them 1000 attachments, and
+   * 256 MiB of their bytes. All requests must arrive within 2 minutes.
    */
   importSession: {
     path: "/godoty.v1.AgentService/ImportSession" as const,
@@ -5232,15 +5258,16 @@ export interface AgentServiceServer extends UntypedServiceImplementation {
   /**
    * Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over,
    * to keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had
-   * ended when the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
+   * ended when the call began. Encrypted reasoning is left out. It has the bytes of attachments if the request says so.
    */
   exportSession: handleServerStreamingCall<ExportSessionRequest, ExportSessionResponse>;
   /**
    * Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its
    * history is made one that every provider takes: what is missing, such as the result of a tool call, is completed.
-   * Attachments that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves
-   * nothing. Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive
-   * within 2 minutes.
+   * Attachments whose bytes the lines carry are stored, as UploadAttachment stores them and with its limits and errors;
+   * others that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves nothing.
+   * Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; beside them 1000 attachments, and
+   * 256 MiB of their bytes. All requests must arrive within 2 minutes.
    */
   importSession: handleClientStreamingCall<ImportSessionRequest, ImportSessionResponse>;
   /**
@@ -5497,7 +5524,7 @@ export interface AgentServiceClient extends Client {
   /**
    * Streams a session as lines of JSON: the session, its messages and the agent's state, to hand a person's data over,
    * to keep them, or to make a session of them elsewhere (ImportSession). It has the messages of the turns that had
-   * ended when the call began. Encrypted reasoning is left out. The bytes of attachments are read by GetAttachment.
+   * ended when the call began. Encrypted reasoning is left out. It has the bytes of attachments if the request says so.
    */
   exportSession(
     request: ExportSessionRequest,
@@ -5511,9 +5538,10 @@ export interface AgentServiceClient extends Client {
   /**
    * Makes a session of the lines that ExportSession has streamed, perhaps of another tenant or another server. Its
    * history is made one that every provider takes: what is missing, such as the result of a tool call, is completed.
-   * Attachments that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves
-   * nothing. Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; all requests must arrive
-   * within 2 minutes.
+   * Attachments whose bytes the lines carry are stored, as UploadAttachment stores them and with its limits and errors;
+   * others that the tenant does not have are notes in it. It is complete, or it is not there: an error leaves nothing.
+   * Its totals are "0". At most 100000 messages, 64 MiB in all, and 1 MiB a message; beside them 1000 attachments, and
+   * 256 MiB of their bytes. All requests must arrive within 2 minutes.
    */
   importSession(
     callback: (error: ServiceError | null, response: ImportSessionResponse) => void,

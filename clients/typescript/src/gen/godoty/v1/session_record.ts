@@ -4,6 +4,7 @@
 /* eslint-disable */
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import { Timestamp } from "../../google/protobuf/timestamp.js";
+import { Attachment } from "./attachment.js";
 import { Totals } from "./metering.js";
 import { Citation, ContentBlock, Message, Session } from "./session.js";
 
@@ -11,8 +12,9 @@ import { Citation, ContentBlock, Message, Session } from "./session.js";
 
 /**
  * A line of an exported session: its protobuf JSON is one line of at most 256 KiB, with the field names of this file.
- * The lines come in this order: `begin`; for each message `message`, its `citation` lines and its `content` lines; the
- * `state_json` lines; `end`. An import skips records and fields that it does not know.
+ * The lines come in this order: `begin`; for each message the `attachment_data` lines of what it is the first to name,
+ * if the export carries bytes, then `message`, its `citation` lines and its `content` lines; the `state_json` lines;
+ * `end`. An import skips records and fields that it does not know.
  */
 export interface SessionRecord {
   /** The record. */
@@ -35,6 +37,9 @@ export interface SessionRecord {
     | //
     /** The last line: an export without it is not complete. */
     { $case: "end"; value: SessionExportEnd }
+    | //
+    /** A piece of the bytes of an attachment. */
+    { $case: "attachmentData"; value: SessionAttachmentData }
     | undefined;
 }
 
@@ -60,10 +65,20 @@ export interface SessionContentPiece {
   blockIndex: number;
   /**
    * The piece. The text of a block is the concatenation of the texts of its pieces: `text`, `reasoning`,
-   * `tool_use.input_json` or `tool_result.output`. All other fields are the same in each piece. An attachment is named,
-   * and not contained: GetAttachment has its bytes.
+   * `tool_use.input_json` or `tool_result.output`. All other fields are the same in each piece. An attachment is named:
+   * its bytes are in `attachment_data` lines before, or GetAttachment has them.
    */
   block: ContentBlock | undefined;
+}
+
+/** A piece of the bytes of an attachment. The bytes are those of all its pieces, which follow one another, in order. */
+export interface SessionAttachmentData {
+  /** The attachment: the same in each piece. */
+  attachment:
+    | Attachment
+    | undefined;
+  /** The next bytes, at most 128 KiB: base64 in JSON. */
+  data: Buffer;
 }
 
 /** The last line of an exported session. */
@@ -96,6 +111,9 @@ export const SessionRecord: MessageFns<SessionRecord> = {
         break;
       case "end":
         SessionExportEnd.encode(message.record.value, writer.uint32(50).fork()).join();
+        break;
+      case "attachmentData":
+        SessionAttachmentData.encode(message.record.value, writer.uint32(522).fork()).join();
         break;
     }
     return writer;
@@ -162,6 +180,14 @@ export const SessionRecord: MessageFns<SessionRecord> = {
             message.record = { $case: "end", value: SessionExportEnd.decode(reader, reader.uint32()) };
             continue;
           }
+          case 65: {
+            if (tag !== 522) {
+              break;
+            }
+
+            message.record = { $case: "attachmentData", value: SessionAttachmentData.decode(reader, reader.uint32()) };
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -190,6 +216,10 @@ export const SessionRecord: MessageFns<SessionRecord> = {
         ? { $case: "stateJson", value: globalThis.String(object.state_json) }
         : isSet(object.end)
         ? { $case: "end", value: SessionExportEnd.fromJSON(object.end) }
+        : isSet(object.attachmentData)
+        ? { $case: "attachmentData", value: SessionAttachmentData.fromJSON(object.attachmentData) }
+        : isSet(object.attachment_data)
+        ? { $case: "attachmentData", value: SessionAttachmentData.fromJSON(object.attachment_data) }
         : undefined,
     };
   },
@@ -208,6 +238,8 @@ export const SessionRecord: MessageFns<SessionRecord> = {
       obj.stateJson = message.record.value;
     } else if (message.record?.$case === "end") {
       obj.end = SessionExportEnd.toJSON(message.record.value);
+    } else if (message.record?.$case === "attachmentData") {
+      obj.attachmentData = SessionAttachmentData.toJSON(message.record.value);
     }
     return obj;
   },
@@ -251,6 +283,12 @@ export const SessionRecord: MessageFns<SessionRecord> = {
       case "end": {
         if (object.record?.value !== undefined && object.record?.value !== null) {
           message.record = { $case: "end", value: SessionExportEnd.fromPartial(object.record.value) };
+        }
+        break;
+      }
+      case "attachmentData": {
+        if (object.record?.value !== undefined && object.record?.value !== null) {
+          message.record = { $case: "attachmentData", value: SessionAttachmentData.fromPartial(object.record.value) };
         }
         break;
       }
@@ -475,6 +513,93 @@ export const SessionContentPiece: MessageFns<SessionContentPiece> = {
   },
 };
 
+function createBaseSessionAttachmentData(): SessionAttachmentData {
+  return { attachment: undefined, data: Buffer.alloc(0) };
+}
+
+export const SessionAttachmentData: MessageFns<SessionAttachmentData> = {
+  encode(message: SessionAttachmentData, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.attachment !== undefined) {
+      Attachment.encode(message.attachment, writer.uint32(10).fork()).join();
+    }
+    if (message.data.length !== 0) {
+      writer.uint32(18).bytes(message.data);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): SessionAttachmentData {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseSessionAttachmentData();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.attachment = Attachment.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.data = Buffer.from(reader.bytes());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): SessionAttachmentData {
+    return {
+      attachment: isSet(object.attachment) ? Attachment.fromJSON(object.attachment) : undefined,
+      data: isSet(object.data) ? Buffer.from(bytesFromBase64(object.data)) : Buffer.alloc(0),
+    };
+  },
+
+  toJSON(message: SessionAttachmentData): unknown {
+    const obj: any = {};
+    if (message.attachment !== undefined) {
+      obj.attachment = Attachment.toJSON(message.attachment);
+    }
+    if (message.data.length !== 0) {
+      obj.data = base64FromBytes(message.data);
+    }
+    return obj;
+  },
+
+  create<I extends Exact<DeepPartial<SessionAttachmentData>, I>>(base?: I): SessionAttachmentData {
+    return SessionAttachmentData.fromPartial(base ?? ({} as any));
+  },
+  fromPartial<I extends Exact<DeepPartial<SessionAttachmentData>, I>>(object: I): SessionAttachmentData {
+    const message = createBaseSessionAttachmentData();
+    message.attachment = (object.attachment !== undefined && object.attachment !== null)
+      ? Attachment.fromPartial(object.attachment)
+      : undefined;
+    message.data = object.data ?? Buffer.alloc(0);
+    return message;
+  },
+};
+
 function createBaseSessionExportEnd(): SessionExportEnd {
   return { messageCount: 0n };
 }
@@ -552,6 +677,14 @@ export const SessionExportEnd: MessageFns<SessionExportEnd> = {
     return message;
   },
 };
+
+function bytesFromBase64(b64: string): Uint8Array {
+  return Uint8Array.from(globalThis.Buffer.from(b64, "base64"));
+}
+
+function base64FromBytes(arr: Uint8Array): string {
+  return globalThis.Buffer.from(arr).toString("base64");
+}
 
 type Builtin = Date | Function | Uint8Array | string | number | boolean | bigint | undefined;
 
