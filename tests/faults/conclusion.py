@@ -31,7 +31,7 @@ async def conclude(components: Components, client: LoadClient, tenant_id: str) -
 async def _go_on(components: Components, tenant_id: str) -> list[str]:
     """Wait until no session waits whose actions are all answered; return those that do not go on.
 
-    A server looks at such a step after some seconds, later and later. The times are moved, so that nobody waits.
+    A server looks at such a step after some seconds, later and later. The times are moved, so that no test waits.
     """
     steps = components.database.collection("steps")
     deadline = asyncio.get_running_loop().time() + PATIENCE

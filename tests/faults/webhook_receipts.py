@@ -16,7 +16,7 @@ Fact = tuple[str, str]  # an event's type, and the turn or the call that it repo
 
 _KEY = base64.b64encode(b"k" * 32).decode()
 _TYPES: Final = ("turn.finished", "turn.action_required", "call.unresolved")
-_REFUSED: Final = 9  # of so many requests the receiver refuses one
+_REFUSED: Final = 9  # of this number of requests the receiver refuses one
 # An attempt is short, as the lease of a killed server is longer than it.
 WEBHOOK_SETTINGS: dict[str, Any] = {"encryption_keys": _KEY, "webhook_networks": "127.0.0.0/8"}
 WEBHOOK_ENVIRONMENT = {

@@ -36,7 +36,7 @@ async def test_owner_that_has_its_half_delays_no_other() -> None:
 
 
 async def test_those_who_wait_for_all_are_served_in_order() -> None:
-    """A small holder does not overtake a large one of a third owner, which would wait for ever."""
+    """A small holder does not overtake a large one of a third owner, which would never be admitted."""
     limiter = ByteLimiter(100)
     holders = [Holder(limiter, 40, "a"), Holder(limiter, 40, "b")]
     large, small = Holder(limiter, 50, "c"), Holder(limiter, 10, "d")

@@ -1,4 +1,4 @@
-"""Receivers that are down for an hour, and for longer than events are retried. The clock is moved; nobody waits."""
+"""Receivers that are down for an hour, and for longer than events are retried. The clock is moved instead."""
 
 from __future__ import annotations
 
