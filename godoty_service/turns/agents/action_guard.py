@@ -180,7 +180,7 @@ class ActionGuard(HookProvider):
         """Find what the calls of a step need, and store them if one of them asks."""
         uses = [block["toolUse"] for block in event.message["content"] if "toolUse" in block]
         registry = event.agent.tool_registry.registry
-        self._agent = event.agent
+        self._agent, self._calls = event.agent, []
         self._number = self._number + 1 if self._manager is None else self._manager.last_number
         if self._manager is not None:
             self._actions.begin_step(self._number)
