@@ -25,15 +25,15 @@ class Color(Enum):
     BLUE = "blue"
 
 
-class Level(IntEnum):
-    """A level."""
+class Urgency(IntEnum):
+    """How soon."""
 
     LOW = 1
     HIGH = 2
 
 
 @dataclass
-class Place:
+class Location:
     """A place on Earth.
 
     Attributes:
@@ -99,10 +99,10 @@ def schema(hint: Any) -> dict[str, Any]:
 
 def search(  # noqa: D417 - that is the case
     words: list[str],
-    place: Place,
+    place: Location,
     options: Options | None = None,
     *,
-    level: Level = Level.LOW,
+    level: Urgency = Urgency.LOW,
     sort: Literal["price", "name"] = "price",
     since: Annotated[datetime | None, "Only newer ones."] = None,
 ) -> str:
@@ -190,8 +190,8 @@ def test_schema_is_made_of_hints_and_docstring() -> None:
         (Literal["a", 1], 1, 1),
         (Literal["price"], "PRICE", "price"),
         (Color, "red", Color.RED),
-        (Level, "2", Level.HIGH),
-        (Place, {"latitude": "1", "longitude": 2}, Place(1.0, 2.0)),
+        (Urgency, "2", Urgency.HIGH),
+        (Location, {"latitude": "1", "longitude": 2}, Location(1.0, 2.0)),
         (Options, {"limit": 1, "color": "blue"}, {"limit": 1, "color": Color.BLUE}),
         (Item, {"sku": "a", "count": "2"}, Item(sku="a", count=2)),
         (list[Order], [{"items": [{"sku": "a", "count": 1}]}], [Order(items=[Item(sku="a", count=1)])]),
@@ -217,8 +217,8 @@ def test_values_are_converted_to_the_hinted_types(hint: Any, value: Any, expecte
         (tuple[int, int], [1], "given: must be a list of 2"),
         (Literal["a", "b"], "c", 'given: must be one of "a", "b"'),
         (Color, "green", 'given: must be one of "red", "blue"'),
-        (Place, {"latitude": 1}, "given.longitude: is missing"),
-        (Place, {"latitude": 91, "longitude": 1}, "given: there is no such latitude"),
+        (Location, {"latitude": 1}, "given.longitude: is missing"),
+        (Location, {"latitude": 91, "longitude": 1}, "given: there is no such latitude"),
         (Options, {"limit": 1, "page": 2}, "given.page: there is no such member"),
         (Item, {"sku": "a", "count": 0}, "greater than 0"),
         (int | None, "x", "given: must be an integer; or given: must be null"),
@@ -311,7 +311,7 @@ def test_description_that_is_too_long_is_refused() -> None:
     look.__doc__ = "word " * 300
     with pytest.raises(ValueError, match="at most 1000 printable characters"):
         Tool(look)
-    assert Tool(look, description="Looks.").description == "Looks."
+    assert Tool(look, description="Finds it.").description == "Finds it."
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_description_that_is_too_long_is_refused() -> None:
         ("\ud800", "output_text", "?"),
         (None, "output_json", "null"),
         ({"pens": [1, 2.5]}, "output_json", '{"pens": [1, 2.5]}'),
-        (Place(1, 2), "output_json", '{"latitude": 1, "longitude": 2, "name": "here"}'),
+        (Location(1, 2), "output_json", '{"latitude": 1, "longitude": 2, "name": "here"}'),
         (Item(sku="a", count=1), "output_json", '{"sku": "a", "count": 1}'),
         ([Color.RED, Decimal("0.10")], "output_json", '["red", "0.10"]'),
         ({"at": datetime(2026, 11, 30, tzinfo=UTC)}, "output_json", '{"at": "2026-11-30T00:00:00+00:00"}'),

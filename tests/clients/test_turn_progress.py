@@ -288,7 +288,7 @@ def test_unknown_cost_of_one_turn_is_unknown_of_all() -> None:
 
 
 def test_costs_are_summed_exactly() -> None:
-    """Whatever the program's decimals are rounded to."""
+    """However the program rounds its decimals."""
     with localcontext(prec=3):
         both = added(Totals(cost_usd=Decimal("1.000000000000000000000001")), Totals(cost_usd=Decimal("0.1")))
     assert both.cost_usd == Decimal("1.100000000000000000000001")
@@ -312,6 +312,16 @@ def test_reviewers_action_is_not_answered_again() -> None:
     loop.ask(action("a1", reviewer=True))
     assert loop.progress.ended
     assert [each.action_id for each in loop.progress.actions] == ["a1"]
+
+
+def test_action_that_is_asked_again_is_not_answered_twice() -> None:
+    """A server that asks on and on is not answered on and on: the turn ends, and the action is visible."""
+    loop = Loop(tools=[look])
+    loop.ask(action("a1", "look"))
+    loop.answer()
+    loop.ask(action("a1", "look"))
+
+    assert (loop.progress.ended, [each.action_id for each in loop.progress.actions]) == (True, ["a1"])
 
 
 def test_answers_have_the_time_of_a_turn_that_has_begun() -> None:

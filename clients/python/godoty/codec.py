@@ -41,11 +41,8 @@ def all_from(kind: type[_T], messages: Iterable[Message]) -> tuple[_T, ...]:
 def event_from(message: turn_pb.TurnEvent) -> TurnEvent | None:
     """Return an event; None for a heartbeat, and for an event that this version does not know."""
     name = message.WhichOneof("event")
-    kind = EVENTS.get(name or "")
-    if kind is None or name is None:
-        return None
     time = _to_datetime(message.time) if message.HasField("time") else None
-    if kind is TextDelta:  # most events are
+    if name == "text_delta":  # most events are
         return TextDelta(
             message.text_delta.text,
             sequence=message.sequence,
@@ -53,6 +50,9 @@ def event_from(message: turn_pb.TurnEvent) -> TurnEvent | None:
             time=time,
             agent_path=message.agent_path,
         )
+    kind = EVENTS.get(name or "")
+    if kind is None or name is None:
+        return None
     inner = getattr(message, name)
     fields: dict[str, Any] = {
         "sequence": message.sequence,
@@ -220,7 +220,7 @@ def _prefix(descriptor: EnumDescriptor) -> str:
 
 
 def _to_datetime(stamp: Timestamp) -> datetime:
-    return EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
+    return EPOCH + timedelta(0, stamp.seconds, stamp.nanos // 1000)
 
 
 def _to_timedelta(duration: Duration) -> timedelta:

@@ -225,18 +225,21 @@ class TurnProgress(Generic[_O]):
 
     def receive(self, message: turn_pb.TurnEvent) -> TurnEvent | None:
         """Record an event; return it if it is one to be shown."""
-        self._answered = True
-        self._retries.reset()
+        if not self._answered:
+            self._answered = True
+            self._retries.reset()
         if not self._turn_id:
             self._turn_id = message.turn_id
             self.turn_ids.append(message.turn_id)
-        if message.sequence <= self.cursor:  # a heartbeat, or an event of before
+        sequence = message.sequence
+        if sequence <= self.cursor:  # a heartbeat, or an event of before
             return None
-        self.cursor = message.sequence
+        self.cursor = sequence
         event = event_from(message)
+        if type(event) is TextDelta:  # most events are; a pattern takes longer
+            self._text.append(event.text)
+            return event
         match event:
-            case TextDelta(text):
-                self._text.append(text)
             case ReasoningDelta(text):
                 self._reasoning.append(text)
             case Annotations(citations):
