@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
-_TIMEOUT = 90.0  # seconds: a busy machine is slow
+_TIMEOUT = 180.0  # seconds: a busy machine is slow
 _HISTORY = 5000  # lines
 
 

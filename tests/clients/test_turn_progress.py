@@ -93,6 +93,24 @@ def test_request_is_repeated_until_the_turn_has_begun_and_then_resumed(
     assert progress.session_id == "made"
 
 
+def test_loss_is_counted_once_until_the_turn_goes_on(begin: Callable[..., TurnProgress[Any]]) -> None:
+    """Not the attempts to come back, and not what happens before the turn has begun."""
+    progress = begin()
+    next_call(progress)
+    progress.fail(LOST)
+    assert (progress.connected, progress.lost_connections) == (False, 0)
+    progress = started(progress)
+    assert progress.connected
+
+    for _ in range(2):
+        progress.fail(LOST)
+        progress.fail(LOST)
+        assert not progress.connected
+        progress.receive(turn_pb2.TurnEvent(sequence=1, turn_id="t", heartbeat=turn_pb2.Heartbeat()))
+        assert progress.connected
+    assert progress.lost_connections == 2
+
+
 def test_each_request_has_its_own_id(begin: Callable[..., TurnProgress[Any]]) -> None:
     """Unless it is given one."""
     assert begin().request_id != begin().request_id

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Open = Callable[..., AbstractAsyncContextManager[PseudoTerminal]]
 
 ENTER, ESCAPE, CTRL_C, CTRL_D, DOWN = "\r", "\x1b", "\x03", "\x04", "\x1b[B"
+PATIENT = ("--grace", "600")  # a busy machine is slow
 SEQUENCES = re.compile(rb"\x1b(?:\[[0-9;?]*[A-Za-z]|[=>78])")
 
 
@@ -150,7 +151,7 @@ async def test_answer_goes_on_after_a_lost_connection(service: Service, open_cha
     """What is lost is shown, and so is that it is back; the text is whole, and charged once."""
     async with (
         CuttingProxy(service.target) as proxy,
-        open_chat(service, "--session", session_id, target=proxy.address) as chat,
+        open_chat(service, "--session", session_id, *PATIENT, target=proxy.address) as chat,
     ):
         await chat.is_ready()
         chat.type(f"@sandbox plain tokens=6 hold_after=3 hold={session_id}{ENTER}")
@@ -173,7 +174,7 @@ async def test_killed_server_leaves_an_interrupted_answer(
 ) -> None:
     """What was shown stays, marked as interrupted, and its cost counts; the next message goes on."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
-    async with open_chat(service, "--session", session_id) as chat:
+    async with open_chat(service, "--session", session_id, *PATIENT) as chat:
         await chat.is_ready()
         chat.type(f"@sandbox plain tokens=9 hold_after=3 hold={session_id}{ENTER}")
         await chat.sees("t0 t1 t2")

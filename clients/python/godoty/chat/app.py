@@ -43,6 +43,15 @@ def chat(
         bool,
         typer.Option("--plaintext", help="Use plain text for another machine too; the key can be read on the network."),
     ] = False,
+    grace: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=600,
+            metavar="SECONDS",
+            help="How long a lost connection is made again, and a turn runs on without the chat.",
+        ),
+    ] = 60.0,
     history: Annotated[int, typer.Option(min=0, help="Number of earlier messages to show.")] = 40,
     reasoning: Annotated[bool, typer.Option("--reasoning", help="Show the model's reasoning as it arrives.")] = False,
     once: Annotated[
@@ -58,7 +67,7 @@ def chat(
     By default the session "chat" is continued on each start; /sessions, /open and /new switch sessions. With a pipe
     as input each line is a turn or a command.
     """
-    server = _server(target, api_key, tls=False if plaintext else None)
+    server = _server(target, api_key, tls=False if plaintext else None, grace=grace)
     wanted: dict[str, Any] = {
         "session_id": session,
         "model": model,
@@ -84,7 +93,7 @@ def chat(
     raise typer.Exit(code)
 
 
-def _server(target: str, api_key: str, *, tls: bool | None) -> Server:
+def _server(target: str, api_key: str, *, tls: bool | None, grace: float) -> Server:
     """Return the server; complete the settings from the development environment file."""
     dev_env = read_env_file(DEV_ENV)
     target = dial_address(target or dev_env.get("GODOTY_LISTEN") or DEFAULT_LISTEN)
@@ -92,4 +101,4 @@ def _server(target: str, api_key: str, *, tls: bool | None) -> Server:
     if not api_key:
         PlainScreen().error(f"no API key: set GODOTY_API_KEY, or start `make run`, which writes {DEV_ENV}")
         raise typer.Exit(2)
-    return Server(target, api_key, tls)
+    return Server(target, api_key, tls, grace)

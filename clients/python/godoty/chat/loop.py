@@ -32,11 +32,16 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Server:
-    """A server, and the key for it."""
+    """A server, and the key for it.
+
+    Attributes:
+        disconnect_grace: Seconds in which a lost connection is made again, and a turn runs on without the chat.
+    """
 
     target: str
     api_key: str
     tls: bool | None
+    disconnect_grace: float
 
     def connect(self) -> AsyncGodoty:
         """Return a client.
@@ -44,7 +49,13 @@ class Server:
         Raises:
             ValueError: The key is empty or cannot be sent.
         """
-        return AsyncGodoty(self.target, self.api_key, tls=self.tls, connect_timeout=_CONNECT_TIMEOUT)
+        return AsyncGodoty(
+            self.target,
+            self.api_key,
+            tls=self.tls,
+            disconnect_grace=self.disconnect_grace,
+            connect_timeout=_CONNECT_TIMEOUT,
+        )
 
     def advise(self, error: GodotyError | ValueError) -> str:
         """Return one line with the error and the advice."""
