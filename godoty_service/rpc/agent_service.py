@@ -33,6 +33,7 @@ from godoty_service.rpc.session_copies.forks import next_message, parse_fork
 from godoty_service.rpc.session_copies.imports import SessionImport
 from godoty_service.rpc.session_metrics_cache import SessionMetricsCache, metrics_message
 from godoty_service.rpc.turn_codec import fill_event, parse_start, parse_wait, turn_message, within
+from godoty_service.rpc.turn_request_codec import parse_turn_request
 from godoty_service.session_copies.forks import SessionForks
 from godoty_service.session_copies.imports import SessionImports
 from godoty_service.sessions.messages import MessageStore
@@ -378,7 +379,7 @@ class AgentService(agent_service_pb2_grpc.AgentServiceServicer):
 
     async def _turn_request(self, request: pb.ConverseRequest, call: CallContext) -> TurnRequest:
         """Check the request of a turn."""
-        return agent_codec.parse_turn_request(
+        return parse_turn_request(
             request,
             output=await self._schemas.read(request.output_schema),
             catalogue=self._oracle.current,

@@ -9,8 +9,8 @@ from godoty.v1 import budget_pb2, tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.errors import InvalidRequest
-from godoty_service.rpc import agent_codec
 from godoty_service.rpc.admin import policy_codec
+from godoty_service.rpc.turn_request_codec import parse_turn_request
 
 FINEST = f"0.{'0' * 24}1"
 REFUSED = (f"0.{'0' * 25}1", "1000000.0000001", "1000001", "9" * 5000, "1e-3", "-1", "0", "NaN", " 1", "")
@@ -19,7 +19,7 @@ ACCEPTED = (FINEST, "1000000", "0.05")
 
 def _max_cost(text: str) -> Decimal | None:
     request = agent_pb.ConverseRequest(text="hi", limits=turn_pb.TurnLimits(max_cost_usd=text))
-    return agent_codec.parse_turn_request(request, catalogue=None, max_text_bytes=100).max_cost
+    return parse_turn_request(request, catalogue=None, max_text_bytes=100).max_cost
 
 
 def _budget(text: str) -> Decimal:

@@ -19,13 +19,14 @@ from bench.hostile_inputs import HUGE
 from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.clock import utc_now
 from godoty_service.errors import InvalidRequest
-from godoty_service.rpc import agent_codec, billing_codec
+from godoty_service.rpc import billing_codec
 from godoty_service.rpc.admin import codec, key_codec, policy_codec
 from godoty_service.rpc.agents import codec as agents_codec
 from godoty_service.rpc.agents import mcp_codec
 from godoty_service.rpc.attachment_codec import RequestLimits, inline_bytes
 from godoty_service.rpc.field_limits import FieldLimits, RequestTooLarge
 from godoty_service.rpc.pagination import decode_any_token
+from godoty_service.rpc.turn_request_codec import parse_turn_request
 from godoty_service.rpc.validation import BYTES, COUNTS, LENGTHS
 
 TEXT_BYTES = 256 * 1024
@@ -236,16 +237,16 @@ HOSTILE: dict[str, Callable[[], Any]] = {
     "UpdatePolicy paths": lambda: policy_codec.parse_policy_change(
         admin_pb.UpdatePolicyRequest(tenant_id="t", policy=tenant_pb2.Policy(), update_mask={"paths": ["x"] * MANY})
     ),
-    "Converse fallbacks": lambda: agent_codec.parse_turn_request(
+    "Converse fallbacks": lambda: parse_turn_request(
         pb.ConverseRequest(text="hi", model="a", fallback_models=["a"] * MANY), catalogue=None, max_text_bytes=100
     ),
     "CreateApiKey models": lambda: key_codec.parse_new_key(
         admin_pb.CreateApiKeyRequest(tenant_id="t", scopes=[SCOPE], models=["a"] * MANY), now=utc_now()
     ),
-    "Converse attachments": lambda: agent_codec.parse_turn_request(
+    "Converse attachments": lambda: parse_turn_request(
         pb.ConverseRequest(text="hi", attachments=[SOURCE] * MANY), catalogue=None, max_text_bytes=100
     ),
-    "Converse variables": lambda: agent_codec.parse_turn_request(VARIABLES, catalogue=None, max_text_bytes=100),
+    "Converse variables": lambda: parse_turn_request(VARIABLES, catalogue=None, max_text_bytes=100),
     "ApplyAgent tools": lambda: agents_codec.parse_application(
         definitions_pb.ApplyAgentRequest(definition={"name": "a", "tools": [TOOL] * MANY}), catalogue=None, tools=()
     ),
