@@ -1,6 +1,5 @@
 """Converts a turn's events to documents and back. Deltas, which are most of the events, take the least space."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -9,7 +8,7 @@ from typing import Any
 
 from bson.decimal128 import Decimal128
 
-from godoty_service import errors
+from godoty_service import errors, exact_json
 from godoty_service.actions.codec import call_from_document as action_from_document
 from godoty_service.actions.codec import call_to_document as action_to_document
 from godoty_service.budgets.alerts import BudgetAlert
@@ -200,7 +199,7 @@ _ENCODERS: dict[str, Callable[[Any], Any]] = {
     "progress": lambda event: [event.tool_call_id, event.progress, event.progress_total, event.message],
     "result": lambda event: [
         *(event.tool_call_id, event.succeeded, event.output, event.duration // _MICROSECOND),
-        *((json.dumps(event.content),) if event.content else ()),
+        *((exact_json.dumps(list(event.content)),) if event.content else ()),
     ],
     "call": _encode_call,
     "finished": _encode_finished,
@@ -228,7 +227,7 @@ _DECODERS: dict[str, Callable[[Any], Event]] = {
         succeeded=value[1],
         output=value[2],
         duration=value[3] * _MICROSECOND,
-        content=tuple(json.loads(value[4])) if value[4:] else (),
+        content=tuple(exact_json.loads(value[4])) if value[4:] else (),
     ),
     "call": lambda value: ModelCallFinished(call=call_from_document(value)),
     "finished": _decode_finished,

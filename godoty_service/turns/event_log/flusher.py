@@ -5,6 +5,7 @@ that its server can have used (`recovery.py`).
 """
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -85,7 +86,7 @@ class EventLogFlusher:
         self._wants = wants
         self._logs: dict[str, _TrackedLog] = {}
         self._wake = asyncio.Event()
-        self._flushed_at = float("-inf")
+        self._flushed_at = -math.inf
 
     def track(self, turn: Turn) -> None:
         """Write a turn's log from now on."""
