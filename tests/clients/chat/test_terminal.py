@@ -232,7 +232,8 @@ async def test_no_sequence_of_a_model_reaches_the_terminal(open_chat: Open, fake
     attack = "\x1b]0;owned\x07\x1b[2J\x9b5n\x1bP1$r\x1b\\"
 
     async def script(request: pb.ConverseRequest, context: Context) -> AsyncIterator[turn_pb.TurnEvent]:
-        yield turn_pb.TurnEvent(sequence=1, turn_started=turn_pb.TurnStarted(session_id=request.session_id))
+        begun = turn_pb.TurnStarted(session_id=request.session_id)
+        yield turn_pb.TurnEvent(sequence=1, turn_id="turn", turn_started=begun)
         yield turn_pb.TurnEvent(sequence=2, reasoning_delta=turn_pb.ReasoningDelta(text=attack))
         started = turn_pb.ToolCallStarted(tool_call_id="1", name=f"tool{attack}", input_json=f'"{attack}"')
         yield turn_pb.TurnEvent(sequence=3, tool_call_started=started)
