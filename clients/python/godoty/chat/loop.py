@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import signal
 import sys
 import threading
@@ -103,16 +104,18 @@ async def _run_lines(
 async def _lines_of_input() -> AsyncIterator[str]:
     """Yield the lines of standard input that are not blank. Reading is left behind when the program ends."""
     loop = asyncio.get_running_loop()
-    lines: asyncio.Queue[str] = asyncio.Queue(maxsize=1)
+    lines: asyncio.Queue[str] = asyncio.Queue()
+    wanted = threading.Semaphore()  # one line is read ahead
 
     def read() -> None:
         with suppress(RuntimeError):  # the program has ended
-            for line in sys.stdin:
-                asyncio.run_coroutine_threadsafe(lines.put(line), loop).result()
-            asyncio.run_coroutine_threadsafe(lines.put(""), loop).result()
+            for line in itertools.chain(sys.stdin, [""]):
+                wanted.acquire()
+                loop.call_soon_threadsafe(lines.put_nowait, line)
 
     threading.Thread(target=read, daemon=True).start()
     while line := await lines.get():
+        wanted.release()
         if line.strip():
             yield line
 
