@@ -85,6 +85,9 @@ async def compare(components: Components, invoice: Invoice, evidence: ServerEvid
         await components.usage.rollup_job.roll_up(tenant_id)
     await _settle_budgets(components, comparison)
     comparison.faults += [each async for each in differences(components)]
+    if any("budget" in each for each in comparison.faults):  # what explains it: which calls were not reserved, and when
+        documents = await components.database.collection("budgets").find({})
+        comparison.faults += [*(f"not reserved: {each}" for each in calls if not each.budgeted), *map(str, documents)]
     return comparison
 
 
