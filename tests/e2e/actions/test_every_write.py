@@ -49,7 +49,7 @@ from tests.support.service import PATIENCE, Service
 STRIDE = 1 if LONG else 5  # of the writes: a kill takes half a second of CPU
 AT_ONCE = 4  # kills
 ENVIRONMENT = {"GODOTY_LEASE": str(LEASE), "GODOTY_STORAGE_TIMEOUT": str(PATIENCE)}
-ENVIRONMENT |= {"GODOTY_STORAGE_PROBE_TIMEOUT": str(PATIENCE)}
+ENVIRONMENT |= {"GODOTY_STORAGE_PROBE_TIMEOUT": "60"}
 
 
 def step(session_id: str, *, parallel: int = 5) -> str:
