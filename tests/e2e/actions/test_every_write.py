@@ -162,9 +162,7 @@ async def killing(
     """A tenant of a server that survives; the ledger is verified afterwards."""
     database = backends.new_database()
     survivor = become(
-        await serve(
-            database=database, lease=LEASE, storage_timeout=PATIENCE, storage_probe_timeout=PATIENCE, **SETTINGS
-        )
+        await serve(database=database, lease=LEASE, storage_timeout=PATIENCE, storage_probe_timeout=60.0, **SETTINGS)
     )
     await prepare(survivor, counted[0])
     await survivor.agent("calculator", {"mcp": {"mcp_server": PREFIX, "allow": ["echo"]}}, name="plain")
