@@ -49,7 +49,7 @@ from tests.support.service import PATIENCE, Service
 STRIDE = 1 if LONG else 5  # of the writes: a kill takes half a second of CPU
 AT_ONCE = 4  # kills
 ENVIRONMENT = {"GODOTY_LEASE": str(LEASE), "GODOTY_STORAGE_TIMEOUT": str(PATIENCE)}
-ENVIRONMENT |= {"GODOTY_STORAGE_PROBE_TIMEOUT": str(PATIENCE)}
+ENVIRONMENT |= {"GODOTY_STORAGE_PROBE_TIMEOUT": "60"}
 
 
 def step(session_id: str, *, parallel: int = 5) -> str:
@@ -162,9 +162,7 @@ async def killing(
     """A tenant of a server that survives; the ledger is verified afterwards."""
     database = backends.new_database()
     survivor = become(
-        await serve(
-            database=database, lease=LEASE, storage_timeout=PATIENCE, storage_probe_timeout=PATIENCE, **SETTINGS
-        )
+        await serve(database=database, lease=LEASE, storage_timeout=PATIENCE, storage_probe_timeout=60.0, **SETTINGS)
     )
     await prepare(survivor, counted[0])
     await survivor.agent("calculator", {"mcp": {"mcp_server": PREFIX, "allow": ["echo"]}}, name="plain")
@@ -225,7 +223,7 @@ async def test_kill_after_each_write_of_the_turn_that_answers(killing: Killing) 
             assert turn.failure.reason == "ACTION_CLOSED", (session_id, turn.failure)
             turn = await not_busy(lambda: killing.survivor.ask("and now?", session_id=session_id))
         else:
-            assert len(killing.survivor.service.entries(session_id)) == 2
+            assert turn.finished.turn_totals.model_calls == 1  # a call of the dead server is an entry of its own
 
         assert turn.finished.stop_reason == END_TURN
         await killing.check(session_id)
