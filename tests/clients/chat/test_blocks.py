@@ -110,3 +110,13 @@ def test_blocks_are_bounded(pieces: list[str]) -> None:
         for block in splitter.feed(piece):
             assert len(block.text) <= 3 * LIMIT
         assert len(splitter.rest.text) <= 3 * LIMIT
+
+
+def test_long_code_of_a_list_remains_code() -> None:
+    """Each of the blocks that it is split into begins as code does."""
+    line = "x" * 100
+    blocks = blocks_of("- a\n  ```python\n" + f"  {line}\n" * (2 * LIMIT // len(line)) + "  ```\nafter")
+
+    assert len(blocks) > 2
+    assert all(block.text.startswith("```python\n") and block.continues for block in blocks[1:-1])
+    assert blocks[-1] == Block("after")

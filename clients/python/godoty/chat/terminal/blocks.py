@@ -41,7 +41,7 @@ class BlockSplitter:
         self._size = 0  # characters of the lines
         self._partial: list[str] = []  # the line that has not ended
         self._partial_size = 0
-        self._fence = ""  # the marks of the code block that is open
+        self._fence, self._fence_line = "", ""  # the marks of the code block that is open, and their line
         self._continues = False
         self._ended: list[Block] = []
 
@@ -113,7 +113,7 @@ class BlockSplitter:
             self._add(line)
             self._finish()
         else:
-            self._fence = _fence_of(line)
+            self._open_fence(line)
             if self._fence:
                 self._finish()
             self._add(line)
@@ -128,8 +128,11 @@ class BlockSplitter:
         if begins_item and self._size > _ITEM_LIMIT:
             self._finish()
             self._continues = True
-        self._fence = _fence_of(line)
+        self._open_fence(line)
         self._add(line)
+
+    def _open_fence(self, line: str) -> None:
+        self._fence, self._fence_line = _fence_of(line), line.strip()
 
     def _is_list(self) -> bool:
         return bool(self._lines) and _ITEM.match(self._lines[0]) is not None
@@ -158,8 +161,8 @@ class BlockSplitter:
 
     def _opening(self) -> list[str]:
         """Return the lines that make another block of the same kind: the mark of code, the head of a table."""
-        if self._fence and not self._is_list():
-            return [self._lines[0][: LIMIT // 4]]
+        if self._fence:
+            return [self._fence_line[: LIMIT // 4]]
         head = self._lines[:2]
         if len(head) > 1 and "|" in head[0] and "-" in head[1] and _TABLE_RULE.issuperset(head[1]):
             return head if len("".join(head)) < LIMIT // 4 else []
