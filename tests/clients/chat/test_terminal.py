@@ -81,13 +81,13 @@ async def test_conversation(
             await chat.sees("✓ calculator", "tokens | openai/gpt-4o-mini via ")
             await chat.is_ready()
             assert sum("✓ calculator" in line for line in chat.lines) == 1
-            await chat.shows("2 turns, ", "via", "first token")
+            await chat.shows("2 turns", "via", "first token")
 
             pasted = [f"line {number}" for number in range(1, 21)]
             chat.paste("".join(f"{line}\n" for line in pasted))
             await chat.shows("line 20")
             chat.type(ENTER)
-            await chat.sees("> line 1 line 2", "line 19 line 20", "3 turns, ")
+            await chat.sees("> line 1 line 2", "line 19 line 20", "3 turns")
             await chat.is_ready()
             messages = [message async for message in client.sessions.messages(session_id)]
             said = [block.text for message in messages for block in message.content if block.text]
