@@ -67,8 +67,16 @@ async def _sessions(components: Components, tenant_id: str) -> AsyncIterator[str
 
 
 async def _continue(client: LoadClient, session_id: str) -> str:
-    """Send a message of a session; return what is wrong with it then, or an empty text."""
-    ended = await client.say(session_id, "and now? @sandbox plain tokens=2", wait=True)
+    """Send a message of a session; return what is wrong with it then, or an empty text.
+
+    Again, if a server has lost touch with the database meanwhile, which says so.
+    """
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    while True:
+        ended = await client.say(session_id, "and now? @sandbox plain tokens=2", wait=True)
+        if ended.status not in ("ABORTED", "UNAVAILABLE") or asyncio.get_running_loop().time() > deadline:
+            break
+        await asyncio.sleep(0.5)
     if (ended.status, ended.stop_reason) != ("OK", turn_pb2.STOP_REASON_END_TURN):
         return f"the session {session_id} cannot be continued: {ended}"
     messages: Sequence[object] = await client.messages(session_id)
