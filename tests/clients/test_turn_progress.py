@@ -106,6 +106,7 @@ def test_loss_is_counted_once_until_the_turn_goes_on(begin: Callable[..., TurnPr
         progress.fail(LOST)
         progress.fail(LOST)
         assert not progress.connected
+        next_call(progress)
         progress.receive(turn_pb2.TurnEvent(sequence=1, turn_id="t", heartbeat=turn_pb2.Heartbeat()))
         assert progress.connected
     assert progress.lost_connections == 2

@@ -182,11 +182,16 @@ async def test_conversations_of_sub_agents_are_freed_without_garbage_collection(
     gc.collect()
     gc.disable()
     kinds = (EventLog, OpenRouterModel, SubAgents, SubAgentTool)
+    before = {id(each) for each in gc.get_objects() if isinstance(each, kinds)}  # of other servers in this process
+
+    def present() -> set[int]:
+        return {id(each) for each in gc.get_objects() if isinstance(each, kinds)} - before
+
     try:
         stream = caller.start(reaching(3, deepest), agent="coordinator")
         await anext(aiter(stream))
-        assert any(isinstance(each, OpenRouterModel) for each in gc.get_objects())
+        assert present()
         assert (await read(stream)).failure is None
-        await soon(lambda: not any(isinstance(each, kinds) for each in gc.get_objects()))
+        await soon(lambda: not present())
     finally:
         gc.enable()

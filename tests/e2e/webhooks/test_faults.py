@@ -44,7 +44,7 @@ async def test_turn_of_a_killed_server_is_reported_that_no_client_asks_for(
     assert (received.data["turn_id"], received.data["stop_reason"]) == (turn_id, "INTERRUPTED")
     assert received.data["turn_totals"]["model_calls"] == 1
     await soon(lambda: service.database["turns"].count_documents({"outbox": True}) == 0)
-    assert len(receiver.received) == 1
+    assert len({each.headers["webhook-id"] for each in receiver.received}) == 1  # perhaps sent twice
 
 
 async def test_event_of_a_server_that_dies_before_it_publishes_is_published_by_another(
