@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Document = dict[str, Any]
 PATIENCE = 180.0  # seconds: a busy machine is slow, and only a failure waits that long
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.005, 0.05  # seconds between two looks at a condition
+_PAUSE = 0.01  # seconds between two checks: some conditions hold for a moment
 Found = TypeVar("Found")
 
 
@@ -144,15 +144,14 @@ def format_amount(amount: Decimal) -> str:
 
 
 def _pauses(within: float) -> Iterator[float]:
-    """Yield the seconds until the next look at a condition: each look costs CPU time, so a long wait looks less often.
+    """Yield the seconds until the next check of a condition.
 
     Raises:
         AssertionError: The time is over.
     """
-    deadline, pause = time.monotonic() + within, _FIRST_PAUSE
+    deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        yield pause
-        pause = min(pause * 1.5, _LONGEST_PAUSE)
+        yield _PAUSE
     raise AssertionError("the condition did not hold in time")
 
 

@@ -40,7 +40,7 @@ async def test_entry_of_another_writer_inside_a_turn_is_counted(
     """It takes a number that the turn would use next: the numbers go on behind it, in this turn and in the next."""
     caller = await start_caller(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
-    call = caller.start("@sandbox tool-loop calls=4 delay_ms=20")
+    call = caller.start("@sandbox tool-loop calls=4 delay_ms=200")  # so long is it between two calls at least
     await soon(lambda: len(calls(caller)) == 2)
     (first, second) = caller.service.entry_documents("talk")
     foreign = {**first, "_id": new_id("call"), "turn_id": "turn_of_another", "number": second["number"] + 1}
@@ -109,7 +109,7 @@ async def test_late_entry_of_a_stopped_server_is_void(
     try:
         async with running(fail_point_backends.settings(name, **SHORT_LEASE, reconcile_interval=NEVER)) as other:
             survivor = connect(service.at(other.address))
-            reading = asyncio.create_task(read(connect(service).start("@sandbox tool-loop calls=8 delay_ms=20")))
+            reading = asyncio.create_task(read(connect(service).start("@sandbox tool-loop calls=8 delay_ms=100")))
             await soon(lambda: len(calls(survivor)) == 2)
             await paused.pause()
             held = asyncio.create_task(asyncio.sleep(HELD))
