@@ -52,7 +52,9 @@ export class Answers {
   /** The tools that a request declares. */
   get declarations(): ClientTool[] {
     return this.#tools.flatMap(({ name, description, inputSchema }) =>
-      description ? [{ toolName: name, description, inputSchema: inputSchema ? JSON.stringify(inputSchema) : "" }] : [],
+      description
+        ? [ClientTool.fromPartial({ toolName: name, description, inputSchema: inputSchema && JSON.stringify(inputSchema) })]
+        : [],
     );
   }
 
