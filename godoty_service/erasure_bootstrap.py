@@ -5,8 +5,6 @@ from datetime import datetime, timedelta
 
 from godoty_service.bootstrap import Components
 from godoty_service.errors import GodotyError, SessionNotFound, StorageUnavailable
-from godoty_service.ledger.ledger import Ledger
-from godoty_service.ledger.unsettled_calls import UnsettledCalls
 from godoty_service.tenancy.erasure import ErasureStep, TenantErasure
 
 _SESSIONS = 10  # that are deleted at once
@@ -59,7 +57,7 @@ class _Eraser:
     def __init__(self, components: Components, patience: timedelta) -> None:
         self._tenancy = components.tenancy
         self._conversations = components.conversations
-        self._calls = UnsettledCalls(components.database.collection(Ledger.COLLECTION))
+        self._calls = components.accounting.ledger.unsettled
         self._users = components.users
         self._now = components.database.now
         self._patience = patience

@@ -22,7 +22,7 @@ from godoty_service.ledger.entries import Adjustment, Entry, ModelCall
 from godoty_service.ledger.entry_times import REPAIRED
 from godoty_service.ledger.states import counts
 from godoty_service.ledger.unresolved_outbox import PENDING
-from godoty_service.ledger.unsettled_calls import BY_DUE, BY_UNRESOLVED, OPEN, UNRESOLVED
+from godoty_service.ledger.unsettled_calls import BY_DUE, BY_UNRESOLVED, OPEN, UNRESOLVED, UnsettledCalls
 from godoty_service.mongo.collection import Collection, Document, Index, Snapshot
 from godoty_service.pricing import money
 
@@ -71,6 +71,7 @@ class Ledger:
     Attributes:
         open_calls: Ids of calls that this process is working on; no other server settles them while it lives.
         adjustments: The adjustments of final calls.
+        unsettled: The open and the unresolved calls.
     """
 
     COLLECTION = "ledger"
@@ -97,6 +98,7 @@ class Ledger:
         self._entries = collection
         self.open_calls: set[str] = set()
         self.adjustments = AdjustmentStore(collection)
+        self.unsettled = UnsettledCalls(collection)
         self._unwritten: dict[str, ModelCall] = {}
         self._generation_ids = Batcher(self._store_together, max_size=_MAX_UPDATES)
 
@@ -216,10 +218,6 @@ class Ledger:
             {"tenant_id": tenant_id, "session_uid": session_uid}, sort=[("number", -1)], fields={"number": 1}
         )
         return last["number"] if last else 0
-
-    async def any_open(self) -> bool:
-        """Return whether any call is pending, of any server."""
-        return await self._entries.find_one(OPEN, fields={"_id": 1}, hint=BY_DUE) is not None
 
     async def defer_own(self, owner: str) -> int:
         """Defer some of this process's own calls that it no longer works on; return how many.

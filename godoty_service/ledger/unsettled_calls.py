@@ -27,9 +27,9 @@ class UnsettledCalls:
         """
         self._entries = collection
 
-    async def any_open(self, tenant_id: str) -> bool:
-        """Return whether a tenant has pending calls; the pending calls of all tenants may be examined."""
-        query = {**OPEN, "tenant_id": tenant_id}
+    async def any_open(self, tenant_id: str | None = None) -> bool:
+        """Return whether a tenant, or any, has pending calls; the pending calls of all tenants may be examined."""
+        query = OPEN if tenant_id is None else {**OPEN, "tenant_id": tenant_id}
         return await self._entries.find_one(query, fields={"_id": 1}, hint=BY_DUE) is not None
 
     async def any_unresolved(self, tenant_id: str, *, provider_key_ids: Some[str], since: datetime) -> bool:

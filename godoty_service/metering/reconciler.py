@@ -125,7 +125,7 @@ class Reconciler:
         """
         await self._write_unwritten()
         await self._sweep()
-        if not self._late_calls.waiting and not await self._ledger.any_open():
+        if not self._late_calls.waiting and not await self._ledger.unsettled.any_open():
             return dict.fromkeys(Outcome, 0)
         await self._ledger.defer_own(self._owner)
         owners = await self._ledger.owners() - {self._owner}
