@@ -26,9 +26,9 @@ from bench.contenders.contender import clean_environment, python
 from bench.hostile_callbacks import LIMIT, Worst, measured
 from bench.process import Child
 from godoty_service.aio.gc import freeze_gc
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.server import running
-from godoty_service.settings import Settings
+from godoty_service.settings.settings import Settings
 from godoty_service.telemetry.logs import configure_logs
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.mongodb.replica_set import LocalMongo

@@ -25,7 +25,7 @@ import grpc
 from pymongo import AsyncMongoClient
 
 from bench.usage import COST, SERVED, USAGE, call
-from godoty_service.bootstrap import Components, open_components
+from godoty_service.bootstrap.components import Components, open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.budgets.verification import verify_budgets
 from godoty_service.ledger.codec import entry_to_document

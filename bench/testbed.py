@@ -14,8 +14,8 @@ from pydantic import SecretStr
 from bench.contenders.contender import clean_environment, python
 from bench.generator.plan import Load, Target, to_line
 from bench.process import Child
-from godoty_service.bootstrap import open_components
-from godoty_service.settings import Settings
+from godoty_service.bootstrap.components import open_components
+from godoty_service.settings.settings import Settings
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 

@@ -35,8 +35,8 @@ from bench.process import Child, cpu_seconds
 from bench.promises import Promise, table
 from bench.reports import write
 from bench.testbed import DATABASE, PROVIDER_KEY, Testbed, open_testbed
-from godoty_service.bootstrap import open_components
-from godoty_service.settings import Settings
+from godoty_service.bootstrap.components import open_components
+from godoty_service.settings.settings import Settings
 from godoty_service.tenancy.auth import Scope
 
 CALLS = 10  # tool calls of a turn

@@ -23,15 +23,15 @@ from decimal import Decimal
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from godoty_service.bootstrap import Components, open_components
+from godoty_service.bootstrap.components import Components, open_components
 from godoty_service.ids import new_id
 from godoty_service.ledger.codec import entry_to_document
 from godoty_service.ledger.entries import CostSource, ModelCall
 from godoty_service.ledger.states import CallState
 from godoty_service.ledger.totals import Totals
 from godoty_service.pricing.token_usage import TokenUsage
-from godoty_service.rpc.billing_codec import usage_report_message
-from godoty_service.settings import Settings
+from godoty_service.rpc.billing.codec import usage_report_message
+from godoty_service.settings.settings import Settings
 from godoty_service.telemetry.logs import configure_logs
 from godoty_service.usage.calendar import TimeGroup
 from godoty_service.usage.grouping import Group, NamedGroup

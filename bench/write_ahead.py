@@ -30,7 +30,7 @@ from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.ledger import AnyEntry, Ledger
 from godoty_service.mongo.client import Database
 from godoty_service.server import running
-from godoty_service.settings import Settings
+from godoty_service.settings.settings import Settings
 from godoty_service.telemetry.logs import configure_logs
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.mongodb.replica_set import LocalMongo

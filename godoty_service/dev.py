@@ -12,11 +12,11 @@ from pathlib import Path
 from pydantic import SecretStr
 from rich.console import Console
 
-from godoty_service.bootstrap import Components, open_components
+from godoty_service.bootstrap.components import Components, open_components
 from godoty_service.errors import GodotyError
 from godoty_service.rpc.listener import ListenError
 from godoty_service.server import Running, running
-from godoty_service.settings import Settings
+from godoty_service.settings.settings import Settings
 from godoty_service.tenancy.auth import Scope
 from godoty_service.webhooks.event import WebhookEvent
 from openrouter_sandbox.mongodb.mongod import MongodError, PortInUseError

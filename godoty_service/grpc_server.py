@@ -18,24 +18,28 @@ from godoty.v1 import (
 from godoty_service.agents.mcp.toolbox import McpToolbox
 from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.agents.output.schemas import OutputSchemas
+from godoty_service.aio.byte_limiter import ByteLimiter
 from godoty_service.aio.limits import ConcurrencyLimiter
-from godoty_service.bootstrap import Components
+from godoty_service.bootstrap.components import Components
 from godoty_service.mongo.monitor import StorageMonitor
 from godoty_service.pricing.oracle import PricingOracle
-from godoty_service.rpc import agent_service, billing_service
+from godoty_service.rpc.billing import service as billing_service
+from godoty_service.rpc.conversations import service as agent_service
 from godoty_service.rpc.admin import service as admin_service
 from godoty_service.rpc.admin.service import AdminService, CallAdjuster
-from godoty_service.rpc.agent_service import AgentService
+from godoty_service.rpc.conversations.service import AgentService
+from godoty_service.rpc.conversations.sessions import SessionReader
+from godoty_service.rpc.session_copies.exports import SessionExport
 from godoty_service.rpc.agents import service as agent_definition_service
 from godoty_service.rpc.agents.service import AgentDefinitionService
-from godoty_service.rpc.attachment_codec import RequestLimits
+from godoty_service.rpc.conversations.attachment_codec import RequestLimits
 from godoty_service.rpc.auth_throttle import AuthThrottle, Sources
-from godoty_service.rpc.billing_service import BillingService
+from godoty_service.rpc.billing.service import BillingService
 from godoty_service.rpc.interceptor import ServiceInterceptor
 from godoty_service.rpc.keyless import KeylessCalls
 from godoty_service.rpc.listener import ConnectionLimits, bounded_connections, raise_file_limit
-from godoty_service.session_copies_bootstrap import SessionCopyComponents
-from godoty_service.settings import Settings
+from godoty_service.bootstrap.session_copies import SessionCopyComponents
+from godoty_service.settings.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import Tracing
 from godoty_service.turns.actions.service import ActionService
@@ -140,6 +144,15 @@ def _agent_service(
     schemas: OutputSchemas,
 ) -> AgentService:
     conversations = components.conversations
+    limiter = ByteLimiter(settings.content_bytes)
+    reader = SessionReader(
+        sessions=conversations.sessions,
+        messages=conversations.messages,
+        ledger=components.accounting.ledger,
+        users=components.users.references,
+        page_bytes=settings.page_bytes,
+        content_limiter=limiter,
+    )
     return AgentService(
         turns=turns,
         forks=copies.forks,
@@ -148,15 +161,15 @@ def _agent_service(
         agents=conversations.agents,
         schemas=schemas,
         sessions=conversations.sessions,
-        messages=conversations.messages,
+        reader=reader,
+        exporter=SessionExport(
+            conversations.messages, conversations.attachments, limiter, clock=components.clock
+        ),
         deletions=conversations.deletions,
-        ledger=components.accounting.ledger,
         oracle=oracle,
         max_text_bytes=settings.max_text_bytes,
         page_bytes=settings.page_bytes,
-        content_bytes=settings.content_bytes,
         policies=components.tenancy.policies,
-        users=components.users.references,
         catalogue_stale_after=timedelta(seconds=_STALE_INTERVALS * settings.catalogue_refresh),
         clock=components.clock,
         attachments=conversations.attachments,

@@ -11,7 +11,7 @@ from godoty_service.cluster.clock_sync import OnMeasured, SynchronizedClock
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.rpc.keyless import ServingStatus
-from godoty_service.settings import Settings
+from godoty_service.settings.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.metrics_server import serve_metrics
 from godoty_service.webhooks.backlog import Backlog

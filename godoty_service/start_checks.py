@@ -6,7 +6,7 @@ from collections.abc import Callable
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.price_file import load_price_file
 from godoty_service.rpc.listener import check_plaintext
-from godoty_service.settings import Settings
+from godoty_service.settings.settings import Settings
 from godoty_service.telemetry.exporters import otlp_protocol
 
 

@@ -10,7 +10,7 @@ from godoty_service.cli.context import actor, out, print_table, with_components
 from godoty_service.cli.formats import parse_time
 
 if TYPE_CHECKING:
-    from godoty_service.bootstrap import Components
+    from godoty_service.bootstrap.components import Components
 
 admin_app = typer.Typer(help="Read the audit log.", no_args_is_help=True)
 user_app = typer.Typer(help="Erase end users.", no_args_is_help=True)

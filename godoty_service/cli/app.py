@@ -20,7 +20,7 @@ from godoty_service.cli.serve import serve_by_workers
 from godoty_service.cli.tenants import tenant_app
 from godoty_service.cli.usage import usage
 from godoty_service.cli.webhooks.commands import webhook_app
-from godoty_service.environment import WrongSettings, read_environment
+from godoty_service.settings.environment import WrongSettings, read_environment
 from godoty_service.errors import GodotyError
 
 app = typer.Typer(help="Godoty: agents on OpenRouter, with exact accounting.", no_args_is_help=True)

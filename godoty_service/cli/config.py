@@ -6,9 +6,9 @@ import structlog
 import typer
 
 from godoty_service.cli.context import err, out, read_settings
-from godoty_service.environment import WrongSettings, read_environment
+from godoty_service.settings.environment import WrongSettings, read_environment
 from godoty_service.errors import GodotyError
-from godoty_service.settings import Settings
+from godoty_service.settings.settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ async def _check_default_model(settings: Settings) -> None:
     Raises:
         ValueError: The provider does not list it.
     """
-    from godoty_service.provider_bootstrap import read_catalogue  # noqa: PLC0415 - the same
+    from godoty_service.bootstrap.provider import read_catalogue  # noqa: PLC0415 - the same
     from godoty_service.start_checks import check_default_model  # noqa: PLC0415 - the same
 
     try:

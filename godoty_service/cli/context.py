@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from godoty_service.environment import read_environment
-from godoty_service.settings import Settings
+from godoty_service.settings.environment import read_environment
+from godoty_service.settings.settings import Settings
 from godoty_service.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:
-    from godoty_service.bootstrap import Components
-    from godoty_service.provider_bootstrap import ProviderComponents
+    from godoty_service.bootstrap.components import Components
+    from godoty_service.bootstrap.provider import ProviderComponents
     from godoty_service.tenancy.audit import Actor
 
 out = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -94,7 +94,7 @@ def with_components(work: "Callable[[Components], Awaitable[None]]", *, indexes:
         work: Gets the components.
         indexes: Create missing indexes first.
     """
-    from godoty_service.bootstrap import open_components  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.bootstrap.components import open_components  # noqa: PLC0415 - `godoty health` does not need it
 
     async def run() -> None:
         async with open_components(read_settings(level="WARNING"), indexes=indexes) as components:
@@ -105,8 +105,8 @@ def with_components(work: "Callable[[Components], Awaitable[None]]", *, indexes:
 
 def with_provider(work: "Callable[[Components, ProviderComponents], Awaitable[None]]") -> None:
     """Run `work` with the components and those of the provider, then close them."""
-    from godoty_service.bootstrap import open_components  # noqa: PLC0415 - the same
-    from godoty_service.provider_bootstrap import open_provider  # noqa: PLC0415 - the same
+    from godoty_service.bootstrap.components import open_components  # noqa: PLC0415 - the same
+    from godoty_service.bootstrap.provider import open_provider  # noqa: PLC0415 - the same
 
     async def run() -> None:
         settings = read_settings(level="WARNING")

@@ -10,7 +10,7 @@ from godoty_service.cli.context import actor, out, print_table, with_components
 from godoty_service.tenancy.auth import Scope
 
 if TYPE_CHECKING:
-    from godoty_service.bootstrap import Components
+    from godoty_service.bootstrap.components import Components
 
 key_app = typer.Typer(help="Manage API keys.", no_args_is_help=True)
 

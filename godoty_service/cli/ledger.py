@@ -27,8 +27,8 @@ from godoty_service.usage.ledger_pages import PAGE_SIZE
 from godoty_service.usage.verification import verify_usage
 
 if TYPE_CHECKING:
-    from godoty_service.bootstrap import Components
-    from godoty_service.provider_bootstrap import ProviderComponents
+    from godoty_service.bootstrap.components import Components
+    from godoty_service.bootstrap.provider import ProviderComponents
 
 Tenant = Annotated[str, typer.Argument(help="The tenant's id.")]
 Start = Annotated[str | None, typer.Option("--from", help="Only entries that started on this day or later.")]
@@ -70,7 +70,7 @@ def list_entries(
 ) -> None:
     """Print ledger entries, oldest first. Times without an offset are UTC."""
     from godoty_service.pricing.stored_catalogues import newest_catalogue  # noqa: PLC0415 - `godoty health` does not need it
-    from godoty_service.rpc import billing_codec  # noqa: PLC0415 - the same
+    from godoty_service.rpc.billing import codec  # noqa: PLC0415 - the same
 
     request = billing_pb.ListLedgerEntriesRequest(
         start_time=parse_timestamp(start),
@@ -84,7 +84,7 @@ def list_entries(
         state=f"CALL_STATE_{state.name}" if state else None,
         as_of=parse_timestamp(as_of),
     )
-    entry_filter = billing_codec.parse_entry_filter(request)
+    entry_filter = codec.parse_entry_filter(request)
 
     async def work(components: "Components") -> None:
         await components.tenancy.tenants.require(tenant)
@@ -113,11 +113,11 @@ def export_entries(tenant: Tenant, *, start: Start = None, end: End = None) -> N
 
     Their `as_of` time is printed to standard error.
     """
-    from godoty_service.rpc import billing_codec  # noqa: PLC0415 - `godoty health` does not need it
-    from godoty_service.rpc.billing_codec import entry_messages  # noqa: PLC0415 - the same
+    from godoty_service.rpc.billing import codec  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.billing.codec import entry_messages  # noqa: PLC0415 - the same
 
     request = billing_pb.ExportLedgerRequest(start_time=parse_timestamp(start), end_time=parse_timestamp(end))
-    entry_filter = billing_codec.parse_entry_filter(request)
+    entry_filter = codec.parse_entry_filter(request)
 
     async def work(components: "Components") -> None:
         await components.tenancy.tenants.require(tenant)

@@ -10,8 +10,8 @@ from godoty_service.cli.formats import Format, FormatOption, Value, print_csv, p
 if TYPE_CHECKING:
     from godoty.v1 import model_pb2
 
-    from godoty_service.bootstrap import Components
-    from godoty_service.provider_bootstrap import ProviderComponents
+    from godoty_service.bootstrap.components import Components
+    from godoty_service.bootstrap.provider import ProviderComponents
 
 _KEYS = (
     *("model_id", "input_usd", "output_usd", "context_length", "max_output_tokens", "input_modalities"),
@@ -29,7 +29,7 @@ def models(
     shape: FormatOption = Format.TABLE,
 ) -> None:
     """Print the models that a tenant may use, as AgentService.ListModels; prices are in US dollars per token."""
-    from godoty_service.rpc.model_codec import allowed_models, model_messages  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.conversations.model_codec import allowed_models, model_messages  # noqa: PLC0415 - `godoty health` does not need it
 
     async def work(components: "Components", provider: "ProviderComponents") -> None:
         await components.tenancy.tenants.require(tenant)

@@ -12,8 +12,8 @@ from godoty_service.pricing.price_sources import priced_offers, summarize
 from godoty_service.pricing.unit_prices import UnitPrices
 
 if TYPE_CHECKING:
-    from godoty_service.bootstrap import Components
-    from godoty_service.provider_bootstrap import ProviderComponents
+    from godoty_service.bootstrap.components import Components
+    from godoty_service.bootstrap.provider import ProviderComponents
 
 _UNKNOWN = "unknown"
 _LISTINGS = {

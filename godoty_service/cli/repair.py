@@ -8,7 +8,7 @@ import typer
 from godoty_service.cli.context import actor, out, with_components
 
 if TYPE_CHECKING:
-    from godoty_service.bootstrap import Components
+    from godoty_service.bootstrap.components import Components
     from godoty_service.metering.time_repair import RepairBatch
 
 _RECORDED = 100  # entries of a batch whose times its audit record includes; each entry has its own

@@ -11,7 +11,7 @@ from godoty_service.aio.gc import freeze_gc, pause_gc_for_imports
 from godoty_service.cluster.port_reservation import reserve_port
 from godoty_service.cluster.supervisor import Supervisor
 from godoty_service.cluster.worker import Worker
-from godoty_service.settings import Settings
+from godoty_service.settings.settings import Settings
 from godoty_service.telemetry.metrics_server import process_ended, shared_counts
 
 

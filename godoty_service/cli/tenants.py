@@ -15,7 +15,7 @@ from godoty_service.cli.context import actor, out, print_table, with_components
 from godoty_service.pricing.money import format_usd
 
 if TYPE_CHECKING:
-    from godoty_service.bootstrap import Components
+    from godoty_service.bootstrap.components import Components
     from godoty_service.tenancy.tenants import Tenant as StoredTenant
 
 tenant_app = typer.Typer(help="Manage tenants.", no_args_is_help=True)

@@ -15,7 +15,7 @@ from godoty_service.pricing.money import format_usd
 from godoty_service.usage.query import Page, UsageQuery, UsageReport
 
 if TYPE_CHECKING:
-    from godoty_service.bootstrap import Components
+    from godoty_service.bootstrap.components import Components
 
 _COLUMNS = ("cost USD", "calls", "turns", "input tokens", "output tokens", "open", "unresolved", "at most USD")
 _KEYS = (
@@ -56,7 +56,7 @@ def usage(
     shape: FormatOption = Format.TABLE,
 ) -> None:
     """Print a tenant's usage and its cost, as BillingService.GetUsage returns them."""
-    from godoty_service.rpc import billing_codec  # noqa: PLC0415 - `godoty health` does not need it
+    from godoty_service.rpc.billing import codec  # noqa: PLC0415 - `godoty health` does not need it
 
     def usage_query(components: "Components") -> UsageQuery:
         first, following = month_of(components.clock(), _zone(zone))
@@ -68,7 +68,7 @@ def usage(
             time_zone=zone,
             as_of=parse_timestamp(as_of, _zone(zone)),
         )
-        return billing_codec.parse_usage_query(request)
+        return codec.parse_usage_query(request)
 
     async def work(components: "Components") -> None:
         query = usage_query(components)

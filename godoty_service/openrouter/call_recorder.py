@@ -11,7 +11,7 @@ import openai
 from godoty_service.errors import GodotyError, ProviderError
 from godoty_service.ledger.entries import CallPurpose, ModelCall
 from godoty_service.openrouter import errors
-from godoty_service.openrouter.stream_decoder import StreamDecoder
+from godoty_service.openrouter.decoding.stream_decoder import StreamDecoder
 from godoty_service.pricing.attached import NOTHING_ATTACHED, AttachedInput
 from godoty_service.pricing.server_tools import ServerToolUse
 

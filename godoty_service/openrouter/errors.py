@@ -29,8 +29,8 @@ from godoty_service.errors import (
     ProviderUnavailable,
 )
 from godoty_service.openrouter import decimal_json
-from godoty_service.openrouter.chunk import with_pipeline_cost
-from godoty_service.openrouter.text import (
+from godoty_service.openrouter.decoding.chunk import with_pipeline_cost
+from godoty_service.openrouter.decoding.text import (
     MAX_MESSAGE_CHARACTERS,
     clean_message,
     id_of,

@@ -15,9 +15,9 @@ from strands.types.streaming import StreamEvent
 from godoty_service.errors import ProviderError, TurnTooLarge
 from godoty_service.openrouter import errors
 from godoty_service.openrouter.call_recorder import OpenCall
-from godoty_service.openrouter.chunk import incomplete_error
-from godoty_service.openrouter.sse import BodyDecoder, EventTooLarge
-from godoty_service.openrouter.stream_decoder import StreamDecoder
+from godoty_service.openrouter.decoding.chunk import incomplete_error
+from godoty_service.openrouter.decoding.sse import BodyDecoder, EventTooLarge
+from godoty_service.openrouter.decoding.stream_decoder import StreamDecoder
 from godoty_service.openrouter.transport import UnreadableBody, body_of, decoded
 
 _ID_DELAY = 0.005  # seconds for which the write of a generation's id waits for the first data: it would delay that

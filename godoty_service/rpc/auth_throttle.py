@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import structlog
 
 from godoty_service.errors import QuotaExceeded
-from godoty_service.setting_types import Network
+from godoty_service.settings.types import Network
 
 log = structlog.get_logger(__name__)
 

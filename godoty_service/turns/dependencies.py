@@ -23,7 +23,7 @@ from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
 from godoty_service.metering.adjustments import Adjustments
-from godoty_service.openrouter.chunk import AnswerLimits
+from godoty_service.openrouter.decoding.chunk import AnswerLimits
 from godoty_service.openrouter.client_pool import ClientPool
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.sessions.lease_holders import LeaseHolders

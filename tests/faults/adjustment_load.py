@@ -10,7 +10,7 @@ import grpc
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import admin_service_pb2_grpc
 
-from godoty_service.bootstrap import Components
+from godoty_service.bootstrap.components import Components
 from godoty_service.ledger.entries import Adjustment, ModelCall
 from godoty_service.ledger.states import CallState
 from godoty_service.tenancy.auth import Scope

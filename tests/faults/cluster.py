@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from godoty_service.bootstrap import Components, open_components
-from godoty_service.settings import Settings
+from godoty_service.bootstrap.components import Components, open_components
+from godoty_service.settings.settings import Settings
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.server import Sandbox
 from tests.faults.invoice_comparison import InvoiceComparison, ServerEvidence, compare

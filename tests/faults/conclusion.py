@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from godoty.v1 import turn_pb2
 
-from godoty_service.bootstrap import Components
+from godoty_service.bootstrap.components import Components
 from godoty_service.mongo.collection import Document
 from tests.faults.load_agents import CLERK, MANAGER
 from tests.faults.load_client import LoadClient

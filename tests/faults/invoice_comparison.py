@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from godoty_service.bootstrap import Components
+from godoty_service.bootstrap.components import Components
 from godoty_service.budgets.maintenance import BudgetMaintenance
 from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.budgets.service import BudgetService

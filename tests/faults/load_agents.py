@@ -6,7 +6,7 @@ import grpc
 from godoty.v1 import agent_definition_service_pb2 as pb
 from godoty.v1 import agent_definition_service_pb2_grpc as stubs
 
-from godoty_service.bootstrap import Components
+from godoty_service.bootstrap.components import Components
 from godoty_service.tenancy.auth import Scope
 from tests.e2e.agents.trees import asks, tools
 

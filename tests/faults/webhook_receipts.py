@@ -6,7 +6,7 @@ from collections import defaultdict
 from datetime import timedelta
 from typing import Any, Final
 
-from godoty_service.bootstrap import Components
+from godoty_service.bootstrap.components import Components
 from godoty_service.webhooks.changes import Values, WebhookTerms
 from tests.faults.cluster import Cluster
 from tests.support.receiver import Received, Receiver, status

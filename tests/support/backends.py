@@ -15,7 +15,7 @@ from pymongo import MongoClient
 
 from godoty_service.migrations.registry import MIGRATIONS
 from godoty_service.mongo.client import Database, open_database
-from godoty_service.settings import Settings
+from godoty_service.settings.settings import Settings
 from godoty_service.tenancy.api_keys import ApiKeys
 from godoty_service.tenancy.audit import Actor, ActorKind
 from godoty_service.tenancy.auth import Scope

@@ -7,7 +7,7 @@ import pytest
 from annotated_types import Le
 from pydantic import SecretStr, ValidationError
 
-from godoty_service.settings import Settings
+from godoty_service.settings.settings import Settings
 from godoty_service.tenancy.key_cache import FRESH_FOR
 
 

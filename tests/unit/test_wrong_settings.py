@@ -12,8 +12,8 @@ import pytest
 from annotated_types import Ge, Le
 
 from godoty_service.cli import main
-from godoty_service.environment import edit_distance, read_environment, takes
-from godoty_service.settings import Settings
+from godoty_service.settings.environment import edit_distance, read_environment, takes
+from godoty_service.settings.settings import Settings
 from tests.conftest import server_environment
 from tests.support.backends import Backends
 from tests.support.command import Command

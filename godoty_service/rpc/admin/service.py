@@ -19,7 +19,7 @@ from godoty_service.rpc.admin.codec import admin_request, change_message, parse_
 from godoty_service.rpc.admin.key_codec import key_message
 from godoty_service.rpc.admin.policy_codec import policy_message
 from godoty_service.rpc.admin.tenant_codec import tenant_message
-from godoty_service.rpc.billing_codec import adjustment_message
+from godoty_service.rpc.billing.codec import adjustment_message
 from godoty_service.rpc.interceptor import CallContext
 from godoty_service.rpc.pagination import PageRequest, decode_time
 from godoty_service.tenancy.admin import Administration

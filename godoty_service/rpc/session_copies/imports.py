@@ -16,7 +16,7 @@ from godoty_service.attachments.attachment import Attachment
 from godoty_service.attachments.blocks import text_of
 from godoty_service.citations import CitationCollector
 from godoty_service.errors import InvalidRequest
-from godoty_service.rpc import agent_codec
+from godoty_service.rpc.conversations import codec
 from godoty_service.rpc.agents.fields import read_agent
 from godoty_service.rpc.session_copies.exports import FORMAT
 from godoty_service.rpc.validation import LENGTHS, MODEL_ID, Violations
@@ -189,7 +189,7 @@ class SessionImport:
         """Add a block to the message, or a part of its last block."""
         if self._next is None or piece.block_index < self._index:
             self._refuse("belongs to no message, or to an earlier block")
-        text = agent_codec.text_of(piece.block) if piece.block.WhichOneof("block") else ""
+        text = codec.text_of(piece.block) if piece.block.WhichOneof("block") else ""
         self._size += piece.block.ByteSize()
         if self._size > _MAX_MESSAGE:
             self._refuse(f"makes a message of more than {_MAX_MESSAGE:,} bytes")
@@ -207,7 +207,7 @@ class SessionImport:
     def _end_block(self) -> None:
         """Join the pieces of the last block."""
         if len(self._texts) > 1:
-            agent_codec.set_text(self._content[-1], "".join(self._texts))
+            codec.set_text(self._content[-1], "".join(self._texts))
         self._texts = []
 
     def _add_state(self, piece: str) -> None:

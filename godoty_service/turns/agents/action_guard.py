@@ -31,7 +31,7 @@ from godoty_service.agents.profile import AgentProfile
 from godoty_service.agents.tools.client import OfferedClientTool
 from godoty_service.errors import SessionLost, StorageError
 from godoty_service.ids import new_id
-from godoty_service.openrouter.tool_calls import unparsed_input
+from godoty_service.openrouter.decoding.tool_calls import unparsed_input
 from godoty_service.sessions import history_repair
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
 from godoty_service.turns.actions.turn_actions import TurnActions

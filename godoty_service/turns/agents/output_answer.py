@@ -8,7 +8,7 @@ from strands.types.content import ContentBlock, Message, Messages
 from strands.types.streaming import StreamEvent
 
 from godoty_service import exact_json
-from godoty_service.openrouter.tool_calls import unparsed_input
+from godoty_service.openrouter.decoding.tool_calls import unparsed_input
 
 _MAX_QUOTED = 16_000  # characters of a refused answer that the model sees again
 _NORMAL = frozenset({"end_turn", "tool_use"})

@@ -11,7 +11,7 @@ from godoty.v1 import action_pb2
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.actions.action import Answer, Decider, Verdict
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import Start
 from tests.e2e.actions.conftest import ALWAYS, APPROVE, END_TURN, Asker, asked, calls, goes_on

@@ -8,7 +8,7 @@ import pytest
 from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import budget_pb2, tenant_pb2
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.errors import StorageUnavailable
 from godoty_service.tenancy.api_keys import ApiKeyTerms
 from godoty_service.tenancy.auth import Scope

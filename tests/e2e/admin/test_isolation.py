@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule, run_state_machine_as_test
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.rpc.validation import LENGTHS
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.mcp.server import McpSandbox

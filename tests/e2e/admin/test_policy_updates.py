@@ -8,7 +8,7 @@ import pytest
 from godoty.v1 import agent_service_pb2 as agent_pb
 from godoty.v1 import tenant_pb2
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.tenancy.errors import EtagMismatch
 from godoty_service.tenancy.lifecycle import NewTenant
 from godoty_service.tenancy.policies import Policies, Policy, PolicyChange

@@ -6,7 +6,7 @@ import pytest
 from godoty.v1 import budget_pb2, tenant_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.ledger.verification import verify
 from godoty_service.usage.verification import verify_usage
 from tests.e2e.admin.conftest import Admin

@@ -8,7 +8,7 @@ import grpc
 import pytest
 from godoty.v1 import tenant_pb2
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.errors import StorageUnavailable
 from godoty_service.tenancy.api_keys import ApiKeys, ApiKeyTerms
 from godoty_service.tenancy.auth import Scope

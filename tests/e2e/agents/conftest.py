@@ -12,7 +12,7 @@ from godoty.v1 import agent_definition_service_pb2 as pb
 from godoty.v1 import agent_definition_service_pb2_grpc as stubs
 from godoty.v1 import agent_pb2
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import Policy
 from tests.conftest import Start

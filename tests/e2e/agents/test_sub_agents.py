@@ -10,7 +10,7 @@ from godoty.v1 import agent_service_pb2 as service_pb
 from godoty.v1 import metering_pb2
 
 from godoty_service.agents.definitions import AgentDefinition, AgentReference, SubAgent
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.ledger.entries import CallPurpose
 from godoty_service.openrouter.model import OpenRouterModel
 from godoty_service.turns.agents.sub_agent_tool import SubAgentTool

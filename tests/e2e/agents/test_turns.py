@@ -8,7 +8,7 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.tenancy.policies import Policy
 from openrouter_sandbox.conversation import Conversation
 from openrouter_sandbox.strictness import check_messages

@@ -7,7 +7,7 @@ import pytest
 from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.entries import CostSource
-from godoty_service.openrouter.chunk import finish_error, stop_reason
+from godoty_service.openrouter.decoding.chunk import finish_error, stop_reason
 from tests.e2e.answers.conftest import RunTurn
 from tests.e2e.answers.gateway import ANSWER, USAGE, case, chunk, piece, response, stream, tool_call_stream
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from godoty_service.errors import ProviderUnavailable, TurnTooLarge
 from godoty_service.ledger.entries import CostSource
-from godoty_service.openrouter.sse import BodyDecoder, EventDecoder, EventTooLarge
-from godoty_service.openrouter.stream_decoder import StreamDecoder
+from godoty_service.openrouter.decoding.sse import BodyDecoder, EventDecoder, EventTooLarge
+from godoty_service.openrouter.decoding.stream_decoder import StreamDecoder
 from tests.e2e.answers.conftest import Outcome, RunTurn
 from tests.e2e.answers.gateway import USAGE, case, chunk, event, response, stream
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.openrouter.chunk import AnswerLimits
-from godoty_service.openrouter.reasoning_details import ReasoningDetails, details_of
+from godoty_service.openrouter.decoding.chunk import AnswerLimits
+from godoty_service.openrouter.decoding.reasoning_details import ReasoningDetails, details_of
 from tests.e2e.answers.conftest import RunTurn
 from tests.e2e.answers.gateway import ANSWER, DATA, USAGE, chunk, stream
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from godoty_service.ledger.entries import CostSource
 from godoty_service.ledger.states import CallState
-from godoty_service.openrouter.chunk import merge_usage
-from godoty_service.openrouter.stream_decoder import StreamDecoder
+from godoty_service.openrouter.decoding.chunk import merge_usage
+from godoty_service.openrouter.decoding.stream_decoder import StreamDecoder
 from tests.e2e.answers.conftest import RunTurn
 from tests.e2e.answers.gateway import BREAK, USAGE, WAIT, chunk, response, stream
 from tests.support.service import soon

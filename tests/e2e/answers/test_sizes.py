@@ -8,9 +8,9 @@ import pytest
 from godoty_service.errors import TurnTooLarge
 from godoty_service.ledger.entries import CostSource
 from godoty_service.ledger.states import CallState
-from godoty_service.openrouter.chunk import AnswerLimits
-from godoty_service.openrouter.sse import BodyDecoder
-from godoty_service.openrouter.stream_decoder import StreamDecoder
+from godoty_service.openrouter.decoding.chunk import AnswerLimits
+from godoty_service.openrouter.decoding.sse import BodyDecoder
+from godoty_service.openrouter.decoding.stream_decoder import StreamDecoder
 from godoty_service.turns.event_log.events import TextDelta
 from godoty_service.turns.event_log.log import merged
 from tests.e2e.answers.conftest import Outcome, RunTurn

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from godoty_service.citations import Citation
-from godoty_service.openrouter.chunk import parse_chunk
-from godoty_service.openrouter.stream_decoder import StreamDecoder
-from godoty_service.openrouter.text import replace_lone_surrogates, split_utf8
+from godoty_service.openrouter.decoding.chunk import parse_chunk
+from godoty_service.openrouter.decoding.stream_decoder import StreamDecoder
+from godoty_service.openrouter.decoding.text import replace_lone_surrogates, split_utf8
 from tests.e2e.answers.conftest import RunTurn
 from tests.e2e.answers.gateway import ANSWER, case, chunk
 

@@ -9,9 +9,9 @@ from godoty.v1 import session_pb2 as session_pb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.openrouter.chunk import AnswerLimits
-from godoty_service.openrouter.text import replace_lone_surrogates
-from godoty_service.openrouter.tool_calls import ToolCalls, input_fault, tool_input
+from godoty_service.openrouter.decoding.chunk import AnswerLimits
+from godoty_service.openrouter.decoding.text import replace_lone_surrogates
+from godoty_service.openrouter.decoding.tool_calls import ToolCalls, input_fault, tool_input
 from tests.e2e.answers.conftest import RunTurn
 from tests.e2e.answers.gateway import ANSWER, case, piece, tool_call_stream
 

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from godoty.v1 import turn_pb2 as turn_pb
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.ledger.states import CallState
 from godoty_service.tenancy.policies import Policy

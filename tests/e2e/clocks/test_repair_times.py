@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from godoty_service.bootstrap import Components, open_components
+from godoty_service.bootstrap.components import Components, open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.tenancy.policies import Policy, PolicyChange
 from tests.conftest import StartProcess

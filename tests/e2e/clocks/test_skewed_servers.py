@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import Policy, PolicyChange

@@ -8,7 +8,7 @@ import pytest
 from godoty.v1 import admin_service_pb2, admin_service_pb2_grpc, billing_service_pb2, billing_service_pb2_grpc
 from godoty.v1 import agent_service_pb2 as pb
 
-from godoty_service.rpc.billing_codec import parse_usage_query
+from godoty_service.rpc.billing.codec import parse_usage_query
 from godoty_service.rpc.pagination import encode_token
 from godoty_service.tenancy.audit import ChangeFilter
 from godoty_service.tenancy.auth import Scope

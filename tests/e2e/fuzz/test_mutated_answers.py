@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from godoty_service.errors import GodotyError
-from godoty_service.openrouter.chunk import AnswerLimits
-from godoty_service.openrouter.sse import BodyDecoder, EventTooLarge
-from godoty_service.openrouter.stream_decoder import StreamDecoder
-from godoty_service.openrouter.tool_calls import input_fault
+from godoty_service.openrouter.decoding.chunk import AnswerLimits
+from godoty_service.openrouter.decoding.sse import BodyDecoder, EventTooLarge
+from godoty_service.openrouter.decoding.stream_decoder import StreamDecoder
+from godoty_service.openrouter.decoding.tool_calls import input_fault
 from godoty_service.pricing.token_usage import from_openrouter
 from tests.e2e.answers.gateway import CASES, DATA
 

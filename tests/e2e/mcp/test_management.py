@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from godoty.v1 import mcp_server_pb2 as pb
 
-from godoty_service.bootstrap import open_components
-from godoty_service.erasure_bootstrap import tenant_erasure
+from godoty_service.bootstrap.components import open_components
+from godoty_service.bootstrap.erasure import tenant_erasure
 from openrouter_sandbox.mcp.app import CLIENT, SECRET
 from tests.e2e.mcp.conftest import SETTINGS, Become, Mcp, Tenant, output
 from tests.support.backends import ME

@@ -14,7 +14,7 @@ from godoty.v1 import (
     billing_service_pb2_grpc,
 )
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.ids import new_id
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import Policy

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from godoty.v1 import webhook_pb2 as pb
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.webhooks.webhook import Webhook, WebhookSecret
 from tests.e2e.reasons.environment import Environment
 from tests.e2e.reasons.raising import raises

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from godoty_service.openrouter.chunk import chat_completion
-from godoty_service.openrouter.stream_decoder import StreamDecoder
+from godoty_service.openrouter.decoding.chunk import chat_completion
+from godoty_service.openrouter.decoding.stream_decoder import StreamDecoder
 
 TEXT = {"type": "message", "content": [{"type": "output_text", "text": "Hel"}, {"type": "output_text", "text": "lo"}]}
 CALL = {"type": "function_call", "id": "fc_1", "call_id": "call_1", "name": "clock", "arguments": '{"zone":"UTC"}'}

@@ -15,7 +15,7 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.server import running
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from tests.e2e.clocks.conftest import health

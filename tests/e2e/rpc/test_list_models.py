@@ -12,7 +12,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import model_pb2
 
 import openrouter_sandbox
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.pricing.abilities import Abilities
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.tenancy.api_keys import ApiKeyTerms

@@ -8,7 +8,8 @@ import grpc
 import pytest
 
 from godoty_service.ledger.states import CallState
-from godoty_service.rpc import agent_service, interceptor, turn_codec
+from godoty_service.rpc import interceptor
+from godoty_service.rpc.conversations import service, turn_codec
 from tests.conftest import Start
 from tests.e2e.turns.streams import SLOW, free
 from tests.support.caller import Caller, read
@@ -41,7 +42,7 @@ async def test_broken_connection_cancels_the_turn_and_is_not_logged_as_a_fault(
         fill(message, turn_id, read)
 
     faults = Faults()
-    monkeypatch.setattr(agent_service, "fill_event", breaking)
+    monkeypatch.setattr(service, "fill_event", breaking)
     monkeypatch.setattr(interceptor, "log", faults)
 
     call = caller.start(SLOW)

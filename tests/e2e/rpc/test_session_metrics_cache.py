@@ -8,7 +8,7 @@ import pytest
 from bson.decimal128 import Decimal128
 from godoty.v1 import agent_service_pb2 as pb
 
-from godoty_service.rpc import session_metrics_cache
+from godoty_service.rpc.conversations import session_metrics_cache
 from godoty_service.rpc.metering_codec import timestamp
 from tests.conftest import Start
 from tests.support.caller import Caller, failure_of

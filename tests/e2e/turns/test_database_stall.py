@@ -12,7 +12,7 @@ import grpc
 import pytest
 from godoty.v1 import turn_pb2 as turn_pb
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.server import running
 from godoty_service.turns.turn_store import TurnStore
 from openrouter_sandbox.mongodb.replica_set import LocalMongo

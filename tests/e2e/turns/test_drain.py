@@ -12,7 +12,7 @@ from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.states import CallState
 from godoty_service.server import Running, running
-from godoty_service.settings import Settings
+from godoty_service.settings.settings import Settings
 from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, SLOW, free, joined, resume, until_text
 from tests.support.backends import Backends

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.tenancy.policies import Policy, PolicyChange
 from godoty_service.tenancy.turn_limits import TurnLimiter
 from godoty_service.turns.event_log.log import EventLog

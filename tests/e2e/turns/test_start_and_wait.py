@@ -12,7 +12,7 @@ from godoty.v1 import attachment_pb2
 from godoty.v1 import turn_pb2 as turn_pb
 from google.protobuf.duration_pb2 import Duration
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.server import running
 from godoty_service.tenancy.policies import Policy

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from godoty.v1 import webhook_pb2 as pb
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from tests.conftest import Start
 from tests.e2e.webhooks.conftest import ENCRYPTION_KEY, HOOK, SETTINGS, Become, Tenant
 from tests.support.caller import failure_of

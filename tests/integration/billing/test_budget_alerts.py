@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import httpx
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.tenancy.policies import Policy, PolicyChange
 from openrouter_sandbox.mongodb.mongod import free_port

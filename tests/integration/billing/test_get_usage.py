@@ -11,7 +11,7 @@ import pytest
 from godoty.v1 import billing_service_pb2 as pb
 from godoty.v1 import budget_pb2
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.ledger.states import CallState
 from godoty_service.tenancy.auth import Scope

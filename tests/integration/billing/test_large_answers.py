@@ -10,7 +10,7 @@ import pytest
 from godoty.v1 import billing_service_pb2 as pb
 
 from godoty_service.errors import InvalidRequest, SnapshotLost, StorageUnavailable
-from godoty_service.rpc import billing_codec
+from godoty_service.rpc.billing import codec as billing_codec
 from godoty_service.usage import day_series, grouping, ledger_pages, rollup_keys, sums
 from godoty_service.usage.calendar import TimeGroup
 from godoty_service.usage.grouping import NamedGroup

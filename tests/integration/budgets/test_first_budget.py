@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.budgets.charges import OpeningBalance
 from godoty_service.budgets.opening_balance import OpeningBalanceJob

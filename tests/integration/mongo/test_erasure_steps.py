@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from godoty_service.bootstrap import Components, open_components
-from godoty_service.erasure_bootstrap import tenant_erasure
+from godoty_service.bootstrap.components import Components, open_components
+from godoty_service.bootstrap.erasure import tenant_erasure
 from godoty_service.ledger.states import CallState
 from godoty_service.mongo.client import Driver
 from godoty_service.tenancy.audit import Actor, ActorKind

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.cli.app import app
 from godoty_service.errors import StorageError, StorageUnavailable
-from godoty_service.settings import Settings
+from godoty_service.settings.settings import Settings
 from openrouter_sandbox.mongodb.mongod import Mongod, free_port
 
 

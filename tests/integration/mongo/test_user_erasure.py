@@ -9,7 +9,7 @@ import pytest
 
 from godoty_service import user_erasure
 from godoty_service.aio.backoff import Backoff
-from godoty_service.bootstrap import Components, open_components
+from godoty_service.bootstrap.components import Components, open_components
 from godoty_service.mongo.collection import Collection, Document
 from godoty_service.sessions.codec import new_session_document
 from godoty_service.sessions.session import SessionAgent

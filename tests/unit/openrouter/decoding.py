@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from godoty_service.citations import Citation
-from godoty_service.openrouter.chunk import parse_chunk
-from godoty_service.openrouter.stream_decoder import StreamDecoder
+from godoty_service.openrouter.decoding.chunk import parse_chunk
+from godoty_service.openrouter.decoding.stream_decoder import StreamDecoder
 
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5, "cost": 0.1}
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from godoty_service.errors import ProviderUnavailable
-from godoty_service.openrouter.chunk import parse_chunk, parse_lines
+from godoty_service.openrouter.decoding.chunk import parse_chunk, parse_lines
 
 TEXT = 'one, two, "three", \\ ' * 100_000
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from godoty_service.openrouter.errors import from_body, from_exception
-from godoty_service.openrouter.text import MAX_MESSAGE_CHARACTERS, clean_message
+from godoty_service.openrouter.decoding.text import MAX_MESSAGE_CHARACTERS, clean_message
 
 KEY = "local-gateway-secret"
 WORDS = "temperature must be below 2"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.openrouter.sse import EventDecoder, EventTooLarge
+from godoty_service.openrouter.decoding.sse import EventDecoder, EventTooLarge
 
 RECORDED = Path(__file__).parents[2] / "data" / "recorded"
 STREAMS = [path for path in sorted(RECORDED.glob("*.sse")) if b"data: {" in path.read_bytes()]

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.openrouter.reasoning_details import ReasoningDetails, details_of
+from godoty_service.openrouter.decoding.reasoning_details import ReasoningDetails, details_of
 
 
 def sent_again(*chunks: list[dict[str, Any]]) -> list[dict[str, Any]]:

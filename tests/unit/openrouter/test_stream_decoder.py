@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from godoty_service.errors import ProviderRejectedRequest, ProviderUnavailable
-from godoty_service.openrouter.chunk import parse_chunk
-from godoty_service.openrouter.sse import EventDecoder
-from godoty_service.openrouter.stream_decoder import StreamDecoder
+from godoty_service.openrouter.decoding.chunk import parse_chunk
+from godoty_service.openrouter.decoding.sse import EventDecoder
+from godoty_service.openrouter.decoding.stream_decoder import StreamDecoder
 from tests.unit.openrouter.decoding import (
     USAGE,
     RecordingListener,

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from godoty_service.openrouter.stream_decoder import StreamDecoder
+from godoty_service.openrouter.decoding.stream_decoder import StreamDecoder
 from tests.unit.openrouter.decoding import USAGE, RecordingListener, assert_balanced, chunk, decode
 
 

@@ -10,7 +10,7 @@ from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.errors import InvalidRequest
 from godoty_service.rpc.admin import policy_codec
-from godoty_service.rpc.turn_request_codec import parse_turn_request
+from godoty_service.rpc.conversations.turn_request_codec import parse_turn_request
 
 FINEST = f"0.{'0' * 24}1"
 REFUSED = (f"0.{'0' * 25}1", "1000000.0000001", "1000001", "9" * 5000, "1e-3", "-1", "0", "NaN", " 1", "")

@@ -3,7 +3,7 @@
 import pytest
 
 from godoty_service.rpc.auth_throttle import Sources
-from godoty_service.setting_types import read_networks
+from godoty_service.settings.types import read_networks
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Decodes the answers of OpenRouter: server-sent events, chunks, text, tool calls and reasoning."""

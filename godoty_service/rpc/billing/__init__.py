@@ -1,0 +1,1 @@
+"""BillingService: usage, budgets and the ledger of a tenant."""

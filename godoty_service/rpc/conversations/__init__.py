@@ -1,0 +1,1 @@
+"""AgentService: turns, sessions, actions and attachments."""

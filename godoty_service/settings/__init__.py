@@ -1,0 +1,1 @@
+"""The settings of the service, and how they are read from the environment."""
