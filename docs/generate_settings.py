@@ -16,8 +16,8 @@ from godoty_service.settings.settings import Settings
 TARGET = Path(__file__).with_name("settings.md")
 HEAD = """# Settings
 
-Generated from [settings.py](../godoty_service/settings/settings.py) by `make docs`. A server reads its settings from the
-environment once, when it starts; [operations.md](operations.md) says how wrong ones are reported.
+Generated from [settings.py](../godoty_service/settings/settings.py) by `make docs`. A server reads its settings from
+the environment once, when it starts; [operations.md](operations.md) says how wrong ones are reported.
 
 | variable | default | range | meaning |
 |---|---|---|---|

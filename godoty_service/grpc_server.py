@@ -21,24 +21,24 @@ from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.aio.byte_limiter import ByteLimiter
 from godoty_service.aio.limits import ConcurrencyLimiter
 from godoty_service.bootstrap.components import Components
+from godoty_service.bootstrap.session_copies import SessionCopyComponents
 from godoty_service.mongo.monitor import StorageMonitor
 from godoty_service.pricing.oracle import PricingOracle
-from godoty_service.rpc.billing import service as billing_service
-from godoty_service.rpc.conversations import service as agent_service
 from godoty_service.rpc.admin import service as admin_service
 from godoty_service.rpc.admin.service import AdminService, CallAdjuster
-from godoty_service.rpc.conversations.service import AgentService
-from godoty_service.rpc.conversations.sessions import SessionReader
-from godoty_service.rpc.session_copies.exports import SessionExport
 from godoty_service.rpc.agents import service as agent_definition_service
 from godoty_service.rpc.agents.service import AgentDefinitionService
-from godoty_service.rpc.conversations.attachment_codec import RequestLimits
 from godoty_service.rpc.auth_throttle import AuthThrottle, Sources
+from godoty_service.rpc.billing import service as billing_service
 from godoty_service.rpc.billing.service import BillingService
+from godoty_service.rpc.conversations import service as agent_service
+from godoty_service.rpc.conversations.attachment_codec import RequestLimits
+from godoty_service.rpc.conversations.service import AgentService
+from godoty_service.rpc.conversations.sessions import SessionReader
 from godoty_service.rpc.interceptor import ServiceInterceptor
 from godoty_service.rpc.keyless import KeylessCalls
 from godoty_service.rpc.listener import ConnectionLimits, bounded_connections, raise_file_limit
-from godoty_service.bootstrap.session_copies import SessionCopyComponents
+from godoty_service.rpc.session_copies.exports import SessionExport
 from godoty_service.settings.settings import Settings
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.traces import Tracing
@@ -162,9 +162,7 @@ def _agent_service(
         schemas=schemas,
         sessions=conversations.sessions,
         reader=reader,
-        exporter=SessionExport(
-            conversations.messages, conversations.attachments, limiter, clock=components.clock
-        ),
+        exporter=SessionExport(conversations.messages, conversations.attachments, limiter, clock=components.clock),
         deletions=conversations.deletions,
         oracle=oracle,
         max_text_bytes=settings.max_text_bytes,

@@ -18,18 +18,21 @@ from godoty_service.agents.tools.registry import built_in_tools
 from godoty_service.aio.gc import freeze_gc
 from godoty_service.bootstrap.attachments import build_file_fetcher
 from godoty_service.bootstrap.components import Components, open_components
+from godoty_service.bootstrap.erasure import tenant_erasure
+from godoty_service.bootstrap.fetch import open_fetcher
+from godoty_service.bootstrap.mcp import open_toolbox
+from godoty_service.bootstrap.provider import ProviderComponents, late_call_patience, open_provider
+from godoty_service.bootstrap.session_copies import build_session_copies
+from godoty_service.bootstrap.turns import build_actions, build_recovery, start_turns
+from godoty_service.bootstrap.webhooks import build_loops
 from godoty_service.call_metrics import CallMetrics
 from godoty_service.cluster.worker import Worker
-from godoty_service.bootstrap.erasure import tenant_erasure
 from godoty_service.errors import GodotyError
-from godoty_service.bootstrap.fetch import open_fetcher
 from godoty_service.grpc_server import SCOPES, SERVICES, build_interceptor, build_server
 from godoty_service.ledger.ledger import Ledger
-from godoty_service.bootstrap.mcp import open_toolbox
 from godoty_service.mongo.monitor import StorageMonitor
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.price_sources import summarize
-from godoty_service.bootstrap.provider import ProviderComponents, late_call_patience, open_provider
 from godoty_service.reporting import (
     background,
     count_attempts,
@@ -41,16 +44,13 @@ from godoty_service.reporting import (
 from godoty_service.rpc.keyless import ServingStatus
 from godoty_service.rpc.listener import bind
 from godoty_service.rpc.reflection import add_reflection
-from godoty_service.bootstrap.session_copies import build_session_copies
 from godoty_service.settings.settings import Settings
 from godoty_service.start_checks import check_default_model
 from godoty_service.telemetry.metrics import Metrics
 from godoty_service.telemetry.strands_tracing import install_tracer
 from godoty_service.telemetry.traces import Tracing, open_tracing
-from godoty_service.bootstrap.turns import build_actions, build_recovery, start_turns
 from godoty_service.turns.service import TurnService
 from godoty_service.turns.session_deletion import SessionDeletions
-from godoty_service.bootstrap.webhooks import build_loops
 from godoty_service.webhooks.outbox.publisher import Observe
 
 log = structlog.get_logger(__name__)

@@ -13,11 +13,15 @@ from godoty_service.agents.mcp.changes import McpComponents
 from godoty_service.agents.mcp.store import McpServers
 from godoty_service.agents.store import Agents
 from godoty_service.agents.versions import AgentVersions
-from godoty_service.bootstrap.attachments import build_attachments
 from godoty_service.attachments.attachments import Attachments
 from godoty_service.attachments.chunks import AttachmentChunks
 from godoty_service.attachments.store import AttachmentStore
+from godoty_service.bootstrap.attachments import build_attachments
 from godoty_service.bootstrap.budgets import BudgetComponents, build_budgets
+from godoty_service.bootstrap.mcp import build_mcp
+from godoty_service.bootstrap.usage import UsageComponents, build_usage
+from godoty_service.bootstrap.users import UserComponents, build_user_erasure, build_users
+from godoty_service.bootstrap.webhooks import WEBHOOK_STORES, build_subscribers, build_webhooks
 from godoty_service.budgets.alerts import BudgetAlert
 from godoty_service.budgets.entry_sums import EntrySums
 from godoty_service.budgets.service import BudgetService
@@ -27,7 +31,6 @@ from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.ids import new_id
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
-from godoty_service.bootstrap.mcp import build_mcp
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.time_repair import TimeRepair
 from godoty_service.migrations import registry
@@ -56,12 +59,9 @@ from godoty_service.turns.session_deletion import SessionDeletions
 from godoty_service.turns.turn_store import TurnStore
 from godoty_service.usage.rollup_job import RollupJob
 from godoty_service.usage.rollup_store import RollupStore
-from godoty_service.bootstrap.usage import UsageComponents, build_usage
-from godoty_service.bootstrap.users import UserComponents, build_user_erasure, build_users
 from godoty_service.user_erasure import UserErasure
 from godoty_service.users.references import UserReferences
 from godoty_service.users.stored_names import StoredNames
-from godoty_service.bootstrap.webhooks import WEBHOOK_STORES, build_subscribers, build_webhooks
 from godoty_service.webhooks.changes import WebhookComponents
 
 _INDEXED_STORES = (

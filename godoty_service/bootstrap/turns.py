@@ -11,9 +11,9 @@ from godoty_service.agents.output.schemas import OutputSchemas
 from godoty_service.agents.profile import AgentDefaults
 from godoty_service.attachments.attachments import Fetch
 from godoty_service.bootstrap.components import Components
+from godoty_service.bootstrap.provider import ProviderComponents
 from godoty_service.call_metrics import CallMetrics
 from godoty_service.openrouter.decoding.chunk import AnswerLimits
-from godoty_service.bootstrap.provider import ProviderComponents
 from godoty_service.reporting import background
 from godoty_service.settings.settings import Settings
 from godoty_service.turns.actions.service import ActionService

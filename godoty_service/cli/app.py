@@ -20,8 +20,8 @@ from godoty_service.cli.serve import serve_by_workers
 from godoty_service.cli.tenants import tenant_app
 from godoty_service.cli.usage import usage
 from godoty_service.cli.webhooks.commands import webhook_app
-from godoty_service.settings.environment import WrongSettings, read_environment
 from godoty_service.errors import GodotyError
+from godoty_service.settings.environment import WrongSettings, read_environment
 
 app = typer.Typer(help="Godoty: agents on OpenRouter, with exact accounting.", no_args_is_help=True)
 app.add_typer(tenant_app, name="tenant")

@@ -6,8 +6,8 @@ import structlog
 import typer
 
 from godoty_service.cli.context import err, out, read_settings
-from godoty_service.settings.environment import WrongSettings, read_environment
 from godoty_service.errors import GodotyError
+from godoty_service.settings.environment import WrongSettings, read_environment
 from godoty_service.settings.settings import Settings
 
 log = structlog.get_logger(__name__)

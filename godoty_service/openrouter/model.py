@@ -24,12 +24,12 @@ from godoty_service.ledger.entries import CallPurpose
 from godoty_service.openrouter import errors
 from godoty_service.openrouter.call_limits import CallLimits, CallTerms, Reservation, fit_reasoning
 from godoty_service.openrouter.call_recorder import Meter, OpenCall, close_answered, close_unanswered
-from godoty_service.openrouter.decoding.chunk import AnswerLimits, strands_usage
 from godoty_service.openrouter.client import OpenRouterClient, RequestBody
-from godoty_service.openrouter.message_normalizer import BLANK_TEXT, MAKER, MessageNormalizer
+from godoty_service.openrouter.decoding.chunk import AnswerLimits, strands_usage
 from godoty_service.openrouter.decoding.reasoning_details import details_of, maker_of
-from godoty_service.openrouter.response_reader import ResponseReader
 from godoty_service.openrouter.decoding.stream_decoder import Listener, StreamDecoder
+from godoty_service.openrouter.message_normalizer import BLANK_TEXT, MAKER, MessageNormalizer
+from godoty_service.openrouter.response_reader import ResponseReader
 from godoty_service.openrouter.tool_calls_as_text import tool_calls_as_text
 from godoty_service.pricing.attached import NOTHING_ATTACHED
 from godoty_service.pricing.parameter_support import ParameterSupport

@@ -4,9 +4,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from godoty_service.settings.actions import ActionSettings
 from godoty_service.attachments.content import ContentLimits
 from godoty_service.attachments.store import TenantLimits
+from godoty_service.settings.actions import ActionSettings
 from godoty_service.settings.types import Network, Networks, read_networks
 
 

@@ -12,8 +12,8 @@ from annotated_types import Ge, Le
 from pydantic import AliasChoices, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 
-from godoty_service.settings.types import Form
 from godoty_service.settings.settings import Settings
+from godoty_service.settings.types import Form
 from godoty_service.telemetry.log_redaction import mask_text
 
 PREFIX = "GODOTY_"

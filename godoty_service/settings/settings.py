@@ -18,9 +18,9 @@ from godoty_service.settings.types import (
     Url,
     crosses_public_network,
 )
+from godoty_service.settings.webhooks import WebhookSettings
 from godoty_service.telemetry.traces import otlp_configured
 from godoty_service.tenancy.encryption import SecretBox
-from godoty_service.settings.webhooks import WebhookSettings
 
 LogLevel = Annotated[
     Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"],

@@ -23,8 +23,8 @@ from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
 from godoty_service.metering.adjustments import Adjustments
-from godoty_service.openrouter.decoding.chunk import AnswerLimits
 from godoty_service.openrouter.client_pool import ClientPool
+from godoty_service.openrouter.decoding.chunk import AnswerLimits
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.sessions.lease_holders import LeaseHolders
 from godoty_service.sessions.messages import MessageStore

@@ -39,17 +39,36 @@ def series_to_document(day: datetime, sums: Mapping[datetime, Sum]) -> Document:
 
 def series_from_document(day: datetime, document: Document) -> dict[datetime, Sum]:
     """Decode the sums of a day's quarters, by start time."""
+    series = DaySeries(document)
     return {
-        day + number * QUARTER: Sum(totals=_sum(document, index, index + 1), last_change=document["known"][index])
+        day + number * QUARTER: Sum(totals=series.sum(index, index + 1), last_change=document["known"][index])
         for index, number in enumerate(document["quarters"])
     }
 
 
-def series_totals(document: Document, first: int, end: int) -> Totals | None:
-    """Return the sum of the quarters from `first` up to but excluding `end`; None: there are none."""
-    quarters: Sequence[int] = document["quarters"]
-    start, stop = bisect_left(quarters, first), bisect_left(quarters, end)
-    return _sum(document, start, stop) if start < stop else None
+class DaySeries:
+    """The columns of a day, decoded once for all sums of its quarters."""
+
+    def __init__(self, document: Document) -> None:
+        """Decode a document."""
+        amounts, counts, usage = document["amounts"], document["counts"], document["usage"]
+        self._quarters: Sequence[int] = document["quarters"]
+        self._amounts = [(name, list(map(Decimal, amounts[name]))) for name in _AMOUNTS if name in amounts]
+        self._counts = [(name, counts[name]) for name in _COUNTS if name in counts]
+        self._usage = [(name, usage[name]) for name in COUNTERS if name in usage]
+
+    def totals(self, first: int, end: int) -> Totals | None:
+        """Return the sum of the quarters from `first` up to but excluding `end`; None: there are none."""
+        start, stop = bisect_left(self._quarters, first), bisect_left(self._quarters, end)
+        return self.sum(start, stop) if start < stop else None
+
+    def sum(self, start: int, stop: int) -> Totals:
+        """Return the sum of a range of the columns."""
+        sums: dict[str, Any] = {name: money.total(column[start:stop]) for name, column in self._amounts}
+        for name, column in self._counts:
+            sums[name] = sum(column[start:stop])
+        counters = {name: sum_counts(column[start:stop]) for name, column in self._usage}
+        return Totals(usage=TokenUsage(**counters), **sums)
 
 
 def series_charges(
@@ -73,14 +92,3 @@ def series_charges(
         )
         for key, (first, last) in bounds.items()
     }
-
-
-def _sum(document: Document, start: int, stop: int) -> Totals:
-    amounts, counts, usage = (
-        [(name, document[kind][name]) for name in names if name in document[kind]]
-        for kind, names in (("amounts", _AMOUNTS), ("counts", _COUNTS), ("usage", COUNTERS))
-    )
-    sums: dict[str, Any] = {name: money.total(map(Decimal, column[start:stop])) for name, column in amounts}
-    sums |= {name: sum(column[start:stop]) for name, column in counts}
-    counters = {name: sum_counts(column[start:stop]) for name, column in usage}
-    return Totals(usage=TokenUsage(**counters), **sums)

@@ -12,7 +12,7 @@ from godoty_service.ledger.totals import Totals
 from godoty_service.mongo.collection import Document
 from godoty_service.pricing import money
 from godoty_service.usage.calendar import OffsetInterval, TimeGroup, offset_intervals, period_start, split_periods
-from godoty_service.usage.day_series import QUARTERS, series_totals
+from godoty_service.usage.day_series import QUARTERS, DaySeries
 from godoty_service.usage.pipeline import GroupSpec, read_later_cost, read_totals
 from godoty_service.usage.read_plan import DAY, HOUR, Range, ReadPlan, Source, read_plan
 from godoty_service.usage.rollup_keys import QUARTER
@@ -90,12 +90,13 @@ class Grouping:
     ) -> Iterator[tuple[Key, Totals]]:
         """Yield the sums by group of a day series, within some ranges of an interval."""
         day: datetime = series["time"]
+        sums = DaySeries(series)
         for each in islice(ranges, bisect_right(ranges, day, key=lambda each: each.end), None):
             if each.start >= day + DAY:
                 break
             first, end = max((each.start - day) // QUARTER, 0), min((each.end - day) // QUARTER, QUARTERS)
             for start, stop in _split(self.time, first, end, shift=interval.offset // QUARTER):
-                totals = series_totals(series, start, stop)
+                totals = sums.totals(start, stop)
                 if totals is not None:
                     yield self.group_key({"time": day + start * QUARTER}, interval), totals
 

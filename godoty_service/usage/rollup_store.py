@@ -107,7 +107,7 @@ class RollupStore:
         return {quarter for quarter in changed if start - QUARTER < quarter < end}
 
     async def day_series(self, tenant_id: str, ranges: Sequence[Range]) -> list[Document]:
-        """Return the day series of the days that overlap some time ranges, as `series_totals` reads them."""
+        """Return the day series of the days that overlap some time ranges, as `DaySeries` reads them."""
         times = {"$or": [{"time": {"$gt": each.start - _DAY, "$lt": each.end}} for each in ranges]}
         query = {"tenant_id": tenant_id, "level": _SERIES_LEVEL, **times}
         return await self._documents.find(query, sort=[("time", 1)], fields={"_id": 0, "known": 0}, batch=_SERIES_BATCH)

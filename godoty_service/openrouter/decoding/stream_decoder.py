@@ -26,10 +26,10 @@ from godoty_service.openrouter.decoding.chunk import (
     with_pipeline_cost,
     without_cost,
 )
-from godoty_service.openrouter.errors import from_body
 from godoty_service.openrouter.decoding.reasoning_details import ReasoningDetails
 from godoty_service.openrouter.decoding.text import MAX_UNSPLIT, SurrogateJoiner, id_of, name_of, split_utf8
 from godoty_service.openrouter.decoding.tool_calls import ToolCall, ToolCalls
+from godoty_service.openrouter.errors import from_body
 
 _TEXT_FIELDS = 2  # of a delta that has a text alone: its content and its role
 _MAX_JSON_WIDTH = 6  # bytes of a character in JSON at most

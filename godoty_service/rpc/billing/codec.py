@@ -185,11 +185,10 @@ async def usage_report_message(report: UsageReport, query: UsageQuery, *, max_by
     async for rows in yielding_batches(report.rows):
         for row in rows:
             keys = [_key_message(group, key, row.user) for group, key in zip(query.groups, row.key, strict=True)]
-            converted = pb.UsageRow(keys=keys, totals=totals_message(row.totals))
-            remaining -= encoded_size(converted)
-            if remaining < 0 and message.rows:
+            remaining -= encoded_size(message.rows.add(keys=keys, totals=totals_message(row.totals)))
+            if remaining < 0 and len(message.rows) > 1:
+                del message.rows[-1]
                 return message
-            message.rows.append(converted)
     return message
 
 

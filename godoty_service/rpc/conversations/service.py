@@ -14,21 +14,25 @@ from godoty_service.attachments.attachment import Attachment
 from godoty_service.attachments.attachments import Attachments
 from godoty_service.clock import Clock
 from godoty_service.pricing.oracle import PricingOracle
+from godoty_service.rpc.agents.codec import summary_message
 from godoty_service.rpc.conversations import codec
 from godoty_service.rpc.conversations.action_codec import action_message, decider_of, parse_decision, parse_state
-from godoty_service.rpc.conversations.codec import message_pieces, session_message, to_proto
-from godoty_service.rpc.agents.codec import summary_message
-from godoty_service.rpc.conversations.attachment_codec import parse_attachment_id, piece_messages, upload_message, upload_pieces
-from godoty_service.rpc.interceptor import CallContext
-from godoty_service.rpc.metering_codec import timestamp
+from godoty_service.rpc.conversations.attachment_codec import (
+    parse_attachment_id,
+    piece_messages,
+    upload_message,
+    upload_pieces,
+)
 from godoty_service.rpc.conversations.model_codec import allowed_models, catalogue_state, model_messages
-from godoty_service.rpc.pagination import PageRequest, decode_time
-from godoty_service.rpc.session_copies.exports import SessionExport
-from godoty_service.rpc.session_copies.forks import next_message, parse_fork
-from godoty_service.rpc.session_copies.imports import SessionImport
 from godoty_service.rpc.conversations.sessions import SessionReader
 from godoty_service.rpc.conversations.turn_codec import fill_event, parse_start, parse_wait, turn_message, within
 from godoty_service.rpc.conversations.turn_request_codec import parse_turn_request
+from godoty_service.rpc.interceptor import CallContext
+from godoty_service.rpc.metering_codec import timestamp
+from godoty_service.rpc.pagination import PageRequest
+from godoty_service.rpc.session_copies.exports import SessionExport
+from godoty_service.rpc.session_copies.forks import next_message, parse_fork
+from godoty_service.rpc.session_copies.imports import SessionImport
 from godoty_service.session_copies.forks import SessionForks
 from godoty_service.session_copies.imports import SessionImports
 from godoty_service.sessions.store import SessionStore

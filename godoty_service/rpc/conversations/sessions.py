@@ -1,6 +1,6 @@
 """Reads sessions: their metrics and messages, and pages of both."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import session_pb2 as session_pb
@@ -134,7 +134,9 @@ class SessionReader:
             response.next_page_token = page.next_token([found[-1].number])
         return response
 
-    async def pieces(self, tenant_id: str, request: pb.ReadMessageRequest) -> AsyncIterator[pb.ReadMessageResponse]:
+    async def pieces(
+        self, tenant_id: str, request: pb.ReadMessageRequest
+    ) -> AsyncGenerator[pb.ReadMessageResponse, None]:
         """Return the pieces of a message.
 
         Raises:

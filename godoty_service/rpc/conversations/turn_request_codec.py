@@ -13,9 +13,9 @@ from godoty_service.agents.output.schemas import NO_SCHEMA, ReadSchema
 from godoty_service.agents.templates import VARIABLE_NAME
 from godoty_service.ids import new_id
 from godoty_service.pricing.catalogue import Catalogue
-from godoty_service.rpc.conversations.action_codec import read_answers
 from godoty_service.rpc.agents.fields import read_agent, read_limits, read_parameters
 from godoty_service.rpc.agents.tool_codec import read_client_tools
+from godoty_service.rpc.conversations.action_codec import read_answers
 from godoty_service.rpc.conversations.attachment_codec import read_sources
 from godoty_service.rpc.validation import (
     COUNTS,

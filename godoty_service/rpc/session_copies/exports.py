@@ -18,8 +18,8 @@ from godoty_service.attachments.errors import AttachmentNotFound
 from godoty_service.clock import Clock
 from godoty_service.errors import StorageUnavailable
 from godoty_service.ledger.totals import SessionTotals
-from godoty_service.rpc.conversations.codec import message_pieces, pieces
 from godoty_service.rpc.conversations.attachment_codec import attachment_message
+from godoty_service.rpc.conversations.codec import message_pieces, pieces
 from godoty_service.rpc.metering_codec import timestamp, totals_message
 from godoty_service.sessions.agent_states import state_text
 from godoty_service.sessions.messages import MessageStore, StoredMessage

@@ -3,8 +3,8 @@
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import session_pb2 as session_pb
 
-from godoty_service.rpc.conversations.codec import parse_session_id
 from godoty_service.rpc.conversations.attachment_codec import attachment_message
+from godoty_service.rpc.conversations.codec import parse_session_id
 from godoty_service.rpc.validation import Violations
 from godoty_service.session_copies.forks import UserMessage
 

@@ -16,8 +16,8 @@ from godoty_service.attachments.attachment import Attachment
 from godoty_service.attachments.blocks import text_of
 from godoty_service.citations import CitationCollector
 from godoty_service.errors import InvalidRequest
-from godoty_service.rpc.conversations import codec
 from godoty_service.rpc.agents.fields import read_agent
+from godoty_service.rpc.conversations import codec
 from godoty_service.rpc.session_copies.exports import FORMAT
 from godoty_service.rpc.validation import LENGTHS, MODEL_ID, Violations
 from godoty_service.session_copies.imported_attachments import AttachmentPiece

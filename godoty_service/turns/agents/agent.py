@@ -11,8 +11,8 @@ from strands.types.tools import AgentTool
 from godoty_service.agents.mcp.tools import OfferedTools, offer
 from godoty_service.agents.profile import AgentProfile
 from godoty_service.agents.tools.client import offer_client_tools
-from godoty_service.openrouter.model import OpenRouterModel
 from godoty_service.openrouter.decoding.tool_calls import UnparsedInputs
+from godoty_service.openrouter.model import OpenRouterModel
 from godoty_service.sessions.session import Session
 from godoty_service.sessions.strands_session_manager import MongoSessionManager
 from godoty_service.turns.agents.action_guard import ActionGuard, ActionResults

@@ -21,8 +21,8 @@ from godoty_service.agents.output.schemas import check_answer
 from godoty_service.citations import Citation
 from godoty_service.errors import ModelUnavailable, ProviderRejectedRequest
 from godoty_service.ledger.entries import CallPurpose
-from godoty_service.openrouter.model import LISTENER, OpenRouterModel
 from godoty_service.openrouter.decoding.stream_decoder import Listener
+from godoty_service.openrouter.model import LISTENER, OpenRouterModel
 from godoty_service.turns.agents.output_answer import OutputAnswer
 from godoty_service.turns.agents.output_way import OutputWay
 

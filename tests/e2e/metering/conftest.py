@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import pytest
 
 from godoty_service.bootstrap.components import open_components
+from godoty_service.bootstrap.provider import open_provider
 from godoty_service.ids import new_id
 from godoty_service.metering.settlement import RecordTimeouts
-from godoty_service.bootstrap.provider import open_provider
 from godoty_service.server import running
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from tests.conftest import Start

@@ -10,6 +10,7 @@ from godoty.v1 import turn_pb2 as turn_pb
 from pymongo.read_concern import ReadConcern
 
 from godoty_service.bootstrap.components import Components
+from godoty_service.bootstrap.provider import ProviderComponents
 from godoty_service.clock import utc_now
 from godoty_service.ledger.codec import call_from_document
 from godoty_service.ledger.entries import ModelCall
@@ -20,7 +21,6 @@ from godoty_service.ledger.verification import verify
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.reconciler import Reconciler
 from godoty_service.metering.settlement import ReadGeneration, RecordTimeouts
-from godoty_service.bootstrap.provider import ProviderComponents
 from tests.support.caller import Caller
 from tests.support.service import PATIENCE, soon
 

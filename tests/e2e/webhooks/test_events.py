@@ -7,8 +7,8 @@ from decimal import Decimal
 from godoty.v1 import agent_service_pb2 as pb
 
 from godoty_service.bootstrap.components import open_components
-from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.bootstrap.erasure import tenant_erasure
+from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.tenancy.policies import Policy
 from tests.conftest import Start
 from tests.e2e.actions.conftest import ALWAYS, REFUND, Asker, asked

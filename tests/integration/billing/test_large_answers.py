@@ -133,7 +133,7 @@ async def test_report_of_many_groups_yields_to_the_event_loop(
     await tenant.settled([NOON + timedelta(hours=number) for number in range(-250, 250)])
     await server.rollup_job.roll_up(tenant.tenant_id)
     turns = Turns()
-    for module, name in ((grouping, "read_totals"), (day_series, "_sum"), (billing_codec, "totals_message")):
+    for module, name in ((grouping, "read_totals"), (day_series.DaySeries, "sum"), (billing_codec, "totals_message")):
         monkeypatch.setattr(module, name, turns.counted(getattr(module, name)))
     monkeypatch.setattr(grouping.Grouping, "texts", turns.counted(grouping.Grouping.texts))
     report = await turns.watch(server.query.run(tenant.tenant_id, usage_query(*MONTH, group)))

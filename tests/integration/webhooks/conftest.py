@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 
 from godoty_service.bootstrap.components import Components, open_components
+from godoty_service.bootstrap.turns import build_recovery
+from godoty_service.bootstrap.webhooks import WebhookLoops, build_loops
 from godoty_service.ids import new_id
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.states import CallState
 from godoty_service.ledger.totals import Totals
-from godoty_service.bootstrap.turns import build_recovery
 from godoty_service.turns.event_log.events import StopReason, TextDelta, TurnFinished
 from godoty_service.turns.event_log.outbox import ended_turn
 from godoty_service.turns.event_log.store import Chunk
 from godoty_service.turns.turn_store import TurnRecord
-from godoty_service.bootstrap.webhooks import WebhookLoops, build_loops
 from godoty_service.webhooks.changes import Values, WebhookTerms
 from godoty_service.webhooks.event import WebhookEvent
 from godoty_service.webhooks.webhook import Webhook

@@ -10,7 +10,7 @@ SERVICE = Path(__file__).parents[3] / "godoty_service"
 WITH_MONEY = [
     *("pricing/**/*.py", "ledger/**/*.py", "metering/**/*.py", "budgets/**/*.py", "usage/**/*.py"),
     *("openrouter/**/*.py", "turns/**/*.py", "cli/**/*.py"),
-    "rpc/*codec.py",
+    "rpc/**/*codec.py",
 ]
 
 # A float may measure time, a share or progress, in these names; it may never hold money.
@@ -18,7 +18,11 @@ NO_MONEY = re.compile(
     r"share|backoff|seconds|grace|timeout|retry_after|wait|delay|duration|latency|interval|elapsed|monotonic|progress|age$|_at$|time"
 )
 # Reasoning is returned to the model unchanged, and tool inputs belong to the tool: neither contains amounts.
-WITHOUT_MONEY = {f"openrouter/{name}.py" for name in ("reasoning_details", "tool_calls", "message_normalizer")}
+WITHOUT_MONEY = {
+    "openrouter/decoding/reasoning_details.py",
+    "openrouter/decoding/tool_calls.py",
+    "openrouter/message_normalizer.py",
+}
 # `godoty webhook listen` prints an event as it came.
 WITHOUT_MONEY.add("cli/webhooks/listen.py")
 Function = ast.FunctionDef | ast.AsyncFunctionDef

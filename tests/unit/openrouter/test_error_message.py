@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from godoty_service.openrouter.errors import from_body, from_exception
 from godoty_service.openrouter.decoding.text import MAX_MESSAGE_CHARACTERS, clean_message
+from godoty_service.openrouter.errors import from_body, from_exception
 
 KEY = "local-gateway-secret"
 WORDS = "temperature must be below 2"

@@ -19,14 +19,14 @@ from bench.hostile_inputs import HUGE
 from godoty_service.agents.outbound.addresses import AddressRules
 from godoty_service.clock import utc_now
 from godoty_service.errors import InvalidRequest
-from godoty_service.rpc.billing import codec as billing_codec
 from godoty_service.rpc.admin import codec, key_codec, policy_codec
 from godoty_service.rpc.agents import codec as agents_codec
 from godoty_service.rpc.agents import mcp_codec
+from godoty_service.rpc.billing import codec as billing_codec
 from godoty_service.rpc.conversations.attachment_codec import RequestLimits, inline_bytes
+from godoty_service.rpc.conversations.turn_request_codec import parse_turn_request
 from godoty_service.rpc.field_limits import FieldLimits, RequestTooLarge
 from godoty_service.rpc.pagination import decode_any_token
-from godoty_service.rpc.conversations.turn_request_codec import parse_turn_request
 from godoty_service.rpc.validation import BYTES, COUNTS, LENGTHS
 
 TEXT_BYTES = 256 * 1024
