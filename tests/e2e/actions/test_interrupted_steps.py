@@ -109,7 +109,7 @@ async def test_one_tool_has_an_unknown_outcome(servers: Any, mcp: Mcp) -> None:
 
 
 async def test_log_of_an_interrupted_turn_is_retained_until_its_session_goes_on(servers: Any, mcp: Mcp) -> None:
-    """Nobody knows when that is; but not longer than actions wait. Logs of other turns expire."""
+    """However late that is, up to the time for which actions wait. Logs of other turns expire."""
     asker, survivor = servers
     await agent(asker)
     ended = (await asker.ask("hello", session_id="else")).responses[0].turn_id
