@@ -77,7 +77,7 @@ class Agents:
             max_weight=_CACHED_CHARACTERS,
         )
         self._unknown: TtlCache[Key, None] = TtlCache(size=_CACHED_UNKNOWN, ttl=_CACHED_FOR, tick=tick)
-        self._loads: CoalescedLoads[Key, Agent | None] = CoalescedLoads(self._cache, tick=tick)
+        self._loads: CoalescedLoads[Key, Agent | None] = CoalescedLoads(self._cache, ttl=_CACHED_FOR, tick=tick)
 
     async def get(self, tenant_id: str, name: str) -> Agent:
         """Return an agent, also a deleted one, at most 2 seconds old.

@@ -42,7 +42,7 @@ class TtlCache(Generic[Key, Value]):
         self._ttl = ttl
         self._tick = tick
         self._values: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
-        self._loads: CoalescedLoads[Key, Value] = CoalescedLoads(self.put, tick=tick)
+        self._loads: CoalescedLoads[Key, Value] = CoalescedLoads(self.put, ttl=ttl, tick=tick)
 
     def __len__(self) -> int:
         return len(self._values)
@@ -98,19 +98,21 @@ class TtlCache(Generic[Key, Value]):
 class CoalescedLoads(Generic[Key, Value]):
     """Reads each value once for all concurrent callers, and puts it into a cache."""
 
-    def __init__(self, put: Callable[[Key, Value, float], None], *, tick: Callable[[], float]) -> None:
+    def __init__(self, put: Callable[[Key, Value, float], None], *, ttl: float, tick: Callable[[], float]) -> None:
         """Create it.
 
         Args:
             put: Caches a value: its key, the value, and when its read began.
+            ttl: Seconds after which a value has expired, counted from the begin of its read.
             tick: Seconds of a monotonic clock.
         """
         self._put = put
+        self._ttl = ttl
         self._tick = tick
-        self._running: dict[Key, asyncio.Future[Value]] = {}
+        self._running: dict[Key, tuple[float, asyncio.Future[Value]]] = {}
 
     async def load(self, key: Key, read: Callable[[], Awaitable[Value]]) -> Value:
-        """Return the value of a running read of this key, or read it.
+        """Return the value of a running read of this key, or read it. A read whose value has expired is not waited for.
 
         The read runs in the task of its caller. If it fails or is cancelled, those that waited for it read the value
         themselves, all at once: they do not get another's error, nor wait for one failure after another.
@@ -119,21 +121,20 @@ class CoalescedLoads(Generic[Key, Value]):
             key: The key.
             read: Reads its value; what it raises is raised here.
         """
-        running = self._running.get(key)
-        if running is not None:
-            await asyncio.wait([running])
-            if not running.cancelled():
-                return running.result()
-        running = self._running[key] = asyncio.get_running_loop().create_future()
-        began = self._tick()
+        other = self._running.get(key)
+        if other is not None and self._tick() - other[0] < self._ttl:
+            await asyncio.wait([other[1]])
+            if not other[1].cancelled():
+                return other[1].result()
+        began, running = own = self._running[key] = self._tick(), asyncio.get_running_loop().create_future()
         try:
             value = await read()
             running.set_result(value)
-            if self._running.get(key) is running:  # else it was forgotten meanwhile, or a later read will be cached
+            if self._running.get(key) is own:  # else it was forgotten meanwhile, or a later read will be cached
                 self._put(key, value, began)
         finally:
             running.cancel()  # without effect on a result
-            if self._running.get(key) is running:
+            if self._running.get(key) is own:
                 del self._running[key]
         return value
 

@@ -1,4 +1,4 @@
-"""Limits the concurrent calls of each tenant on a server: streams of turns and all other calls have separate limits."""
+"""Limits the concurrent calls of each tenant on a server: those that last as long as turns, and all others."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -22,7 +22,7 @@ class ConcurrencyLimiter:
         """Create a limiter without open calls.
 
         Args:
-            turn_methods: The full names of the methods that stream turns: their calls are long and cost little.
+            turn_methods: The full names of the methods that stream turns or wait for them: long calls that cost little.
             streams: The most open calls of these methods, per tenant.
             others: The most open calls of all other methods, per tenant.
         """

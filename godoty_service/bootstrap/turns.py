@@ -20,6 +20,7 @@ from godoty_service.turns.actions.service import ActionService
 from godoty_service.turns.cancellation import KeyMonitor, TurnMonitor
 from godoty_service.turns.dependencies import TurnDefaults, TurnDependencies
 from godoty_service.turns.event_log.flusher import EventLogFlusher
+from godoty_service.turns.event_log.retention import LogRetention
 from godoty_service.turns.factory import TurnFactory
 from godoty_service.turns.listing import TurnListing
 from godoty_service.turns.recovery import Recovery
@@ -28,6 +29,7 @@ from godoty_service.turns.runner import TurnRunner
 from godoty_service.turns.service import TurnService
 
 _LIMITER_INTERVAL = 1.0  # seconds between two tries to release turns whose end the database did not store
+_RETENTION_INTERVAL = 600.0  # seconds between two looks for logs of interrupted turns: less than any log's margin
 
 
 def start_turns(
@@ -85,6 +87,7 @@ def start_turns(
     background(stack, key_monitor.run(settings.key_watch_interval, turns.all))
     background(stack, components.tenancy.turn_limiter.run(_LIMITER_INTERVAL))
     background(stack, conversations.leases.run(settings.heartbeat))
+    background(stack, build_log_retention(settings, components).run(_RETENTION_INTERVAL))
     return turns
 
 
@@ -102,6 +105,19 @@ def build_actions(components: Components, turns: TurnService) -> ActionService:
         keys=components.tenancy.api_keys,
         attachments=conversations.attachments.store,
         start=turns.start_detached,
+        clock=components.clock,
+    )
+
+
+def build_log_retention(settings: Settings, components: Components) -> LogRetention:
+    """Build what retains the logs of interrupted turns."""
+    conversations = components.conversations
+    return LogRetention(
+        holders=conversations.sessions.holders,
+        turn_store=conversations.turn_store,
+        event_logs=conversations.event_logs,
+        replicas=components.replicas,
+        longest=timedelta(seconds=settings.action_retention),
         clock=components.clock,
     )
 

@@ -128,7 +128,8 @@ class BudgetMaintenance:
         return True
 
     async def _set_opening_balance(self, tenant_id: str, since: datetime) -> bool:
-        await self._budgets.set_opening_balance(tenant_id, await self._balance.before(tenant_id, since, at=since))
+        balance = await self._balance.before(tenant_id, since, at=since)
+        await self._budgets.set_opening_balance(tenant_id, balance, since=since)
         return True
 
 

@@ -186,8 +186,14 @@ class BudgetStore:
         found = await self._budgets.find({"stated": False, "since": {"$lt": until}}, fields={"since": 1})
         return [(each["_id"], each["since"]) for each in found]
 
-    async def set_opening_balance(self, tenant_id: str, balance: OpeningBalance) -> None:
-        """Set the final opening balance, in place of all that was tracked of the calls before `since`; once."""
+    async def set_opening_balance(self, tenant_id: str, balance: OpeningBalance, *, since: datetime) -> None:
+        """Set the final opening balance, in place of all that was tracked of the calls before `since`; once.
+
+        Args:
+            tenant_id: The tenant.
+            balance: The charges of the calls before `since`.
+            since: When tracking starts; another time: the document was rebuilt meanwhile, and nothing is set.
+        """
         later = {
             "$filter": {
                 "input": {"$objectToArray": "$open"},
@@ -202,7 +208,7 @@ class BudgetStore:
             "before": {"$literal": spent_by_window(balance)},
             "open": {"$mergeObjects": [{"$arrayToObject": later}, reservations(balance.reservations, calendar)]},
         }
-        await self._budgets.update_one({"_id": tenant_id, "stated": False}, [{"$set": final}])
+        await self._budgets.update_one({"_id": tenant_id, "stated": False, "since": since}, [{"$set": final}])
 
     async def output_limit(self, call: PlannedCall, budgets: Sequence[Budget]) -> int | None:
         """Return the largest output limit with which a call fits into the unspent part of the hard budgets.

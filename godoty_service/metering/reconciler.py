@@ -214,11 +214,12 @@ class Reconciler:
             StorageUnavailable: The database is out of reach.
         """
         try:
-            found = await self._unsent(due.call) or await self._settlements.find(due.call, now - due.deferred_time)
+            unsent = await self._unsent(due.call)
+            found = unsent or await self._settlements.find(due.call, now - due.deferred_time)
             if found is None:
                 await self._ledger.postpone(due.call, due=now + _wait(due.tries))
                 return Outcome.POSTPONED
-            if not await self._close(found):
+            if not await self._close(found) and unsent is None:  # else it was closed, and its reservation settled
                 await self._adjustments.settle_late(found)  # another server may have closed it as unresolved
         except StorageUnavailable:
             raise

@@ -2,7 +2,9 @@
 
 from collections.abc import Collection as CollectionOf
 from dataclasses import dataclass
+from datetime import datetime
 
+from godoty_service.ids import first_id
 from godoty_service.mongo.collection import Collection, Document, Index
 
 FIRST_TURN = "turn_"  # a deletion's id begins with another word
@@ -22,6 +24,21 @@ class SessionHolder:
     user: str | None
     user_reference: str | None
     turn_id: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldingTurns:
+    """The turns that hold a session.
+
+    Attributes:
+        tenant_id: The tenant.
+        replica_id: The server that runs the newest one, or has run it until it died; empty: none does.
+        turn_ids: The newest one, and the dead ones before it.
+    """
+
+    tenant_id: str
+    replica_id: str
+    turn_ids: tuple[str, ...]
 
 
 class SessionHolders:
@@ -67,3 +84,17 @@ class SessionHolders:
             query["session_id"] = session_id
         found = await self._sessions.find(query, sort=[("lease.turn_id", -1)], limit=limit, fields={"lease.turn_id": 1})
         return [each["lease"]["turn_id"] for each in found]
+
+    async def since(self, time: datetime) -> list[HoldingTurns]:
+        """Return the turns that hold sessions of all tenants, by sessions whose newest one began after a time."""
+        names = ("tenant_id", "lease.turn_id", "lease.replica_id", "lease.predecessors.turn_id")
+        newest = {"lease.turn_id": {"$gt": first_id("turn", made=time)}}
+        pipeline: list[Document] = [{"$match": newest}, {"$project": dict.fromkeys(names, 1)}]
+        return [
+            HoldingTurns(
+                tenant_id=each["tenant_id"],
+                replica_id=each["lease"]["replica_id"],
+                turn_ids=tuple(one["turn_id"] for one in (each["lease"], *each["lease"].get("predecessors", ()))),
+            )
+            for each in await self._sessions.aggregate(pipeline, hint=HELD_BY_TENANT.keys)
+        ]

@@ -179,7 +179,11 @@ class Settings(WebhookSettings):
         description="Most output tokens of one such summary, in addition to the caller's max_output_tokens.",
     )
     turn_log_retention: float = Field(
-        86_400.0, ge=1, le=31_536_000, description="Seconds for which a turn's log and request id are stored."
+        86_400.0,
+        ge=1,
+        le=31_536_000,
+        description="Seconds for which a turn's log and request id are stored; those of an interrupted turn until its"
+        " session goes on, at most GODOTY_ACTION_RETENTION longer.",
     )
     turn_log_interval: float = Field(
         0.2, ge=0.005, le=60, description="Seconds between two writes of all running turns' logs."

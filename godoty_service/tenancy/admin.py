@@ -4,7 +4,7 @@ So no crash leaves a change unrecorded; a change whose write then failed is reco
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import asdict
 from datetime import timedelta
 
@@ -23,6 +23,10 @@ _UPDATE_ATTEMPTS = 20  # of a change that others' changes overtake
 
 Counting = Callable[[str], AbstractAsyncContextManager[None]]
 CheckKey = Callable[[ApiKey], None]
+
+
+class _Overtaken(Exception):
+    """Another change of the policy was made first."""
 
 
 class Administration:
@@ -169,8 +173,7 @@ class Administration:
             check(policy)
             before, after = _plain(change.values(old.policy)), _plain(change.values(policy))
             await self._record(actor, "UpdatePolicy", tenant_id, old=before, new=after)
-            async with self._counting(tenant_id) if policy.budgets else nullcontext():
-                updated = await self.policies.update(tenant_id, change, over=old)
+            updated = await self._update_policy(tenant_id, change, old, counted=bool(policy.budgets))
             old = await self.policies.read_version(tenant_id)
             if updated:
                 return old
@@ -178,6 +181,15 @@ class Administration:
             "The policy was changed meanwhile: read it again, and send the change with its etag.",
             metadata={"etag": old.etag},
         )
+
+    async def _update_policy(self, tenant_id: str, change: PolicyChange, old: PolicyVersion, *, counted: bool) -> bool:
+        """Change a policy if it is still the version that was read; if it is not, no spending is counted for it."""
+        with suppress(_Overtaken):
+            async with self._counting(tenant_id) if counted else nullcontext():
+                if not await self.policies.update(tenant_id, change, over=old):
+                    raise _Overtaken
+            return True
+        return False
 
     async def set_provider_key(self, actor: Actor, tenant_id: str, secret: str | None) -> None:
         """Set a tenant's own OpenRouter key; None removes it.

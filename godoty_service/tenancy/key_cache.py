@@ -17,7 +17,7 @@ class KeyCache:
     def __init__(self, *, tick: Callable[[], float] = time.monotonic) -> None:
         self._known: TtlCache[str, Document] = TtlCache(size=MOST_KEYS, ttl=FRESH_FOR, tick=tick)
         self._unknown: TtlCache[str, None] = TtlCache(size=MOST_UNKNOWN, ttl=FRESH_FOR, tick=tick)
-        self._loads: CoalescedLoads[str, Document | None] = CoalescedLoads(self._put, tick=tick)
+        self._loads: CoalescedLoads[str, Document | None] = CoalescedLoads(self._put, ttl=FRESH_FOR, tick=tick)
 
     def __len__(self) -> int:
         return len(self._known) + len(self._unknown)

@@ -192,10 +192,11 @@ class Policies:
         changed = {name: complete[name] for name in change.fields}
         if changed.get("budgets"):  # counting never ends once it has started, so a later budget misses no spending
             complete["counted"] = changed["counted"] = True
-            self._counted.add(tenant_id)
-        updated = await self._write(tenant_id, over.document, complete, changed)
-        self._cache.forget(tenant_id)  # not replaced: only the database knows whether spending is counted
-        return updated
+        try:
+            return await self._write(tenant_id, over.document, complete, changed)
+        finally:
+            # Not replaced: only the database knows whether the write was made, and whether spending is counted.
+            self._cache.forget(tenant_id)
 
     async def erase(self, tenant_id: str) -> None:
         """Delete a tenant's policy."""

@@ -90,6 +90,12 @@ class TurnStore:
         """Return the expiry time of a log chunk written now: later than that of its turn's record."""
         return self._clock() + self._retention + _LOG_MARGIN
 
+    async def extend(self, tenant_id: str, turn_ids: _Ids) -> None:
+        """Retain the records of turns for as long as if they began now."""
+        expiry = self._clock() + self._retention
+        query = {"tenant_id": tenant_id, "_id": {"$in": list(turn_ids)}, "deleted": _NOT_DELETED, **self._not_expired()}
+        await self._turns.update_many({**query, "expire_time": {"$lt": expiry}}, {"$set": {"expire_time": expiry}})
+
     async def begin(self, record: TurnRecord) -> TurnRecord | None:
         """Insert a new turn's record; return the record that has its request id already, if there is one."""
         document: Document = {

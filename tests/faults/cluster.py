@@ -42,6 +42,11 @@ class ServerProcess:
         """The "host:port" of its listener."""
         return self.environment["GODOTY_LISTEN"]
 
+    @property
+    def running(self) -> bool:
+        """Whether its process has been started and has not ended."""
+        return self.process is not None and self.process.returncode is None
+
     async def start(self) -> None:
         """Start the process and wait until it serves; restarts use the same port."""
         log_start = self.log.stat().st_size if self.log.exists() else 0
@@ -68,7 +73,7 @@ class ServerProcess:
         await self._end(signal.SIGCONT, signal.SIGTERM)
 
     async def _end(self, *numbers: signal.Signals) -> None:
-        if self.process is not None and self.process.returncode is None:
+        if self.process is not None and self.running:
             for number in numbers:
                 self.process.send_signal(number)
             await self.process.wait()
@@ -116,6 +121,11 @@ class Cluster:
     async def another_tenant(self) -> tuple[str, str]:
         """Create another tenant; return its id and an API key."""
         return await new_tenant(self.components)
+
+    @property
+    def serving(self) -> bool:
+        """Whether any server is running."""
+        return any(each.running for each in self._servers)
 
     @property
     def killed(self) -> set[str]:

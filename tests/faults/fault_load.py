@@ -56,6 +56,19 @@ class LoadResult:
     requested: RequestedAdjustments = field(default_factory=RequestedAdjustments)
 
 
+async def set_first_budget(cluster: Cluster) -> None:
+    """Set the first budget of the cluster's tenant: its calls are tracked since a minute ago, so all are verified.
+
+    Elsewhere tracking starts some seconds after the policy is in force: a server may have read that there is no budget,
+    and have cached it for 3 seconds. Its maintenance does so if it finds that tracking is about to start. Here tracking
+    has started already, so no server may be running.
+    """
+    assert not cluster.serving
+    a_minute_ago, _ = spending_at(cluster.components, -timedelta(minutes=1))
+    async with a_minute_ago.tracking(cluster.tenant_id):
+        await cluster.components.tenancy.policies.set(cluster.tenant_id, POLICIES[0])
+
+
 async def run_fault_load(
     cluster: Cluster,
     servers: list[ServerProcess],
@@ -70,8 +83,8 @@ async def run_fault_load(
 
     Meanwhile budgets are set and removed (no turn exceeds them), settled calls are adjusted, and the ledger is
     verified repeatedly. A restarted server has a clock offset of up to ten minutes. One of the two tenants has budgets
-    from the start, the other gets its first one during the load. Each task has its own random generator: a seed
-    determines the actions of each task, independent of their interleaving.
+    from the start (`set_first_budget`), the other gets its first one during the load. Each task has its own random
+    generator: a seed determines the actions of each task, independent of their interleaving.
 
     Args:
         cluster: MongoDB, the sandbox and the servers.
@@ -83,9 +96,6 @@ async def run_fault_load(
         clients: How many clients run the turns.
     """
     result = LoadResult()
-    long_ago, _ = spending_at(cluster.components, -timedelta(minutes=1))
-    async with long_ago.tracking(cluster.tenant_id):  # before any server has read, and cached, that there is no budget
-        await cluster.components.tenancy.policies.set(cluster.tenant_id, POLICIES[0])
     for tenant_id, _ in tenants:
         await apply_agents(cluster.components, servers[0].address, tenant_id)
     killer = asyncio.create_task(_kill_servers(servers, random.Random(f"{seed}-killer"), result, kills=kills))

@@ -16,7 +16,7 @@ from pymongo import MongoClient
 from godoty_service.ledger.entries import Adjustment, ModelCall
 from tests.faults.cluster import open_cluster
 from tests.faults.conclusion import conclude
-from tests.faults.fault_load import MAX_SKEW, LoadResult, run_fault_load
+from tests.faults.fault_load import MAX_SKEW, LoadResult, run_fault_load, set_first_budget
 from tests.faults.invoice_comparison import InvoiceComparison
 from tests.faults.load_client import LoadClient, TurnCounts
 from tests.faults.stored_times import late_times
@@ -53,6 +53,7 @@ async def test_ledger_and_invoice_agree_after_fault_load(
         receipts = WebhookReceipts(receiver)
         for tenant_id, _ in tenants:
             await receipts.subscribe(cluster.components, tenant_id)
+        await set_first_budget(cluster)
         environment = {**WEBHOOK_ENVIRONMENT, "GODOTY_ACTION_INTERVAL": "0.2"}
         servers = [cluster.server(**{SKEW: str(ahead)}, **environment) for ahead in (MAX_SKEW, -MAX_SKEW)]
         for server in servers:

@@ -226,3 +226,21 @@ async def test_load_leaves_nothing_behind(*, fails: bool) -> None:
 
     assert len(cache) == (0 if fails else 2)
     assert not cache._loads._running
+
+
+async def test_read_whose_value_has_expired_is_not_waited_for() -> None:
+    """A caller never gets a value whose read began longer ago than its age may be, however slow the database is."""
+    tick = Tick()
+    cache, reads = TtlCache[str, int](size=2, ttl=3.0, tick=tick), Reads()
+    (first,) = await start(cache, reads, "a")
+    tick.now = 2.9
+    (in_time,) = await start(cache, reads, "a")
+    tick.now = 3.0
+    (late,) = await start(cache, reads, "a")
+    assert len(reads.pending) == 2
+    reads.end(2)
+    assert await late == 2
+    reads.end(1)
+
+    assert (await first, await in_time) == (1, 1)
+    assert cache.get("a") == 2

@@ -214,6 +214,12 @@ class EventLogStore:
             if await self.close(tombstone):
                 return
 
+    async def extend(self, tenant_id: str, turn_ids: Sequence[str], *, expire_time: datetime) -> None:
+        """Retain the logs of turns until a time, if they would expire before."""
+        for query in _logs(tenant_id, turn_ids):
+            earlier = {**query, "expire_time": {"$lt": expire_time}}
+            await self._chunks.update_many(earlier, {"$set": {"expire_time": expire_time}})
+
     async def delete(self, tenant_id: str, turn_ids: Sequence[str]) -> None:
         """Delete the logs of turns, but not their tombstones; a last chunk becomes one, as it may be inserted again."""
         for query in _logs(tenant_id, turn_ids):

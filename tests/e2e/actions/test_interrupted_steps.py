@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from godoty.v1 import turn_pb2
 
+from godoty_service.bootstrap import open_components
 from godoty_service.sessions.history_repair import NOT_RUN, UNKNOWN_OUTCOME
+from godoty_service.turn_bootstrap import build_log_retention
 from tests.e2e.actions.conftest import END_TURN, Asker, Mcp, not_busy
 from tests.e2e.mcp.conftest import PREFIX
 from tests.e2e.turns.streams import CONTINUE, cancel, free, until
@@ -103,3 +106,41 @@ async def test_one_tool_has_an_unknown_outcome(servers: Any, mcp: Mcp) -> None:
 
     assert await results(other) == [UNKNOWN_OUTCOME]
     assert mcp.calls("hang") == 1
+
+
+async def test_log_of_an_interrupted_turn_is_retained_until_its_session_goes_on(servers: Any, mcp: Mcp) -> None:
+    """However late that is, up to the time for which actions wait. Logs of other turns expire."""
+    asker, survivor = servers
+    await agent(asker)
+    ended = (await asker.ask("hello", session_id="else")).responses[0].turn_id
+    stream = asker.caller.start(TWO, agent="support", on_disconnect=CONTINUE)
+    interrupted = (await until(stream, "tool_call_finished"))[0].turn_id
+    await soon(lambda: mcp.calls("hang"))
+    await soon(lambda: in_log(asker, "result"))
+    other = await survivor()
+    mcp.release("step")
+    database, settings = asker.service.database, asker.service.backends.settings(asker.service.database.name)
+    async with open_components(settings) as components:
+        now = await components.database.now()
+
+        async def extend(longest: float = settings.action_retention) -> set[str]:
+            """Let all logs expire soon, and extend them; return which of the two turns have a log for longer."""
+            for name in ("turns", "turn_logs"):
+                database[name].update_many({}, {"$set": {"expire_time": now + timedelta(minutes=10)}})
+            limited = settings.model_copy(update={"action_retention": longest})
+            await build_log_retention(limited, components).extend()
+            later: dict[str, Any] = {"expire_time": {"$gt": now + timedelta(hours=20)}}
+            turns = {"$in": [ended, interrupted]}
+            records = {each["_id"] for each in database["turns"].find({"_id": turns, **later})}
+            logs = {each["turn_id"] for each in database["turn_logs"].find({"turn_id": turns, **later})}
+            early = {"turn_id": {"$in": [*records]}, "expire_time": {"$lt": now + timedelta(hours=20)}}
+            assert (records, database["turn_logs"].count_documents(early)) == (logs, 0)
+            return records
+
+        too_old, retained = await extend(0.0), await extend()
+        turn = await not_busy(lambda: other.ask("and now?"))
+        afterwards = await extend()
+
+    assert turn.finished.stop_reason == END_TURN
+    assert await results(other) == ["42", UNKNOWN_OUTCOME]
+    assert (too_old, retained, afterwards) == (set(), {interrupted}, set())

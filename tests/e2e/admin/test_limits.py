@@ -14,6 +14,7 @@ from godoty_service.errors import StorageUnavailable
 from godoty_service.mongo.collection import Collection
 from godoty_service.sessions.lists import SessionLists
 from godoty_service.sessions.session import Session
+from godoty_service.turns.service import TurnService
 from tests.conftest import Start
 from tests.e2e.admin.conftest import Admin
 from tests.e2e.turns.streams import joined
@@ -202,3 +203,36 @@ async def test_open_calls_of_a_tenant_are_limited(
     assert refusal(failed(third)) == ("RATE_LIMITED", ("streams/concurrent",))
     assert await listing(caller)
     assert await eventually(lambda: _served(caller, session_id="next"))
+
+
+async def test_waits_for_turns_count_with_the_streams(
+    serve: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenant's open WaitTurn and Converse calls have one limit; other calls and tenants are served meanwhile."""
+    service = await serve(tenant_streams=2)
+    caller, other_tenant = connect(service), connect(service.another_tenant())
+    waiting, real = asyncio.Event(), TurnService.wait
+
+    async def wait(turns: TurnService, *given: Any, **named: Any) -> Any:
+        waiting.set()
+        return await real(turns, *given, **named)
+
+    def wait_for(turn_id: str) -> Awaitable[Any]:
+        return caller.call("WaitTurn", agent_pb.WaitTurnRequest(turn_id=turn_id))
+
+    monkeypatch.setattr(TurnService, "wait", wait)
+    stream = caller.start(SLOW, session_id="first")
+    turn_id = (await anext(aiter(stream))).turn_id
+    first = asyncio.ensure_future(wait_for(turn_id))
+    await waiting.wait()
+    second = await failure_of(wait_for(turn_id))
+    third = await caller.converse("hello", session_id="third")
+    found = await caller.call("GetTurn", agent_pb.GetTurnRequest(turn_id=turn_id))
+    assert await _served(other_tenant)
+    stream.cancel()
+
+    assert (await first).turn.state == turn_pb.TURN_STATE_ENDED
+    assert found.turn.state == turn_pb.TURN_STATE_RUNNING
+    assert refusal(second) == ("RATE_LIMITED", ("streams/concurrent",))
+    assert refusal(failed(third)) == ("RATE_LIMITED", ("streams/concurrent",))
+    assert (await wait_for(turn_id)).turn.turn_id == turn_id

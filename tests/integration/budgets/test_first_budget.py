@@ -10,8 +10,10 @@ import pytest
 from godoty_service.bootstrap.components import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.budgets.charges import OpeningBalance
+from godoty_service.budgets.document import UNKNOWN
 from godoty_service.budgets.opening_balance import OpeningBalanceJob
 from godoty_service.errors import StorageUnavailable
+from godoty_service.tenancy.errors import EtagMismatch
 from godoty_service.tenancy.policies import NO_POLICY, Policies, Policy, PolicyChange, PolicyVersion
 from tests.conftest import Start
 from tests.faults.invoice_comparison import spending_at
@@ -75,6 +77,35 @@ async def test_tracking_has_started_when_the_policy_is_written(caller: Caller, m
     assert writing is not None
     assert written is not None
     assert now < written < writing
+
+
+async def test_first_budget_that_another_change_overtakes_begins_no_tracking(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Servers would not know of it and reserve nothing: what is spent until a budget is in force would be in no sum."""
+    tenant_id, real = caller.service.tenant_id, Policies.update
+
+    async def overtaken(policies: Policies, tenant: str, change: PolicyChange, *, over: PolicyVersion) -> bool:
+        monkeypatch.undo()
+        await policies.set(tenant, Policy(turns_per_minute=1000))
+        return await real(policies, tenant, change, over=over)
+
+    async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
+        policies, policy = components.tenancy.policies, Policy(budgets=(BUDGET,))
+        etag = (await policies.read_version(tenant_id)).etag
+        monkeypatch.setattr(Policies, "update", overtaken)
+        with pytest.raises(EtagMismatch):
+            await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=policy, etag=etag))
+        in_force = await policies.budgets(tenant_id)
+        await components.budgets.maintenance.run_once()
+        since = await components.budgets.store.since(tenant_id)
+        assert (await caller.converse("hello")).finished
+        await components.administration.update_policy(ME, tenant_id, PolicyChange(policy=policy))
+        (status,) = await components.budgets.service.status(tenant_id)
+
+    assert in_force is None
+    assert since == UNKNOWN
+    assert status.spent == caller.service.invoiced("talk") > 0
 
 
 @HARD_AND_SOFT

@@ -191,3 +191,21 @@ async def test_concurrent_first_reservations_start_tracking_once(
 
     assert stated == 1
     assert (await harness.status()).reserved == BOUND + Decimal("0.1") * 20
+
+
+async def test_final_balance_is_dropped_if_the_document_was_rebuilt_meanwhile(harness: BudgetHarness) -> None:
+    """It ends where tracking began before: the calls since then would be in no sum."""
+    await harness.begin()
+    harness.advance(20)
+    call = await harness.close(await harness.open(reserved=True), COST)
+    await harness.budget_service.settle_reconciled(call)
+    harness.advance(40)
+    harness.balance.between = lambda: harness.budget_service.rebuild("tenant")
+
+    await harness.maintenance().run_once()
+    while_rebuilt = (await harness.status()).spent
+    harness.advance(60)
+    await harness.run_maintenance()
+
+    assert (while_rebuilt, (await harness.status()).spent) == (COST, COST)
+    assert await harness.differences() == []

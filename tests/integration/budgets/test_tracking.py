@@ -288,3 +288,35 @@ async def test_what_happens_while_the_start_is_written_late_counts(harness: Budg
 
     assert await harness.differences() == []
     assert (await harness.status()).spent == COST + (BOUND if change == "call" else 0)
+
+
+async def test_calls_of_a_server_that_has_just_read_that_there_is_no_budget_count(
+    harness: BudgetHarness, database: Database
+) -> None:
+    """Its maintenance sees that tracking is about to start, and caches for 3 seconds the policy before its change."""
+    seconds = 0.0
+    collection = database.collection("policies")
+    here, other = Policies(collection), Policies(collection, tick=lambda: seconds)
+    harness.budget_service.budgets_of = other.budgets
+    turn_budget = TurnBudget(harness.budget_service, budgets=(), max_cost=None)
+    async with harness.budget_service.tracking("tenant"):
+        await harness.run_maintenance()
+        await here.set("tenant", Policy(budgets=BUDGETS))
+    seconds = 2.9
+    harness.advance(seconds)
+    await turn_budget.refresh("tenant")
+    tracked_early = turn_budget.tracked
+    early = await harness.open(reserved=tracked_early)
+    seconds = 3.1
+    harness.advance(7.1)
+    await turn_budget.refresh_tracking("tenant")
+    late = await harness.open(reserved=turn_budget.tracked)
+    for call in (early, late):
+        await turn_budget.settle(await harness.close(call, COST))
+    harness.advance(60)
+    await harness.run_maintenance()
+    await harness.run_maintenance()
+
+    assert (tracked_early, turn_budget.tracked) == (False, True)
+    assert (await harness.status()).spent == 2 * COST
+    assert await harness.differences() == []

@@ -123,3 +123,26 @@ async def test_call_that_started_before_tracking_needs_no_reservation(
     assert await state_of(harness, early) is CallState.UNRESOLVED
     assert (await harness.status()).spent == BOUND
     assert await harness.differences() == []
+
+
+async def test_call_that_another_server_settles_meanwhile_is_not_resolved(
+    harness: BudgetHarness, reconcile: Reconcile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no reservation any more, which does not show that it was never sent: its bound stays counted."""
+    await harness.begin()
+    harness.advance(60)
+    call = await harness.open(reserved=True, budgeted=True)
+    real = harness.budget_service.was_never_sent
+
+    async def late(due: ModelCall) -> bool:
+        await harness.budget_service.settle_reconciled(await harness.close(call, None))
+        return await real(due)
+
+    monkeypatch.setattr(harness.budget_service, "was_never_sent", late)
+    await reconcile()
+    await harness.run_maintenance()
+
+    assert await state_of(harness, call) is CallState.UNRESOLVED
+    assert await harness.ledger.adjustments.of_call(call) == []
+    assert (await harness.status()).spent == BOUND
+    assert await harness.differences() == []
