@@ -19,6 +19,7 @@ from tests.faults.cluster import ServerProcess
 from tests.support.backends import ACCOUNT, Backends
 from tests.support.caller import Caller
 from tests.support.logging_configuration import restored_logging
+from tests.support.order import ordered
 from tests.support.service import Service
 
 # The duration of an example is meaningless while other tests share the cores; long runs try more examples.
@@ -33,17 +34,13 @@ for _name in [each for each in os.environ if each.startswith(("GODOTY_", "OPENRO
         del os.environ[_name]
 
 
-_SLOWEST_FILES = {"test_dev.py", "test_isolation.py", "test_queueing.py", "test_invoice_equation.py"}
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect tests that only `make faults` runs, and order the others."""
     if not LONG:
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
-    # The longest come first, so that no worker runs one of them alone at the end.
-    items.sort(key=lambda item: item.path.name not in _SLOWEST_FILES)
+    items[:] = ordered(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def pytest_collection_finish() -> None:
@@ -115,6 +112,18 @@ def mongodb_uri(backends: Backends) -> str:
 def new_database(backends: Backends) -> str:
     """The name of a new database."""
     return backends.new_database()
+
+
+@pytest.fixture
+def empty_database(backends: Backends) -> str:
+    """The name of a database for servers that have ended in the end; it may have indexes."""
+    return backends.empty_database()
+
+
+@pytest.fixture
+def prepared_database(backends: Backends) -> str:
+    """The name of an empty database that has all indexes, for parts of the service."""
+    return backends.prepared_database()
 
 
 @pytest.fixture(scope="session")
@@ -206,8 +215,8 @@ def issue() -> Callable[..., str]:
 def serving(
     backends: Backends, tmp_path_factory: pytest.TempPathFactory, **environment: str
 ) -> Iterator[tuple[str, str]]:
-    """Run a server process on a new database for several tests; yield its address and the name of the database."""
-    database = backends.new_database()
+    """Run a server process on an empty database for several tests; yield its address and the name of the database."""
+    database = backends.empty_database()
     log = tmp_path_factory.mktemp("server") / "server.log"
     process = ServerProcess(environment=server_environment(backends, database) | environment, log=log)
     try:
@@ -215,7 +224,7 @@ def serving(
         yield process.address, database
     finally:
         backends.run(process.stop())
-        backends.mongo.drop_database(database)
+        backends.release(database, killed=True)
 
 
 def server_environment(backends: Backends, database: str) -> dict[str, str]:

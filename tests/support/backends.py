@@ -12,7 +12,9 @@ from typing import Any, Self, TypeVar
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from pymongo import MongoClient
+from pymongo.read_concern import ReadConcern
 
+from godoty_service.bootstrap import open_components
 from godoty_service.migrations.registry import MIGRATIONS
 from godoty_service.mongo.client import Database, open_database
 from godoty_service.settings import Settings
@@ -32,6 +34,12 @@ ACCOUNT = "sandbox-tests"  # the default provider key of servers
 _RECORDED = Path(__file__).parents[1] / "data" / "recorded"
 _MAX_WAIT = 180.0
 _LATE_WRITES = 15.0  # seconds after which nothing is written of a server that was killed
+_PARAMETERS = {
+    # A dropped database's files stay for the history; its default of 5 minutes would keep those of many tests.
+    "minSnapshotHistoryWindowInSeconds": "60",
+    # Tests set clocks, and restore databases of months ago: nothing is to be deleted beside them for its age.
+    "ttlMonitorEnabled": "false",
+}
 
 
 class _GivenSettings(Settings):
@@ -80,6 +88,7 @@ class Backends:
         self._stack = AsyncExitStack()
         self._databases: list[str] = []
         self._reusable: set[str] = set()
+        self._prepared: set[str] = set()
         self._released: list[tuple[float, str]] = []  # by when a database may be used again
         self._client: Any = None  # of the thread, for all databases
         self._borrowed = mongodb_uri is not None
@@ -135,15 +144,26 @@ class Backends:
 
         It may have the indexes of an earlier test's server: to create them takes MongoDB a quarter of a second.
         """
-        while ready := [each for each in self._released if each[0] <= time.monotonic()]:
-            self._released.remove(ready[0])
-            name = ready[0][1]
-            if self._empty(name):
-                self._databases.append(name)
-                return name
-            self.mongo.drop_database(name)
-        self._reusable.add(name := self.new_database())
+        return self._reused(prepared=False)
+
+    def prepared_database(self) -> str:
+        """Return the name of an empty database of this build's schema that has all indexes, for parts of the service.
+
+        Its tests drop no index, and make no collection with indexes of its own: later tests have the same database.
+        """
+        name = self._reused(prepared=True)
+        if name not in self._prepared:
+            self.run(self._prepare(name))
+            self._prepared.add(name)
         return name
+
+    def release(self, name: str, *, killed: bool) -> None:
+        """Drop a database, or let other tests use it if it was an empty one; `killed` as for `dropping_databases`."""
+        self._databases.remove(name)
+        if name in self._reusable:
+            self._released.append((time.monotonic() + (_LATE_WRITES if killed else 0.0), name))
+        else:
+            self.mongo.drop_database(name)
 
     @contextmanager
     def dropping_databases(self, *, killed: bool) -> Iterator[None]:
@@ -158,27 +178,37 @@ class Backends:
         try:
             yield
         finally:
-            ready_at = time.monotonic() + (_LATE_WRITES if killed else 0.0)
             for name in self._databases[known:]:
-                if name in self._reusable:
-                    self._released.append((ready_at, name))
-                else:
-                    self.mongo.drop_database(name)
-            del self._databases[known:]
+                self.release(name, killed=killed)
+
+    def _reused(self, *, prepared: bool) -> str:
+        """Return a database that was released and emptied, else a new one that can be released."""
+        now = time.monotonic()
+        for each in [one for one in self._released if one[0] <= now and (one[1] in self._prepared) == prepared]:
+            self._released.remove(each)
+            name = each[1]
+            if self._empty(name):
+                self._databases.append(name)
+                return name
+            self.mongo.drop_database(name)
+        self._reusable.add(name := self.new_database())
+        return name
 
     def _empty(self, name: str) -> bool:
         """Delete all documents of a database; return False if that does not make it like a new one.
 
         The schema's version stays: without it the database would be taken for one from before versions, and migrated.
         """
-        database = self.mongo[name]
+        database = self.mongo.get_database(name, read_concern=ReadConcern("local"))
         collections = database.list_collection_names()
-        if any(each.startswith("system.") for each in collections):  # a test has profiled it
-            return False
+        if "system.profile" in collections:  # a test has profiled it
+            database.command("profile", 0)
+            database.drop_collection("system.profile")
+            collections.remove("system.profile")
         version = {"_id": "schema", "version": MIGRATIONS[-1].version}
         if database["schema"].find_one({"_id": "schema"}) != version:
             return False
-        for each in collections:
+        for each in _with_documents(database, collections):
             database[each].delete_many({"_id": {"$ne": "schema"}} if each == "schema" else {})
         return True
 
@@ -213,14 +243,17 @@ class Backends:
 
     async def _start(self) -> None:
         if not self._borrowed:
-            # A dropped database's files stay for the history; its default of 5 minutes would keep those of 1,000 tests.
-            local = LocalMongo(self._directory, parameters={"minSnapshotHistoryWindowInSeconds": "10"})
+            local = LocalMongo(self._directory, parameters=_PARAMETERS)
             mongo = await self._stack.enter_async_context(local)
             self.mongodb_uri = mongo.uri
         opened = open_database(uri=self.mongodb_uri, name="godoty_tests")
         self._stack.push_async_callback(opened.close)
         self._client = opened._client
         await self._stack.enter_async_context(self.sandbox)
+
+    async def _prepare(self, name: str) -> None:
+        async with open_components(self.settings(name), migrate=True):
+            pass
 
     async def _issue(self, database: str, scopes: frozenset[Scope]) -> tuple[str, str, str]:
         tenants = Database(self._client, database).collection(Tenants.COLLECTION)
@@ -230,3 +263,10 @@ class Backends:
 
     def _api_keys(self, database: str) -> ApiKeys:
         return ApiKeys(Database(self._client, database).collection(ApiKeys.COLLECTION))
+
+
+def _with_documents(database: Any, collections: list[str]) -> list[str]:
+    """Return those of some collections that have documents, by one operation."""
+    looks = [[{"$limit": 1}, {"$project": {"_id": {"$literal": each}}}] for each in collections]
+    unions = [{"$unionWith": {"coll": each, "pipeline": look}} for each, look in zip(collections, looks, strict=True)]
+    return [each["_id"] for each in database[collections[0]].aggregate([*looks[0], *unions[1:]])]

@@ -28,9 +28,9 @@ async def cluster(mongodb_uri: str, tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def database(mongodb_uri: str, new_database: str) -> AsyncIterator[Database]:
+async def database(mongodb_uri: str, prepared_database: str) -> AsyncIterator[Database]:
     """An empty database."""
-    opened = open_database(uri=mongodb_uri, name=new_database)
+    opened = open_database(uri=mongodb_uri, name=prepared_database)
     yield opened
     await opened.close()
 
