@@ -2,7 +2,6 @@
 
 import gc
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
@@ -15,12 +14,14 @@ from godoty.v1 import agent_service_pb2_grpc
 from hypothesis import settings
 
 from godoty_service.server import running
+from openrouter_sandbox.mongodb.mongod import find_mongod
 from tests.faults.cluster import ServerProcess
 from tests.support.backends import ACCOUNT, Backends
 from tests.support.caller import Caller
 from tests.support.logging_configuration import restored_logging
 from tests.support.order import ordered
 from tests.support.service import Service
+from tests.support.shared_mongo import SharedMongo, given_uri, new_directory
 
 # The duration of an example is meaningless while other tests share the cores; long runs try more examples.
 LONG = os.environ.get("GODOTY_TEST_LONG") == "1"
@@ -32,6 +33,13 @@ _MONGODB_URI = os.environ.get("GODOTY_MONGODB_URI")
 for _name in [each for each in os.environ if each.startswith(("GODOTY_", "OPENROUTER_", "OTEL_"))]:
     if not _name.startswith("GODOTY_TEST_"):
         del os.environ[_name]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start one MongoDB for all workers, unless one runs already."""
+    is_controller = config.getoption("numprocesses", default=None) and not hasattr(config, "workerinput")
+    if is_controller and not _MONGODB_URI and find_mongod() is not None:
+        config.pluginmanager.register(SharedMongo())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -74,11 +82,10 @@ class StartProcess(Protocol):
 
 
 @pytest.fixture(scope="session")
-def backends() -> Iterator[Backends]:
+def backends(request: pytest.FixtureRequest) -> Iterator[Backends]:
     """MongoDB and the sandbox; their data is in memory if possible."""
-    memory = Path("/dev/shm")  # noqa: S108 - a directory of our own is made below it
-    directory = tempfile.mkdtemp(prefix="godoty-test-", dir=memory if os.access(memory, os.W_OK) else None)
-    with Backends(Path(directory), _MONGODB_URI) as started:
+    shared = given_uri(request.config)
+    with Backends(new_directory(), _MONGODB_URI or shared, drops=shared is None) as started:
         yield started
 
 

@@ -27,6 +27,7 @@ from godoty_service.pricing.stored_catalogues import (
     decode_or_none,
     decode_with_rules,
     newest_document,
+    parse_listing,
     rule_fields,
     stored_fields,
 )
@@ -158,7 +159,7 @@ class PricingOracle:
         rules = self._upstream.rules
         if body is None:
             return Catalogue.unlisted(fetch_time=self._clock(), rules=rules)
-        catalogue = await asyncio.to_thread(Catalogue.parse, body, fetch_time=self._clock(), rules=rules)
+        catalogue = await asyncio.to_thread(parse_listing, body, fetch_time=self._clock(), rules=rules)
         check_priced(catalogue, lists_prices=self._upstream.lists_prices)
         return catalogue
 

@@ -26,6 +26,7 @@ from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from openrouter_sandbox.server import Sandbox
 from openrouter_sandbox.settings import SandboxSettings
 from tests.support.service import Deployment, Service
+from tests.support.shared_mongo import PARAMETERS
 
 T = TypeVar("T")
 
@@ -34,12 +35,6 @@ ACCOUNT = "sandbox-tests"  # the default provider key of servers
 _RECORDED = Path(__file__).parents[1] / "data" / "recorded"
 _MAX_WAIT = 180.0
 _LATE_WRITES = 15.0  # seconds after which nothing is written of a server that was killed
-_PARAMETERS = {
-    # A dropped database's files stay for the history; its default of 5 minutes would keep those of many tests.
-    "minSnapshotHistoryWindowInSeconds": "60",
-    # Tests set clocks, and restore databases of months ago: nothing is to be deleted beside them for its age.
-    "ttlMonitorEnabled": "false",
-}
 
 
 class _GivenSettings(Settings):
@@ -75,12 +70,13 @@ class Backends:
         sandbox: The provider. It runs in the thread: call it by `ask`.
     """
 
-    def __init__(self, directory: Path, mongodb_uri: str | None) -> None:
+    def __init__(self, directory: Path, mongodb_uri: str | None, *, drops: bool = True) -> None:
         """Prepare the backends; entering them starts the servers.
 
         Args:
             directory: The data directory of a MongoDB that is started.
             mongodb_uri: A MongoDB that runs already; None: one is started.
+            drops: Whether databases are dropped from it in the end.
         """
         self._directory = directory
         self._loop = asyncio.new_event_loop()
@@ -92,6 +88,7 @@ class Backends:
         self._released: list[tuple[float, str]] = []  # by when a database may be used again
         self._client: Any = None  # of the thread, for all databases
         self._borrowed = mongodb_uri is not None
+        self._drops = self._borrowed and drops
         self.mongodb_uri = mongodb_uri or ""
         # All histories of the tests must be ones that strict providers accept.
         self.sandbox = Sandbox(recorded=_RECORDED, settings=SandboxSettings(strict="openai,anthropic"))
@@ -106,7 +103,7 @@ class Backends:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._borrowed:
+        if self._drops:
             for name in (*self._databases, *(name for _, name in self._released)):
                 self.mongo.drop_database(name)
         self.mongo.close()
@@ -243,7 +240,7 @@ class Backends:
 
     async def _start(self) -> None:
         if not self._borrowed:
-            local = LocalMongo(self._directory, parameters=_PARAMETERS)
+            local = LocalMongo(self._directory, parameters=PARAMETERS)
             mongo = await self._stack.enter_async_context(local)
             self.mongodb_uri = mongo.uri
         opened = open_database(uri=self.mongodb_uri, name="godoty_tests")
