@@ -93,9 +93,7 @@ async def decode_with_rules(document: Mapping[str, Any], rules: PriceRules) -> C
     body = document.get("body", document.get("unpriced_body"))
     if not isinstance(body, bytes):
         raise TypeError("not a stored catalogue")
-    return await asyncio.to_thread(
-        lambda: parse_listing(zlib.decompress(body), fetch_time=fetch_time, rules=rules)
-    )
+    return await asyncio.to_thread(lambda: parse_listing(zlib.decompress(body), fetch_time=fetch_time, rules=rules))
 
 
 def parse_listing(body: bytes, *, fetch_time: datetime, rules: PriceRules) -> Catalogue:

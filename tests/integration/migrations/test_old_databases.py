@@ -102,10 +102,12 @@ async def test_open_calls_and_rollups_of_an_old_database_are_finished(
     process, service = await serve_process(database=name, **quick)
 
     await soon(
-        lambda: not (
-            database["ledger"].count_documents({"$or": [{"state": "pending"}, {"rollup_state": {"$exists": True}}]})
-            or database["usage_rollup_state"].count_documents({"batch": {"$exists": True}})
-            or database["budgets"].count_documents({"open": {"$ne": {}}})
+        lambda: (
+            not (
+                database["ledger"].count_documents({"$or": [{"state": "pending"}, {"rollup_state": {"$exists": True}}]})
+                or database["usage_rollup_state"].count_documents({"batch": {"$exists": True}})
+                or database["budgets"].count_documents({"open": {"$ne": {}}})
+            )
         )
     )
 
