@@ -2,7 +2,6 @@
 
 import gc
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
@@ -15,11 +14,14 @@ from godoty.v1 import agent_service_pb2_grpc
 from hypothesis import settings
 
 from godoty_service.server import running
+from openrouter_sandbox.mongodb.mongod import find_mongod
 from tests.faults.cluster import ServerProcess
 from tests.support.backends import ACCOUNT, Backends
 from tests.support.caller import Caller
 from tests.support.logging_configuration import restored_logging
+from tests.support.order import ordered
 from tests.support.service import Service
+from tests.support.shared_mongo import SharedMongo, given_uri, new_directory
 
 # The duration of an example is meaningless while other tests share the cores; long runs try more examples.
 LONG = os.environ.get("GODOTY_TEST_LONG") == "1"
@@ -33,7 +35,11 @@ for _name in [each for each in os.environ if each.startswith(("GODOTY_", "OPENRO
         del os.environ[_name]
 
 
-_SLOWEST_FILES = {"test_dev.py", "test_isolation.py", "test_queueing.py", "test_invoice_equation.py"}
+def pytest_configure(config: pytest.Config) -> None:
+    """Start one MongoDB for all workers, unless one runs already."""
+    is_controller = config.getoption("numprocesses", default=None) and not hasattr(config, "workerinput")
+    if is_controller and not _MONGODB_URI and find_mongod() is not None:
+        config.pluginmanager.register(SharedMongo())
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -42,8 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         long = [item for item in items if item.get_closest_marker("long")]
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
-    # The longest come first, so that no worker runs one of them alone at the end.
-    items.sort(key=lambda item: item.path.name not in _SLOWEST_FILES)
+    items[:] = ordered(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 
 
 def pytest_collection_finish() -> None:
@@ -77,11 +82,10 @@ class StartProcess(Protocol):
 
 
 @pytest.fixture(scope="session")
-def backends() -> Iterator[Backends]:
+def backends(request: pytest.FixtureRequest) -> Iterator[Backends]:
     """MongoDB and the sandbox; their data is in memory if possible."""
-    memory = Path("/dev/shm")  # noqa: S108 - a directory of our own is made below it
-    directory = tempfile.mkdtemp(prefix="godoty-test-", dir=memory if os.access(memory, os.W_OK) else None)
-    with Backends(Path(directory), _MONGODB_URI) as started:
+    shared = given_uri(request.config)
+    with Backends(new_directory(), _MONGODB_URI or shared, drops=shared is None) as started:
         yield started
 
 
@@ -115,6 +119,18 @@ def mongodb_uri(backends: Backends) -> str:
 def new_database(backends: Backends) -> str:
     """The name of a new database."""
     return backends.new_database()
+
+
+@pytest.fixture
+def empty_database(backends: Backends) -> str:
+    """The name of a database for servers that have ended in the end; it may have indexes."""
+    return backends.empty_database()
+
+
+@pytest.fixture
+def prepared_database(backends: Backends) -> str:
+    """The name of an empty database that has all indexes, for parts of the service."""
+    return backends.prepared_database()
 
 
 @pytest.fixture(scope="session")
@@ -206,8 +222,8 @@ def issue() -> Callable[..., str]:
 def serving(
     backends: Backends, tmp_path_factory: pytest.TempPathFactory, **environment: str
 ) -> Iterator[tuple[str, str]]:
-    """Run a server process on a new database for several tests; yield its address and the name of the database."""
-    database = backends.new_database()
+    """Run a server process on an empty database for several tests; yield its address and the name of the database."""
+    database = backends.empty_database()
     log = tmp_path_factory.mktemp("server") / "server.log"
     process = ServerProcess(environment=server_environment(backends, database) | environment, log=log)
     try:
@@ -215,7 +231,7 @@ def serving(
         yield process.address, database
     finally:
         backends.run(process.stop())
-        backends.mongo.drop_database(database)
+        backends.release(database, killed=True)
 
 
 def server_environment(backends: Backends, database: str) -> dict[str, str]:

@@ -27,6 +27,7 @@ from godoty_service.pricing.stored_catalogues import (
     decode_or_none,
     decode_with_rules,
     newest_document,
+    parse_listing,
     rule_fields,
     stored_fields,
 )
@@ -110,7 +111,7 @@ class PricingOracle:
             return False
         try:
             catalogue = await self._parse(body)
-            known = await self._catalogues.find_one({"_id": catalogue.hash})
+            known = await self._known(catalogue)
             if known is None:
                 check_shrink(catalogue, before=await self._last_accepted(), least_share=self._least_share)
         except (ValueError, TypeError) as error:
@@ -129,7 +130,7 @@ class PricingOracle:
         """
         body = await self._fetch(accept_missing=True)
         catalogue = await self._parse(body)
-        await self._store(catalogue, body, await self._catalogues.find_one({"_id": catalogue.hash}))
+        await self._store(catalogue, body, await self._known(catalogue))
         return catalogue
 
     async def _fetch(self, *, accept_missing: bool) -> bytes | None:
@@ -158,20 +159,20 @@ class PricingOracle:
         rules = self._upstream.rules
         if body is None:
             return Catalogue.unlisted(fetch_time=self._clock(), rules=rules)
-        catalogue = await asyncio.to_thread(Catalogue.parse, body, fetch_time=self._clock(), rules=rules)
+        catalogue = await asyncio.to_thread(parse_listing, body, fetch_time=self._clock(), rules=rules)
         check_priced(catalogue, lists_prices=self._upstream.lists_prices)
         return catalogue
 
+    async def _known(self, catalogue: Catalogue) -> Document | None:
+        """Return when an equal catalogue was first fetched, without its body; None: it is not stored."""
+        return await self._catalogues.find_one({"_id": catalogue.hash}, fields={"fetch_time": 1})
+
     async def _store(self, catalogue: Catalogue, body: bytes | None, known: Document | None) -> None:
-        await self._catalogues.update_one(
-            {"_id": catalogue.hash},
-            {
-                "$set": {"seen_time": catalogue.fetch_time},
-                "$addToSet": {"upstreams": self._upstream.name},
-                "$setOnInsert": stored_fields(catalogue, body),
-            },
-            upsert=True,
-        )
+        query = {"_id": catalogue.hash}
+        seen = {"$set": {"seen_time": catalogue.fetch_time}, "$addToSet": {"upstreams": self._upstream.name}}
+        if known is None or not await self._catalogues.update_one(query, seen):
+            new = await asyncio.to_thread(stored_fields, catalogue, body)  # it compresses the body
+            await self._catalogues.update_one(query, {**seen, "$setOnInsert": new}, upsert=True)
         first = replace(catalogue, fetch_time=known["fetch_time"]) if known else catalogue  # equal hash: equal entries
         self._set_current(first, catalogue.fetch_time)
 

@@ -4,7 +4,8 @@ import asyncio
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import structlog
@@ -92,4 +93,21 @@ async def decode_with_rules(document: Mapping[str, Any], rules: PriceRules) -> C
     body = document.get("body", document.get("unpriced_body"))
     if not isinstance(body, bytes):
         raise TypeError("not a stored catalogue")
-    return await asyncio.to_thread(lambda: Catalogue.parse(zlib.decompress(body), fetch_time=fetch_time, rules=rules))
+    return await asyncio.to_thread(lambda: parse_listing(zlib.decompress(body), fetch_time=fetch_time, rules=rules))
+
+
+def parse_listing(body: bytes, *, fetch_time: datetime, rules: PriceRules) -> Catalogue:
+    """Parse the body of `GET /models`. The last one is not parsed again: it is fetched each hour, and changes seldom.
+
+    Raises:
+        ValueError: It is no listing.
+        TypeError: A price is a float.
+    """
+    if rules:
+        return Catalogue.parse(body, fetch_time=fetch_time, rules=rules)
+    return replace(_last_parsed(body), fetch_time=fetch_time)
+
+
+@lru_cache(maxsize=1)
+def _last_parsed(body: bytes) -> Catalogue:
+    return Catalogue.parse(body, fetch_time=datetime.min.replace(tzinfo=UTC))

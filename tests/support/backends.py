@@ -12,7 +12,9 @@ from typing import Any, Self, TypeVar
 
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from pymongo import MongoClient
+from pymongo.read_concern import ReadConcern
 
+from godoty_service.bootstrap import open_components
 from godoty_service.migrations.registry import MIGRATIONS
 from godoty_service.mongo.client import Database, open_database
 from godoty_service.settings.settings import Settings
@@ -24,6 +26,7 @@ from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from openrouter_sandbox.server import Sandbox
 from openrouter_sandbox.settings import SandboxSettings
 from tests.support.service import Deployment, Service
+from tests.support.shared_mongo import PARAMETERS
 
 T = TypeVar("T")
 
@@ -67,12 +70,13 @@ class Backends:
         sandbox: The provider. It runs in the thread: call it by `ask`.
     """
 
-    def __init__(self, directory: Path, mongodb_uri: str | None) -> None:
+    def __init__(self, directory: Path, mongodb_uri: str | None, *, drops: bool = True) -> None:
         """Prepare the backends; entering them starts the servers.
 
         Args:
             directory: The data directory of a MongoDB that is started.
             mongodb_uri: A MongoDB that runs already; None: one is started.
+            drops: Whether databases are dropped from it in the end.
         """
         self._directory = directory
         self._loop = asyncio.new_event_loop()
@@ -80,9 +84,11 @@ class Backends:
         self._stack = AsyncExitStack()
         self._databases: list[str] = []
         self._reusable: set[str] = set()
+        self._prepared: set[str] = set()
         self._released: list[tuple[float, str]] = []  # by when a database may be used again
         self._client: Any = None  # of the thread, for all databases
         self._borrowed = mongodb_uri is not None
+        self._drops = self._borrowed and drops
         self.mongodb_uri = mongodb_uri or ""
         # All histories of the tests must be ones that strict providers accept.
         self.sandbox = Sandbox(recorded=_RECORDED, settings=SandboxSettings(strict="openai,anthropic"))
@@ -97,7 +103,7 @@ class Backends:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._borrowed:
+        if self._drops:
             for name in (*self._databases, *(name for _, name in self._released)):
                 self.mongo.drop_database(name)
         self.mongo.close()
@@ -135,15 +141,26 @@ class Backends:
 
         It may have the indexes of an earlier test's server: to create them takes MongoDB a quarter of a second.
         """
-        while ready := [each for each in self._released if each[0] <= time.monotonic()]:
-            self._released.remove(ready[0])
-            name = ready[0][1]
-            if self._empty(name):
-                self._databases.append(name)
-                return name
-            self.mongo.drop_database(name)
-        self._reusable.add(name := self.new_database())
+        return self._reused(prepared=False)
+
+    def prepared_database(self) -> str:
+        """Return the name of an empty database of this build's schema that has all indexes, for parts of the service.
+
+        Its tests drop no index, and make no collection with indexes of its own: later tests have the same database.
+        """
+        name = self._reused(prepared=True)
+        if name not in self._prepared:
+            self.run(self._prepare(name))
+            self._prepared.add(name)
         return name
+
+    def release(self, name: str, *, killed: bool) -> None:
+        """Drop a database, or let other tests use it if it was an empty one; `killed` as for `dropping_databases`."""
+        self._databases.remove(name)
+        if name in self._reusable:
+            self._released.append((time.monotonic() + (_LATE_WRITES if killed else 0.0), name))
+        else:
+            self.mongo.drop_database(name)
 
     @contextmanager
     def dropping_databases(self, *, killed: bool) -> Iterator[None]:
@@ -158,27 +175,37 @@ class Backends:
         try:
             yield
         finally:
-            ready_at = time.monotonic() + (_LATE_WRITES if killed else 0.0)
             for name in self._databases[known:]:
-                if name in self._reusable:
-                    self._released.append((ready_at, name))
-                else:
-                    self.mongo.drop_database(name)
-            del self._databases[known:]
+                self.release(name, killed=killed)
+
+    def _reused(self, *, prepared: bool) -> str:
+        """Return a database that was released and emptied, else a new one that can be released."""
+        now = time.monotonic()
+        for each in [one for one in self._released if one[0] <= now and (one[1] in self._prepared) == prepared]:
+            self._released.remove(each)
+            name = each[1]
+            if self._empty(name):
+                self._databases.append(name)
+                return name
+            self.mongo.drop_database(name)
+        self._reusable.add(name := self.new_database())
+        return name
 
     def _empty(self, name: str) -> bool:
         """Delete all documents of a database; return False if that does not make it like a new one.
 
         The schema's version stays: without it the database would be taken for one from before versions, and migrated.
         """
-        database = self.mongo[name]
+        database = self.mongo.get_database(name, read_concern=ReadConcern("local"))
         collections = database.list_collection_names()
-        if any(each.startswith("system.") for each in collections):  # a test has profiled it
-            return False
+        if "system.profile" in collections:  # a test has profiled it
+            database.command("profile", 0)
+            database.drop_collection("system.profile")
+            collections.remove("system.profile")
         version = {"_id": "schema", "version": MIGRATIONS[-1].version}
         if database["schema"].find_one({"_id": "schema"}) != version:
             return False
-        for each in collections:
+        for each in _with_documents(database, collections):
             database[each].delete_many({"_id": {"$ne": "schema"}} if each == "schema" else {})
         return True
 
@@ -213,14 +240,17 @@ class Backends:
 
     async def _start(self) -> None:
         if not self._borrowed:
-            # A dropped database's files stay for the history; its default of 5 minutes would keep those of 1,000 tests.
-            local = LocalMongo(self._directory, parameters={"minSnapshotHistoryWindowInSeconds": "10"})
+            local = LocalMongo(self._directory, parameters=PARAMETERS)
             mongo = await self._stack.enter_async_context(local)
             self.mongodb_uri = mongo.uri
         opened = open_database(uri=self.mongodb_uri, name="godoty_tests")
         self._stack.push_async_callback(opened.close)
         self._client = opened._client
         await self._stack.enter_async_context(self.sandbox)
+
+    async def _prepare(self, name: str) -> None:
+        async with open_components(self.settings(name), migrate=True):
+            pass
 
     async def _issue(self, database: str, scopes: frozenset[Scope]) -> tuple[str, str, str]:
         tenants = Database(self._client, database).collection(Tenants.COLLECTION)
@@ -230,3 +260,10 @@ class Backends:
 
     def _api_keys(self, database: str) -> ApiKeys:
         return ApiKeys(Database(self._client, database).collection(ApiKeys.COLLECTION))
+
+
+def _with_documents(database: Any, collections: list[str]) -> list[str]:
+    """Return those of some collections that have documents, by one operation."""
+    looks = [[{"$limit": 1}, {"$project": {"_id": {"$literal": each}}}] for each in collections]
+    unions = [{"$unionWith": {"coll": each, "pipeline": look}} for each, look in zip(collections, looks, strict=True)]
+    return [each["_id"] for each in database[collections[0]].aggregate([*looks[0], *unions[1:]])]

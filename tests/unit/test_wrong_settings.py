@@ -17,6 +17,7 @@ from godoty_service.settings.settings import Settings
 from tests.conftest import server_environment
 from tests.support.backends import Backends
 from tests.support.command import Command
+from tests.support.service import PATIENCE
 
 NUMBERS = [name for name, field in Settings.model_fields.items() if field.annotation in (int, float)]
 GOOD = {
@@ -240,7 +241,7 @@ def test_edit_distance_counts_swapped_letters_once(first: str, second: str, dist
 
 async def started(environment: dict[str, str], log: Path) -> tuple[int, list[str]]:
     """Start a server that fails; return its exit status and the lines that are not log lines."""
-    code = await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 20)
+    code = await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), PATIENCE)
     return code, [line for line in log.read_text().splitlines() if not line.startswith("{")]
 
 
@@ -259,11 +260,11 @@ async def started(environment: dict[str, str], log: Path) -> tuple[int, list[str
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )
 async def test_server_with_a_wrong_setting_does_not_start(
-    backends: Backends, new_database: str, tmp_path: Path, environment: dict[str, str], said: str
+    backends: Backends, empty_database: str, tmp_path: Path, environment: dict[str, str], said: str
 ) -> None:
     """`godoty serve` ends with exit status 1 and one line, and never serves."""
     log = tmp_path / "log"
-    code, lines = await started(server_environment(backends, new_database) | environment, log)
+    code, lines = await started(server_environment(backends, empty_database) | environment, log)
 
     assert code == 1
     (line,) = lines
@@ -271,13 +272,13 @@ async def test_server_with_a_wrong_setting_does_not_start(
     assert '"serving"' not in log.read_text()
 
 
-async def test_taken_metrics_port_is_named(backends: Backends, new_database: str, tmp_path: Path) -> None:
+async def test_taken_metrics_port_is_named(backends: Backends, empty_database: str, tmp_path: Path) -> None:
     """The error names which of the server's two ports is in use."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        environment = server_environment(backends, new_database) | {"GODOTY_METRICS_LISTEN": listen}
+        environment = server_environment(backends, empty_database) | {"GODOTY_METRICS_LISTEN": listen}
         code, lines = await started(environment, tmp_path / "log")
 
     assert code == 1

@@ -26,9 +26,9 @@ def driver() -> Driver:
 
 
 @pytest.fixture
-async def database(mongodb_uri: str, new_database: str, driver: Driver) -> AsyncIterator[Database]:
+async def database(mongodb_uri: str, prepared_database: str, driver: Driver) -> AsyncIterator[Database]:
     """A database with the indexes of ledger and roll-ups."""
-    opened = open_database(uri=mongodb_uri, name=new_database, driver=driver)
+    opened = open_database(uri=mongodb_uri, name=prepared_database, driver=driver)
     await asyncio.gather(
         opened.collection("ledger").ensure(Ledger.INDEXES),
         opened.collection("usage_rollups").ensure(RollupStore.INDEXES),

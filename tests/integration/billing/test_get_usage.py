@@ -1,6 +1,5 @@
 """GetUsage over gRPC: exact after each turn, by every group, and repeatable."""
 
-import asyncio
 import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -21,7 +20,7 @@ from tests.integration.billing.conftest import ConnectBilling
 from tests.integration.billing.harness import Tenant
 from tests.support.backends import ME
 from tests.support.caller import Caller, failure_of
-from tests.support.service import Service, format_amount
+from tests.support.service import Service, eventually, format_amount
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 END = START + timedelta(days=60)
@@ -266,10 +265,14 @@ async def test_budget_status_is_returned(service: Service, caller: Caller, conne
         Budget(window=BudgetWindow.TOTAL, limit=Decimal(1000), hard=False),
     ]
     await _set_budgets(service, budgets)
-    await asyncio.sleep(5)  # every server knows of a policy by then
-    await caller.converse("hello")
-    found = await connect_billing(service).call("GetBudget", pb.GetBudgetRequest())
-    day, total = found.budgets
+    assert (await caller.converse("hello")).finished
+    biller = connect_billing(service)
+
+    async def charged() -> Any:
+        found = await biller.call("GetBudget", pb.GetBudgetRequest())
+        return None if "0" in {each.spent_usd for each in found.budgets} else found
+
+    day, total = (await eventually(charged)).budgets
 
     assert (day.window, day.limit_usd, day.hard) == (budget_pb2.BUDGET_WINDOW_DAY, "12.5", True)
     assert (total.window, total.limit_usd, total.hard) == (budget_pb2.BUDGET_WINDOW_TOTAL, "1000", False)
@@ -281,7 +284,7 @@ async def test_budget_status_is_returned(service: Service, caller: Caller, conne
 
 
 async def _set_budgets(service: Service, budgets: list[Budget]) -> None:
-    async with open_components(service.backends.settings(service.database.name)) as components:
+    async with open_components(service.backends.settings(service.database.name), indexes=False) as components:
         await components.administration.update_policy(
             ME, service.tenant_id, PolicyChange(policy=Policy(budgets=tuple(budgets)))
         )

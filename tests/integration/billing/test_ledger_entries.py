@@ -170,11 +170,11 @@ async def test_page_ends_after_some_pieces(server: Server, tenant: Tenant) -> No
 
 
 async def test_filters_read_a_piece_an_operation(
-    server: Server, tenant: Tenant, mongodb_uri: str, new_database: str
+    server: Server, tenant: Tenant, mongodb_uri: str, prepared_database: str
 ) -> None:
     """By the database's own count, no operation of a filtered page examines more entries than a piece."""
     await tenant.settled([NOON + timedelta(milliseconds=each // 3) for each in range(300)])
-    database: Any = MongoClient(mongodb_uri)[new_database]
+    database: Any = MongoClient(mongodb_uri)[prepared_database]
     database.command("profile", 2)
     pages = LedgerPages(server.database.collection("ledger"), users=server.users, piece=50)
     for which in (
@@ -188,7 +188,7 @@ async def test_filters_read_a_piece_an_operation(
     ):
         await pages.page(tenant.tenant_id, which, after=None, limit=10)
     database.command("profile", 0)
-    examined = [each["docsExamined"] for each in database["system.profile"].find({"ns": f"{new_database}.ledger"})]
+    examined = [each["docsExamined"] for each in database["system.profile"].find({"ns": f"{prepared_database}.ledger"})]
 
     assert len(examined) > 20
     assert max(examined) <= 50 + 2 * 3, "and those that start with the first and with the last of a piece"

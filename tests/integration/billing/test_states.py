@@ -234,7 +234,7 @@ def test_additional_states_need_no_other_edit(mongodb_uri: str) -> None:
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=1200,  # a busy machine is slow, and only a failure waits that long
         check=False,
     )
 

@@ -36,9 +36,9 @@ BUDGETS = tuple(Budget(window=window, limit=Decimal(1000), hard=True) for window
 
 
 @pytest.fixture
-async def database(mongodb_uri: str, new_database: str) -> AsyncIterator[Database]:
+async def database(mongodb_uri: str, prepared_database: str) -> AsyncIterator[Database]:
     """An empty database."""
-    opened = open_database(uri=mongodb_uri, name=new_database)
+    opened = open_database(uri=mongodb_uri, name=prepared_database)
     yield opened
     await opened.close()
 

@@ -28,9 +28,9 @@ async def cluster(mongodb_uri: str, tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 @pytest.fixture
-async def database(mongodb_uri: str, new_database: str) -> AsyncIterator[Database]:
+async def database(mongodb_uri: str, prepared_database: str) -> AsyncIterator[Database]:
     """An empty database."""
-    opened = open_database(uri=mongodb_uri, name=new_database)
+    opened = open_database(uri=mongodb_uri, name=prepared_database)
     yield opened
     await opened.close()
 
@@ -84,13 +84,13 @@ async def test_turn_is_admitted_after_retry_after(database: Database) -> None:
     """A refusal has the time to the next turn, not a whole interval of the rate, and waiting for it is enough."""
     limiter, policy = limiter_of(database), Policy(turns_per_minute=4)
     await limiter.acquire("tenant", "turn_1", policy)
-    almost: list[dict[str, Any]] = [{"$set": {"tokens": 0.8, "time": "$$NOW"}}]
+    almost: list[dict[str, Any]] = [{"$set": {"tokens": 0.7, "time": "$$NOW"}}]
     await database.collection("turn_limits").update_one({"_id": "tenant"}, almost)
     refusal = await refused(limiter, policy)
     assert refusal.retry_after is not None
     await asyncio.sleep(int(refusal.retry_after * 1000) / 1000)  # as a caller does
 
-    assert 0 < refusal.retry_after < 0.2 * 15 + 0.01
+    assert 0 < refusal.retry_after < 0.3 * 15 + 0.01
     limiter.check("tenant", policy)
     await limiter.acquire("tenant", "turn_2", policy)
 
@@ -143,7 +143,11 @@ async def test_turns_beyond_the_rate_are_refused_with_retry_info(cluster: Cluste
     await asyncio.gather(*(server.start() for server in servers))
     try:
         await cluster.components.tenancy.policies.set(cluster.tenant_id, Policy(turns_per_minute=6))
-        outcomes = [await converse(cluster, servers[n % 2].address, "hello") for n in range(10)]
+        outcomes = []
+        for number in range(10):
+            outcomes.append(await converse(cluster, servers[number % 2].address, "hello"))
+            # However long that took: no token has been added meanwhile.
+            await cluster.components.database.collection("turn_limits").update_many({}, [{"$set": {"time": "$$NOW"}}])
 
         assert [reason for reason, _ in outcomes[:6]] == ["", "", "", "", "", ""]
         assert {"RATE_LIMITED"} == {reason for reason, _ in outcomes[6:]}
@@ -166,12 +170,12 @@ async def test_concurrent_turns_are_limited_and_released(cluster: Cluster) -> No
         after, _ = await converse(cluster, servers[0].address, "hello")
         ledger = cluster.components.database.collection("ledger")
         running = [asyncio.create_task(converse(cluster, servers[0].address, f"{held}killed")) for _ in range(2)]
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while len(await ledger.find({})) < 5:
                 await asyncio.sleep(0.05)
         await servers[0].kill()
         await asyncio.gather(*running)
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while (await converse(cluster, servers[1].address, "hello"))[0] == "TOO_MANY_TURNS":
                 await asyncio.sleep(0.2)
 

@@ -2,10 +2,13 @@
 
 import gzip
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import bson
+from pymongo import IndexModel
+from pymongo.collection import Collection
 from pymongo.database import Database
 
 _FOLDER = Path(__file__).parents[2] / "data" / "schema"
@@ -18,13 +21,20 @@ def restore(build: str, database: Database[Document]) -> None:
     """Write the documents and indexes that a build left."""
     for part in bson.decode_all(gzip.decompress((_FOLDER / build / "dump.bson.gz").read_bytes())):
         collection = database.create_collection(part["collection"])
-        if part["documents"]:
-            collection.insert_many(part["documents"])
-        for index in part["indexes"]:
-            keys = [(key, int(direction)) for key, direction in index.pop("key").items()]
-            if index.pop("name") != "_id_":
-                index.pop("v")
-                collection.create_index(keys, **index)
+        write(collection, part["documents"], part["indexes"])
+
+
+def write(collection: Collection[Document], documents: list[Document], indexes: Iterable[Mapping[str, Any]]) -> None:
+    """Write documents and indexes; the indexes first, since a build of one takes long."""
+    if models := [_model(each) for each in indexes if each["name"] != "_id_"]:
+        collection.create_indexes(models)
+    if documents:
+        collection.insert_many(documents)
+
+
+def _model(index: Mapping[str, Any]) -> IndexModel:
+    options = {name: value for name, value in index.items() if name not in ("key", "name", "v")}
+    return IndexModel([(key, int(direction)) for key, direction in index["key"].items()], **options)
 
 
 def figures(build: str) -> Document:

@@ -14,13 +14,14 @@ from godoty_service.migrations.registry import MIGRATIONS
 from godoty_service.migrations.schema import Migration, Schema
 from godoty_service.migrations.steps import Progress, Rename, UpdateDocuments
 from godoty_service.mongo.client import Database, open_database
-from tests.integration.migrations.dumps import BUILDS
+from tests.integration.migrations.dumps import BUILDS, write
 from tests.integration.migrations.killing import LEASE, migrate, migrate_and_die, small_batches
 from tests.support.backends import Backends
 
 _FORKS = multiprocessing.get_context("forkserver")
 _STEPS = len(MIGRATIONS[0].steps)
 Document = dict[str, Any]
+one_build = pytest.mark.parametrize("old_database", BUILDS[-1:], indirect=True)
 
 
 async def kill_in(backends: Backends, database: Database, step: int, batches: int = 0) -> None:
@@ -43,18 +44,13 @@ def content(backends: Backends, database: Database) -> Document:
     }
 
 
-@pytest.mark.parametrize("old_database", BUILDS[-1:], indirect=True)
+@one_build
 async def test_migration_killed_after_each_step_goes_on(backends: Backends, old_database: Database) -> None:
     """Killed after every step, and within each update, it ends with the documents of one that is not killed."""
     reference = open_database(uri=backends.mongodb_uri, name=backends.new_database())
     for name, (documents, _) in content(backends, old_database).items():
         collection = backends.mongo[reference.name].create_collection(name)
-        if documents:
-            collection.insert_many(documents)
-        for index in backends.mongo[old_database.name][name].list_indexes():
-            if index["name"] != "_id_":
-                options = {key: value for key, value in index.items() if key not in ("key", "name", "v")}
-                collection.create_index(list(index["key"].items()), **options)
+        write(collection, documents, backends.mongo[old_database.name][name].list_indexes())
     await migrate(reference, MIGRATIONS[0])
 
     for number, step in enumerate(MIGRATIONS[0].steps):
@@ -68,6 +64,7 @@ async def test_migration_killed_after_each_step_goes_on(backends: Backends, old_
     await reference.close()
 
 
+@one_build
 async def test_two_processes_migrate_once(old_database: Database) -> None:
     """The other one waits, and runs no step."""
     lines: list[str] = []
@@ -82,15 +79,16 @@ async def test_two_processes_migrate_once(old_database: Database) -> None:
     assert len([each for each in lines if each.startswith("schema 1, step")]) == _STEPS
 
 
-async def test_renewal_after_the_release_inserts_no_lease(old_database: Database) -> None:
+async def test_renewal_after_the_release_inserts_no_lease(database: Database) -> None:
     """A cancelled renewal may still run in the database: a lease that it inserted would hold up the next process."""
-    migrator = Migrator(old_database, Schema(old_database, []), server_lease=LEASE, lease=timedelta(seconds=0.04))
+    migrator = Migrator(database, Schema(database, []), server_lease=LEASE, lease=timedelta(seconds=0.04))
     async with asyncio.timeout(20):
         await migrator._renew()
 
-    assert not [each for each in await old_database.collection("schema").find({}) if each["_id"] == "lease"]
+    assert not [each for each in await database.collection("schema").find({}) if each["_id"] == "lease"]
 
 
+@one_build
 async def test_migrator_that_lost_its_lease_stops(backends: Backends, old_database: Database) -> None:
     """A process that stood still for longer than its lease does not go on beside the one that replaced it."""
     stands = asyncio.Event()

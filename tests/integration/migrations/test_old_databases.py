@@ -16,7 +16,7 @@ from tests.integration.migrations.dumps import BUILDS, figures, known_part, rest
 from tests.support.backends import Backends
 from tests.support.caller import Caller
 from tests.support.invoking import invoke
-from tests.support.service import Deployment, Service
+from tests.support.service import Deployment, Service, soon
 
 _AS_RECORDED = {  # nothing is settled, rolled up or taken over meanwhile
     "GODOTY_RECONCILE_INTERVAL": "3600",
@@ -101,13 +101,15 @@ async def test_open_calls_and_rollups_of_an_old_database_are_finished(
     quick = {"GODOTY_RECORD_PATIENCE": "1", "GODOTY_RECORD_PATIENCE_WITH_USAGE": "1", "GODOTY_ROLLUP_INTERVAL": "0.2"}
     process, service = await serve_process(database=name, **quick)
 
-    async with asyncio.timeout(60):
-        while (
-            database["ledger"].count_documents({"$or": [{"state": "pending"}, {"rollup_state": {"$exists": True}}]})
-            or database["usage_rollup_state"].count_documents({"batch": {"$exists": True}})
-            or database["budgets"].count_documents({"open": {"$ne": {}}})
-        ):
-            await asyncio.sleep(0.2)
+    await soon(
+        lambda: (
+            not (
+                database["ledger"].count_documents({"$or": [{"state": "pending"}, {"rollup_state": {"$exists": True}}]})
+                or database["usage_rollup_state"].count_documents({"batch": {"$exists": True}})
+                or database["budgets"].count_documents({"open": {"$ne": {}}})
+            )
+        )
+    )
 
     assert " 0 differences" in await asyncio.to_thread(invoke, service, "ledger", "verify")
     for tenant_id, before in figures(build)["tenants"].items():

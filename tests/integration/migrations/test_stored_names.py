@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ from tests.integration.migrations.test_old_databases import tenant_of
 from tests.support.backends import Backends
 from tests.support.caller import Caller
 from tests.support.invoking import invoke
-from tests.support.service import Service, soon
+from tests.support.service import Service, eventually, soon
 
 Connect = Callable[[Service], Caller]
 Document = dict[str, Any]
@@ -165,7 +166,14 @@ async def test_sessions_keep_names_while_an_old_server_runs(
     database["replicas"].insert_one(
         {"_id": "replica_old", "schema": 1, "heartbeat_time": datetime.now(UTC) + timedelta(hours=1)}
     )
-    await asyncio.sleep(1)  # the servers look for others with each run
+    attempts = count()
+
+    async def keeps_names() -> bool:
+        session_id = f"probe-{next(attempts)}"
+        await caller.converse("hi", session_id=session_id, user="Eve")
+        return (service.session(session_id) or {}).get("user") == "Eve"
+
+    await eventually(keeps_names)  # the server looks for others with each run
     await caller.converse("hi", user="Ann Lövelace")
     (entry,) = service.entry_documents("talk")
     database["ledger"].insert_one(

@@ -1,7 +1,8 @@
 """Which schema versions servers and commands work on, and what they print of others."""
 
+import asyncio
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import structlog.testing
@@ -13,13 +14,15 @@ from godoty_service.migrations.migrator import Migrator
 from godoty_service.migrations.schema import Migration, Schema
 from godoty_service.mongo.client import Database
 from tests.conftest import Start, StartProcess
+from tests.integration.migrations.dumps import BUILDS
 from tests.support.backends import Backends
 from tests.support.invoking import invoke
-from tests.support.service import Deployment, Service
+from tests.support.service import Deployment, Service, soon
 
 LATER = (*registry.MIGRATIONS, Migration(version=3, steps=()), Migration(version=4, steps=()))
 NOW = registry.MIGRATIONS  # of this build: schema 2
-LEASE = timedelta(seconds=15)
+LEASE = timedelta(minutes=10)
+one_build = pytest.mark.parametrize("old_database", BUILDS[-1:], indirect=True)
 TOO_NEW = (
     "The database has schema version 4; this build supports versions 2 and 3. Use a build of schema version 3 or 4."
 )
@@ -77,6 +80,7 @@ def test_command_refuses_a_newer_schema(backends: Backends, new_database: str, c
         assert str(refusal.value) == TOO_NEW
 
 
+@one_build
 def test_command_refuses_an_older_schema(old_database: Database, command: Callable[..., str]) -> None:
     """It names `godoty migrate`, which has a check, migrates once, and then has nothing to do."""
     with pytest.raises(SchemaError) as refusal:
@@ -97,6 +101,7 @@ def test_command_refuses_an_older_schema(old_database: Database, command: Callab
     assert " 0 differences" in command("ledger", "verify")
 
 
+@one_build
 async def test_migration_refuses_while_an_old_server_runs(backends: Backends, old_database: Database) -> None:
     """A server of schema 0 has a heartbeat without a schema, in the field `beat`; the refusal changes nothing."""
     replicas = backends.mongo[old_database.name]["replicas"]
@@ -108,7 +113,7 @@ async def test_migration_refuses_while_an_old_server_runs(backends: Backends, ol
 
     assert str(refusal.value) == (
         "The database cannot be migrated to schema version 1 while servers of schemas older than 1 are running: "
-        "replica_old. Stop them and try again; a server that was killed counts as running for 15 s."
+        "replica_old. Stop them and try again; a server that was killed counts as running for 600 s."
     )
     assert "usage_books" in await old_database.structure.collections()
     replicas.delete_one({"_id": "replica_old"})
@@ -145,13 +150,21 @@ async def test_server_does_not_start_once_a_migration_to_a_newer_schema_has_begu
     await Schema(database, NOW).require_current()
 
 
+@one_build
 async def test_second_server_waits_for_the_migration(backends: Backends, old_database: Database) -> None:
     """It logs one line, and goes on when the other one is done."""
     leases = backends.mongo[old_database.name]["schema"]
-    leases.insert_one({"_id": "lease", "owner": "another", "until": None})
-    leases.update_one({"_id": "lease"}, [{"$set": {"until": {"$add": ["$$NOW", 2500]}}}])
+    leases.insert_one({"_id": "lease", "owner": "another", "until": datetime.now(UTC) + timedelta(hours=1)})
+    migrator = Migrator(
+        old_database, Schema(old_database, registry.MIGRATIONS), server_lease=LEASE, lease=timedelta(seconds=2)
+    )
     with structlog.testing.capture_logs() as logs:
-        await Migrator(old_database, Schema(old_database, registry.MIGRATIONS), server_lease=LEASE).run()
+        waiting = asyncio.create_task(migrator.run())
+        await soon(lambda: "waiting_for_migration" in [each["event"] for each in logs])
+        await asyncio.sleep(1.2)  # it looks several times
+        assert not waiting.done()
+        leases.delete_one({"_id": "lease"})
+        await waiting
 
     assert [each["event"] for each in logs].count("waiting_for_migration") == 1
     assert logs[-1]["event"] == "migration_done"

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from godoty_service.mongo.client import Database, Driver, open_database
+from godoty_service.pricing import provider_prices
 from godoty_service.sessions.store import SessionStore
 from tests.integration.mongo.session_stores import session_store
 
@@ -17,11 +18,23 @@ def driver(request: pytest.FixtureRequest) -> Driver:
 
 
 @pytest.fixture
-async def database(mongodb_uri: str, new_database: str, driver: Driver) -> AsyncIterator[Database]:
+def database_name(prepared_database: str) -> str:
+    """The name of the database; tests that make collections with indexes of their own replace it by a new one."""
+    return prepared_database
+
+
+@pytest.fixture
+async def database(mongodb_uri: str, database_name: str, driver: Driver) -> AsyncIterator[Database]:
     """An empty database."""
-    opened = open_database(uri=mongodb_uri, name=new_database, driver=driver)
+    opened = open_database(uri=mongodb_uri, name=database_name, driver=driver)
     yield opened
     await opened.close()
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let calls wait for the providers' prices until they are there: a busy machine may need more than two seconds."""
+    monkeypatch.setattr(provider_prices, "_WAIT", 600.0)
 
 
 @pytest.fixture

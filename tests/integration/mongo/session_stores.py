@@ -9,7 +9,7 @@ from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import SessionStore
 from godoty_service.users.references import EndUser
 
-LEASE = timedelta(seconds=3)
+LEASE = timedelta(minutes=10)  # no busy machine loses it
 
 
 async def session_store(database: Database, name: str, *, alive: bool = True) -> SessionStore:
@@ -18,6 +18,14 @@ async def session_store(database: Database, name: str, *, alive: bool = True) ->
     if alive:
         await replicas.heartbeat()
     return SessionStore(database.collection("sessions"), replicas=replicas)
+
+
+async def lapse(replicas: ReplicaHeartbeats) -> None:
+    """Let a server have been silent for longer than a lease, by the database's clock and by its own."""
+    silent = LEASE + timedelta(seconds=1)
+    earlier = {"heartbeat_time": {"$subtract": ["$heartbeat_time", silent // timedelta(milliseconds=1)]}}
+    assert await replicas._replicas.update_one({"_id": replicas.replica_id}, [{"$set": earlier}])
+    replicas._last_heartbeat -= silent.total_seconds()
 
 
 async def acquire(sessions: SessionStore, turn_id: str = "turn", session_id: str = "talk", **others: Any) -> Claim:

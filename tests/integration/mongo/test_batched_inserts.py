@@ -14,6 +14,12 @@ from tests.support.backends import Backends
 
 
 @pytest.fixture
+def database_name(new_database: str) -> str:
+    """The name of a new database: the collections of these tests are not the service's."""
+    return new_database
+
+
+@pytest.fixture
 async def things(database: Database) -> Collection:
     """A collection whose `name` is unique."""
     collection = database.collection("things")

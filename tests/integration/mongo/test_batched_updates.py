@@ -14,6 +14,12 @@ MANY = 50
 
 
 @pytest.fixture
+def database_name(new_database: str) -> str:
+    """The name of a new database: the collections of these tests are not the service's."""
+    return new_database
+
+
+@pytest.fixture
 async def things(database: Database) -> Collection:
     """A collection of open things with unique names."""
     collection = database.collection("things")

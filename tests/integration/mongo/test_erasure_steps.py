@@ -29,9 +29,9 @@ NO_USER = {"user": None, "user_reference": None}
 
 
 @pytest.fixture
-async def components(backends: Backends, new_database: str, driver: Driver) -> AsyncIterator[Components]:
+async def components(backends: Backends, prepared_database: str, driver: Driver) -> AsyncIterator[Components]:
     """The components of a server on an empty database."""
-    settings = backends.settings(new_database, mongodb_driver=driver)
+    settings = backends.settings(prepared_database, mongodb_driver=driver)
     async with open_components(settings, migrate=True) as opened:
         yield opened
 

@@ -13,6 +13,8 @@ from godoty_service.pricing import provider_prices
 from godoty_service.pricing.provider_prices import PriceSnapshot, ProviderPrices
 from tests.integration.mongo.prices import KEEP_FOR, MODEL, Provider
 
+LONGEST_WAIT = provider_prices._WAIT  # what it is outside of tests
+
 
 class Slow(Provider):
     """A provider with slow responses.
@@ -66,16 +68,13 @@ async def test_first_call_after_idleness_has_the_prices_of_its_time(database: Da
     assert price(providers.at(MODEL, provider.now)) == Decimal("0.009")
 
 
-async def test_calls_of_a_busy_server_do_not_wait(
-    database: Database, provider: Slow, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_calls_of_a_busy_server_do_not_wait(database: Database, provider: Slow) -> None:
     """A list is renewed beside the calls when half of its time is over: in steady traffic none ever waits."""
     providers = await known(provider, database)
     provider.own = {"Acme": "0.009"}
     provider.responding.clear()
     provider.now += KEEP_FOR / 2
 
-    monkeypatch.setattr(provider_prices, "_WAIT", 600.0)
     async with asyncio.timeout(30):
         await providers.prepare([MODEL])
     assert price(providers.at(MODEL, provider.now)) == Decimal("0.001")
@@ -86,9 +85,12 @@ async def test_calls_of_a_busy_server_do_not_wait(
     assert provider.asked == 2
 
 
-async def test_list_that_comes_too_late_for_its_call_still_prices_it(database: Database, provider: Slow) -> None:
+async def test_list_that_comes_too_late_for_its_call_still_prices_it(
+    database: Database, provider: Slow, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two seconds are waited at most, by all calls of that time together; the call is priced by the nearest list."""
     providers = await known(provider, database)
+    monkeypatch.setattr(provider_prices, "_WAIT", LONGEST_WAIT)
     provider.now += timedelta(hours=3)
     start = provider.now
     provider.own = {"Acme": "0.009"}

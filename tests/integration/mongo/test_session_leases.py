@@ -10,7 +10,7 @@ from godoty_service.errors import InvalidRequest, SessionBusy, SessionNotFound
 from godoty_service.mongo.client import Database
 from godoty_service.sessions.session import Claim, Lease
 from godoty_service.sessions.store import DeletionUnfinished, SessionStore
-from tests.integration.mongo.session_stores import LEASE, acquire, finish, session_store
+from tests.integration.mongo.session_stores import LEASE, acquire, finish, lapse, session_store
 
 
 async def test_leased_session_is_busy(sessions: SessionStore, database: Database) -> None:
@@ -41,8 +41,7 @@ async def test_dead_servers_lease_is_taken_over_and_fenced(sessions: SessionStor
     """A server that is silent for a lease is dead: its lease passes on with the text, and late writes do nothing."""
     dead = await session_store(database, "dead")
     old = await acquire(dead, "old")
-    await asyncio.sleep(LEASE.total_seconds() + 0.1)
-    await session_store(database, "alive")  # sends a heartbeat again
+    await lapse(dead._replicas)
 
     new = await acquire(sessions, "new")
     assert new.taken_from == Lease(turn_id="old", replica_id="dead", text="text of old")
@@ -209,7 +208,7 @@ async def test_heartbeats_are_valid_by_database_clock(database: Database) -> Non
     await replicas["first"].heartbeat()
     assert await replicas["second"].alive(["first", "second", "third"]) == {"first"}
     assert replicas["first"].lease_valid(0)
-    await asyncio.sleep(LEASE.total_seconds() + 0.1)
+    await lapse(replicas["first"])
     await replicas["second"].heartbeat()
 
     assert not replicas["first"].lease_valid(0)
@@ -223,7 +222,7 @@ async def test_lapsed_heartbeat_invalidates_leases(database: Database) -> None:
     replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id="slow", lease=LEASE)
     await replicas.heartbeat()
     before = replicas.epoch
-    await asyncio.sleep(LEASE.total_seconds() + 0.1)
+    await lapse(replicas)
     await replicas.heartbeat()
 
     assert not replicas.lease_valid(before)

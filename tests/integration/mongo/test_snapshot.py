@@ -8,6 +8,12 @@ from godoty_service.mongo.collection import Collection
 
 
 @pytest.fixture
+def database_name(new_database: str) -> str:
+    """The name of a new database: the collections of these tests are not the service's."""
+    return new_database
+
+
+@pytest.fixture
 async def things(database: Database) -> Collection:
     """A collection that exists."""
     collection = database.collection("things")

@@ -2,7 +2,6 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from godoty_service.sessions.messages import MessageStore
 from godoty_service.sessions.session import Claim
 from godoty_service.sessions.store import SessionStore
 from godoty_service.turns.history import History, load_history
+from tests.integration.mongo.session_stores import LEASE
 
 
 def user(text: str) -> Message:
@@ -78,9 +78,9 @@ async def harness(database: Database) -> TakeoverHarness:
     """Return a session with one finished turn."""
     await database.collection("sessions").ensure(SessionStore.INDEXES)
     await database.collection("messages").ensure(MessageStore.INDEXES)
-    replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id="alive", lease=timedelta(seconds=30))
+    replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id="alive", lease=LEASE)
     await replicas.heartbeat()
-    never = ReplicaHeartbeats(database.collection("replicas"), replica_id="dead", lease=timedelta(seconds=30))
+    never = ReplicaHeartbeats(database.collection("replicas"), replica_id="dead", lease=LEASE)
     made = TakeoverHarness(
         SessionStore(database.collection("sessions"), replicas=replicas),
         SessionStore(database.collection("sessions"), replicas=never),

@@ -23,9 +23,9 @@ DEAD: Document = {"turn_id": "turn_1", "replica_id": "", "text": "hi", "model": 
 
 
 @pytest.fixture
-async def components(backends: Backends, new_database: str) -> AsyncIterator[Components]:
+async def components(backends: Backends, prepared_database: str) -> AsyncIterator[Components]:
     """The components of a living server on an empty database."""
-    async with open_components(backends.settings(new_database, lease=60.0), migrate=True) as opened:
+    async with open_components(backends.settings(prepared_database, lease=600.0), migrate=True) as opened:
         await opened.replicas.heartbeat()
         yield opened
         await opened.user_erasure.stop()
