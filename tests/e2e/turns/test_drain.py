@@ -44,6 +44,7 @@ async def test_sigterm_lets_turns_finish_within_grace(
     long_id = (await until_text(long, "t2 "))[0].turn_id
     waiting = asyncio.create_task(caller.converse("hi", session_id="long", on_busy=turn_pb.ON_BUSY_WAIT))
     await until_text(short, "t0 ")
+    await soon(lambda: service.database["turns"].count_documents({}) == 3)
     assert process.process is not None
     process.process.send_signal(signal.SIGTERM)
     service.backends.allow("sigterm")
