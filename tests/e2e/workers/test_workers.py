@@ -176,8 +176,8 @@ async def test_killed_worker_is_replaced_and_signal_drains(server: Server) -> No
     ended = {server.service.entries(killed)[0].owner}
     assert set(await server.one_of_each()) == {line["replica_id"] for line in server.logged("serving")} - ended
     assert (await settled(server.service, killed)).cost == server.service.invoiced(killed)
+    await eventually(lambda: shows(server, "godoty_running_turns", 0))
     page = await server.page()
-    assert page["godoty_running_turns"] == 0
     assert page["godoty_requests_total /godoty.v1.AgentService/Converse OK"] > counted
     await assert_signal_drains(server)
 
