@@ -1,7 +1,6 @@
 """`godoty serve` with two workers, in a fresh interpreter: one port, one metrics page, and a correct ledger."""
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -280,10 +279,9 @@ async def test_workers_drain_when_the_supervisor_is_killed(
         "GODOTY_DRAIN_GRACE": "30",
     }
     supervisor = Command("serve", environment=environment, out=log)
-    await soon(lambda: log.exists() and log.read_text().count('"serving"') == 2)
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    address = next(line["address"] for line in lines if line["event"] == "serving")
-    workers = [line["pid"] for line in lines if line["event"] == "worker_started"]
+    await soon(lambda: log.exists() and len([*logged(log.read_bytes(), "serving")]) == _WORKERS)
+    address = next(logged(log.read_bytes(), "serving"))["address"]
+    workers = [line["pid"] for line in logged(log.read_bytes(), "worker_started")]
     call = connect(backends.service(address, new_database)).start(f"{HELD}orphans")
     await anext(aiter(call))
     supervisor.send_signal(signal.SIGKILL)
