@@ -46,9 +46,7 @@ async def spent(components: Components, service: Service) -> Decimal:
     return status.spent
 
 
-async def test_entries_a_month_ahead_return_to_their_time(
-    serve: Start, connect: Connect, godoty: Godoty
-) -> None:
+async def test_entries_a_month_ahead_return_to_their_time(serve: Start, connect: Connect, godoty: Godoty) -> None:
     """Roll-ups, the session's runs and the month's budget are as if the clock had been right, and `verify` is clean."""
     service = await serve(**QUIET)
     caller = connect(service)
@@ -92,9 +90,7 @@ async def test_entries_a_month_ahead_return_to_their_time(
     assert "0 entries repaired" in again.out
 
 
-async def test_answer_given_before_the_repair_stays_as_it_was(
-    serve: Start, connect: Connect, godoty: Godoty
-) -> None:
+async def test_answer_given_before_the_repair_stays_as_it_was(serve: Start, connect: Connect, godoty: Godoty) -> None:
     """With its `as_of` it excludes the entry dated a month ahead; without, the entry is in today's usage."""
     service = await serve(**QUIET)
     caller = connect(service)
@@ -117,9 +113,7 @@ async def test_answer_given_before_the_repair_stays_as_it_was(
     assert [calls(each.out) for each in (before, again, now)] == [1, 1, 2]
 
 
-async def test_watermark_in_the_future_returns_to_now(
-    serve: Start, connect: Connect, godoty: Godoty
-) -> None:
+async def test_watermark_in_the_future_returns_to_now(serve: Start, connect: Connect, godoty: Godoty) -> None:
     """After an older version's error, `as_of` is the database's time again, and the answer has all entries since."""
     service = await serve(**QUIET)
     caller = connect(service)
@@ -143,9 +137,7 @@ async def test_watermark_in_the_future_returns_to_now(
     assert " 2 " in usage.out
 
 
-async def test_interrupted_repair_is_finished_by_the_next(
-    serve: Start, connect: Connect, godoty: Godoty
-) -> None:
+async def test_interrupted_repair_is_finished_by_the_next(serve: Start, connect: Connect, godoty: Godoty) -> None:
     """If the command dies after the roll-ups, another run corrects session totals and budgets."""
     service = await serve(**QUIET)
     caller = connect(service)
@@ -170,9 +162,7 @@ async def test_interrupted_repair_is_finished_by_the_next(
     assert (verified.status, verified.err) == (0, "")
 
 
-async def test_open_call_that_is_due_in_a_month_is_made_due(
-    serve: Start, connect: Connect, godoty: Godoty
-) -> None:
+async def test_open_call_that_is_due_in_a_month_is_made_due(serve: Start, connect: Connect, godoty: Godoty) -> None:
     """Otherwise reconciliation would not read its generation record before."""
     service = await serve(**QUIET, reconcile_interval=3600.0)
     turn = await connect(service).converse("@sandbox error-mid n=3 usage=0 record_ms=0")

@@ -13,7 +13,11 @@ from tests.support.service import Service
 
 SMALL = "openai/gpt-3.5-turbo-0613"  # its context is 4,095 tokens; the sandbox counts 4 bytes a token
 LONG = "long words " * 300  # 3,300 bytes
-SCRIPTS = {"latin": LONG, "cyrillic": "слова " * 300, "cjk": "長い言葉" * 280}  # of one, two and three bytes a character
+SCRIPTS = {
+    "latin": LONG,
+    "cyrillic": "слова " * 300,
+    "cjk": "長い言葉" * 280,
+}  # bytes a character: 1, 2, 3
 
 
 async def _filled(caller: Caller, session_id: str = "talk", words: str = LONG, *, turns: int) -> None:

@@ -89,9 +89,7 @@ async def test_new_turn_is_refused_during_drain(backends: Backends, connect: Con
     assert service.session("new") is None
 
 
-async def test_turn_without_readers_may_finish_during_drain(
-    backends: Backends, serve: Start, connect: Connect
-) -> None:
+async def test_turn_without_readers_may_finish_during_drain(backends: Backends, serve: Start, connect: Connect) -> None:
     """Under CONTINUE a turn without readers has the grace time as well; another server shows its end."""
     database = backends.empty_database()
     other = await serve(database=database)
@@ -110,9 +108,7 @@ async def test_turn_without_readers_may_finish_during_drain(
     assert joined(seen)[:-1] == joined(whole.responses)[: len(joined(seen)) - 1]
 
 
-async def test_drain_at_any_moment_of_turn_reports_shutdown(
-    backends: Backends, connect: Connect
-) -> None:
+async def test_drain_at_any_moment_of_turn_reports_shutdown(backends: Backends, connect: Connect) -> None:
     """A drain without grace, at any moment of a turn: its reader gets the error, and the session is free."""
     database = backends.empty_database()
     async with running(backends.settings(database)) as server:

@@ -171,7 +171,7 @@ async def test_exhausted_rate_limit_does_not_refuse_admitted_turn(
 
 
 async def test_ended_key_stops_its_running_turn(caller: Caller, issue: Callable[..., str]) -> None:
-    """It soon makes no further model call, and its earlier ones are settled; a turn of the tenant's other key goes on."""
+    """It soon makes no further model call, and its earlier ones are settled; a turn of another key goes on."""
     keys = {how: issue(caller.service, scopes=frozenset({Scope.CONVERSE})) for how in (*ENDS, "valid")}
     callers = {how: Caller(caller.service.with_key(key), caller.channel) for how, key in keys.items()}
     turns = {how: asyncio.create_task(each.converse(LONG_LOOP, session_id=how)) for how, each in callers.items()}

@@ -24,7 +24,7 @@ CONTINUED = "@sandbox plain tokens=9 hold_after=3 hold=vanished"
 async def test_turns_of_silently_vanished_client_end_by_on_disconnect(
     backends: Backends, connect: Callable[[Service], Caller]
 ) -> None:
-    """Under CANCEL they end, and their calls are reconciled; under CONTINUE they finish, and another client reads them."""
+    """Under CANCEL they end, and their calls are reconciled; under CONTINUE another client reads their ends."""
     database = backends.empty_database()
     async with running(backends.settings(database, keepalive_time=2.0, keepalive_timeout=3.0)) as server:
         service = backends.service(server.address, database)

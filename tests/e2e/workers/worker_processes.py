@@ -1,7 +1,7 @@
 """A supervisor with two workers that serve no clients: `python -m tests.e2e.workers.worker_processes BEHAVIOUR`.
 
-It prints a line for each step of a worker: "listens PID", "serves PID", "drained PID". What takes a worker long ends when
-the standard input is closed.
+It prints a line for each step of a worker: "listens PID", "serves PID", "drained PID". What takes a worker long
+ends when the standard input is closed.
 """
 
 import asyncio
