@@ -43,6 +43,7 @@ class Supervised:
 
     def is_silent(self) -> bool:
         """Return whether it prints nothing for a moment."""
+        assert self.process.stdout is not None
         return not select.select([self.process.stdout], [], [], 0.3)[0]
 
     def finish(self) -> None:
