@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from pymongo import MongoClient
 from pymongo.read_concern import ReadConcern
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
 from godoty_service.migrations.registry import MIGRATIONS
 from godoty_service.mongo.client import Database, open_database
 from godoty_service.settings.settings import Settings

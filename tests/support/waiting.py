@@ -1,5 +1,7 @@
 """Waits for the work that follows a turn."""
 
+from typing import Any
+
 from tests.support.caller import Caller, Turn
 from tests.support.service import Document, Service, eventually, soon
 
@@ -25,7 +27,7 @@ async def free(service: Service, session_id: str = "talk") -> Document:
     return found
 
 
-async def when_free(caller: Caller, text: str, session_id: str = "talk") -> tuple[Turn, int]:
+async def when_free(caller: Caller, text: str, session_id: str = "talk", **fields: Any) -> tuple[Turn, int]:
     """Run a turn as soon as the session is free; return it, and how often it was SESSION_BUSY before.
 
     A server releases a session in the database first, and a moment later in its own memory.
@@ -34,7 +36,7 @@ async def when_free(caller: Caller, text: str, session_id: str = "talk") -> tupl
 
     async def served() -> Turn | None:
         nonlocal refused
-        turn = await caller.converse(text, session_id=session_id)
+        turn = await caller.converse(text, session_id=session_id, **fields)
         if turn.failure is None or turn.failure.reason != "SESSION_BUSY":
             return turn
         refused += 1

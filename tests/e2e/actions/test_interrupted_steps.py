@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from godoty.v1 import turn_pb2
 
-from godoty_service.bootstrap import open_components
+from godoty_service.bootstrap.components import open_components
+from godoty_service.bootstrap.turns import build_log_retention
 from godoty_service.sessions.history_repair import NOT_RUN, UNKNOWN_OUTCOME
-from godoty_service.turn_bootstrap import build_log_retention
 from tests.e2e.actions.conftest import END_TURN, Asker, Mcp, not_busy
 from tests.e2e.mcp.conftest import PREFIX
 from tests.e2e.turns.streams import CONTINUE, cancel, free, until

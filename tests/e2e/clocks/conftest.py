@@ -3,7 +3,6 @@
 from typing import Any
 
 import grpc
-import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.e2e.metering.conftest import godoty
@@ -17,13 +16,3 @@ async def health(target: str, service: str = "") -> str:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         answer = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=60)
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
-
-
-@pytest.fixture
-def metrics_port() -> int:
-    """A free port."""
-    import socket  # noqa: PLC0415 - used here only
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])

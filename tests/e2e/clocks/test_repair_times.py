@@ -5,12 +5,10 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-import pytest
-
 from godoty_service.bootstrap.components import Components, open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.tenancy.policies import Policy, PolicyChange
-from tests.conftest import StartProcess
+from tests.conftest import Start
 from tests.e2e.metering.conftest import Godoty
 from tests.faults.invoice_comparison import spending_at
 from tests.faults.stored_times import late_times
@@ -21,7 +19,7 @@ from tests.support.service import Service, soon
 Connect = Callable[[Service], Caller]
 MONTH = timedelta(days=31)
 HARD = Policy(budgets=(Budget(window=BudgetWindow.MONTH, limit=Decimal(100), hard=True),))
-QUIET = {"GODOTY_ROLLUP_INTERVAL": "3600"}  # tests roll usage up themselves
+QUIET: dict[str, Any] = {"rollup_interval": 3600.0}  # tests roll usage up themselves
 
 
 def written_ahead(service: Service, by: timedelta, **which: Any) -> None:
@@ -48,13 +46,11 @@ async def spent(components: Components, service: Service) -> Decimal:
     return status.spent
 
 
-async def test_entries_a_month_ahead_return_to_their_time(
-    serve_process: StartProcess, connect: Connect, godoty: Godoty, new_database: str
-) -> None:
+async def test_entries_a_month_ahead_return_to_their_time(serve: Start, connect: Connect, godoty: Godoty) -> None:
     """Roll-ups, the session's runs and the month's budget are as if the clock had been right, and `verify` is clean."""
-    _, service = await serve_process(database=new_database, **QUIET)
+    service = await serve(**QUIET)
     caller = connect(service)
-    async with open_components(service.backends.settings(new_database)) as components:
+    async with open_components(service.backends.settings(service.database.name), indexes=False) as components:
         await components.administration.update_policy(ME, service.tenant_id, PolicyChange(policy=HARD))
         await spent(components, service)
         budgets = service.database["budgets"]
@@ -94,11 +90,9 @@ async def test_entries_a_month_ahead_return_to_their_time(
     assert "0 entries repaired" in again.out
 
 
-async def test_answer_given_before_the_repair_stays_as_it_was(
-    serve_process: StartProcess, connect: Connect, godoty: Godoty, new_database: str
-) -> None:
+async def test_answer_given_before_the_repair_stays_as_it_was(serve: Start, connect: Connect, godoty: Godoty) -> None:
     """With its `as_of` it excludes the entry dated a month ahead; without, the entry is in today's usage."""
-    _, service = await serve_process(database=new_database, **QUIET)
+    service = await serve(**QUIET)
     caller = connect(service)
     await caller.converse("hello")
     await caller.converse("hello")
@@ -119,15 +113,13 @@ async def test_answer_given_before_the_repair_stays_as_it_was(
     assert [calls(each.out) for each in (before, again, now)] == [1, 1, 2]
 
 
-async def test_watermark_in_the_future_returns_to_now(
-    serve_process: StartProcess, connect: Connect, godoty: Godoty, new_database: str
-) -> None:
+async def test_watermark_in_the_future_returns_to_now(serve: Start, connect: Connect, godoty: Godoty) -> None:
     """After an older version's error, `as_of` is the database's time again, and the answer has all entries since."""
-    _, service = await serve_process(database=new_database, **QUIET)
+    service = await serve(**QUIET)
     caller = connect(service)
     await caller.converse("hello")
     await ended(service)
-    async with open_components(service.backends.settings(new_database)) as components:
+    async with open_components(service.backends.settings(service.database.name), indexes=False) as components:
         ahead = await components.usage.rollup_job.advance_watermark(service.tenant_id) + MONTH
         states = service.database["usage_rollup_state"]
         states.update_one({"_id": service.tenant_id}, {"$set": {"watermark": ahead, "last_change": ahead}})
@@ -138,20 +130,18 @@ async def test_watermark_in_the_future_returns_to_now(
         as_of = await components.usage.rollup_job.advance_watermark(service.tenant_id)
 
     assert said.status == 0, said.err
-    assert as_of <= datetime.now(UTC) + timedelta(milliseconds=5)
+    assert as_of <= datetime.now(UTC) + timedelta(seconds=1)  # known to within a round trip
     verified = await godoty(service, "ledger", "verify")
     assert (verified.status, verified.err) == (0, "")
     usage = await godoty(service, "usage", service.tenant_id)
     assert " 2 " in usage.out
 
 
-async def test_interrupted_repair_is_finished_by_the_next(
-    serve_process: StartProcess, connect: Connect, godoty: Godoty, new_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_interrupted_repair_is_finished_by_the_next(serve: Start, connect: Connect, godoty: Godoty) -> None:
     """If the command dies after the roll-ups, another run corrects session totals and budgets."""
-    _, service = await serve_process(database=new_database, **QUIET)
+    service = await serve(**QUIET)
     caller = connect(service)
-    async with open_components(service.backends.settings(new_database)) as components:
+    async with open_components(service.backends.settings(service.database.name), indexes=False) as components:
         await components.administration.update_policy(ME, service.tenant_id, PolicyChange(policy=HARD))
         await caller.converse("hello")
         await ended(service)
@@ -172,11 +162,9 @@ async def test_interrupted_repair_is_finished_by_the_next(
     assert (verified.status, verified.err) == (0, "")
 
 
-async def test_open_call_that_is_due_in_a_month_is_made_due(
-    serve_process: StartProcess, connect: Connect, godoty: Godoty, new_database: str
-) -> None:
+async def test_open_call_that_is_due_in_a_month_is_made_due(serve: Start, connect: Connect, godoty: Godoty) -> None:
     """Otherwise reconciliation would not read its generation record before."""
-    _, service = await serve_process(database=new_database, **QUIET, GODOTY_RECONCILE_INTERVAL="3600")
+    service = await serve(**QUIET, reconcile_interval=3600.0)
     turn = await connect(service).converse("@sandbox error-mid n=3 usage=0 record_ms=0")
     assert turn.failure is not None
     await ended(service)
@@ -186,4 +174,4 @@ async def test_open_call_that_is_due_in_a_month_is_made_due(
     (entry,) = service.entry_documents("talk")
 
     assert "1 open calls made due" in said.out, said.err
-    assert max(entry["due"], entry["left_time"]).replace(tzinfo=UTC) <= datetime.now(UTC)
+    assert max(entry["due"], entry["left_time"]).replace(tzinfo=UTC) <= datetime.now(UTC) + timedelta(seconds=1)

@@ -1,7 +1,7 @@
 """Fixtures of the turn tests: a second replica, and a ledger verification after each test."""
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 
 import pytest
@@ -9,7 +9,7 @@ import pytest
 from godoty_service.cluster.heartbeats import ReplicaHeartbeats
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.verification import verify
-from godoty_service.mongo.client import open_database
+from godoty_service.mongo.client import Database, open_database
 from godoty_service.sessions.store import SessionStore
 from tests.conftest import WITHOUT_WEBHOOKS, server_environment
 from tests.faults.cluster import ServerProcess
@@ -20,7 +20,7 @@ from tests.support.service import Service
 LONG = os.environ.get("GODOTY_TEST_LONG") == "1"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def second_server(
     backends: Backends, shared_server: tuple[str, str], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
@@ -40,25 +40,33 @@ def second_caller(service: Service, second_server: str, connect: Callable[[Servi
 
 
 @pytest.fixture(autouse=True)
-async def verify_ledger_afterwards(backends: Backends, shared_server: tuple[str, str]) -> AsyncIterator[None]:
+def verify_ledger_afterwards(backends: Backends, shared_server: tuple[str, str]) -> Iterator[None]:
     """Verify the ledger of every tenant that a test wrote for, as `godoty ledger verify` does."""
     shared = backends.mongo[shared_server[1]]["ledger"]
     databases, tenants = len(backends._databases), set(shared.distinct("tenant_id"))
+
+    def verified(name: str, tenant_id: str | None = None) -> list[str]:
+        return backends.run(_found(Database(backends._client, name), tenant_id))
+
     yield
     for tenant_id in set(shared.distinct("tenant_id")) - tenants:  # other tests have providers report absurd amounts
-        assert await differences(backends.mongodb_uri, shared_server[1], tenant_id) == []
+        assert verified(shared_server[1], tenant_id) == []
     for name in {*backends._databases[databases:]} - {shared_server[1]}:
-        assert await differences(backends.mongodb_uri, name) == []
+        assert verified(name) == []
 
 
 async def differences(mongodb_uri: str, name: str, tenant_id: str | None = None) -> list[str]:
     """Return the differences that `verify` finds in a database, for one tenant or for all."""
     database = open_database(uri=mongodb_uri, name=name)
     try:
-        replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id="auditor", lease=timedelta(seconds=1))
-        sessions = SessionStore(database.collection("sessions"), replicas=replicas)
-        ledger = Ledger(database.collection("ledger"))
-        found = verify(database=database, ledger=ledger, totals_store=sessions, tenant_id=tenant_id)
-        return [f"{each.session_id}: {each.what}" async for each in found]
+        return await _found(database, tenant_id)
     finally:
         await database.close()
+
+
+async def _found(database: Database, tenant_id: str | None) -> list[str]:
+    replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id="auditor", lease=timedelta(seconds=1))
+    sessions = SessionStore(database.collection("sessions"), replicas=replicas)
+    ledger = Ledger(database.collection("ledger"))
+    found = verify(database=database, ledger=ledger, totals_store=sessions, tenant_id=tenant_id)
+    return [f"{each.session_id}: {each.what}" async for each in found]

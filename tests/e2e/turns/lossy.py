@@ -52,10 +52,12 @@ class LossyDriver:
         self.failed = False
         self._kind, self._at, self._loss = kind, at, loss
 
-    async def wait_applied(self) -> None:
-        """Wait until all late writes have been applied."""
-        if self._late:
-            await asyncio.wait(self._late)
+    async def wait_applied(self) -> bool:
+        """Wait until all late writes have been applied; return whether there were any."""
+        late, self._late = self._late, set()
+        if late:
+            await asyncio.wait(late)
+        return bool(late)
 
     def _lossy(self, original: Callable[..., Any]) -> Callable[..., Any]:
         async def write(collection: Any, *given: Any, **named: Any) -> Any:

@@ -1,5 +1,6 @@
 """Helpers for a turn's stream: resume, join and compare."""
 
+import json
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any
@@ -94,8 +95,8 @@ def _interrupted(chunk: Document) -> bool:
     return isinstance(last, dict) and last.get("finished", {}).get("stop") == "interrupted"
 
 
-def insert_messages(service: Service, session_id: str, count: int) -> None:
-    """Insert messages after those of a session, as that many turns would have."""
+def insert_messages(service: Service, session_id: str, count: int, words: str = "message") -> None:
+    """Insert messages after those of a session, as turns would have; users wrote these words."""
     session = service.session(session_id)
     assert session is not None
     first = session["message_count"] + 1
@@ -106,7 +107,7 @@ def insert_messages(service: Service, session_id: str, count: int) -> None:
             "number": number,
             "turn_id": f"turn_{number // 2:028x}",
             "role": ("assistant", "user")[number % 2],
-            "content": f'[{{"text": "message {number}"}}]',
+            "content": json.dumps([{"text": f"{words if number % 2 else 'message'} {number}"}], ensure_ascii=False),
         }
         for number in range(first, first + count)
     )

@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import grpc
 import pytest
-from bson import encode
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
+from pymongo.database import Database
 
 from tests.conftest import Start
 from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, insert_messages, joined, resume, until_text
@@ -24,9 +26,11 @@ async def delete(caller: Caller, session_id: str = "talk") -> None:
 
 def traces(service: Service) -> dict[str, int]:
     """Return the number of documents that contain the secret, by collection."""
+    options: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+    database: Database[RawBSONDocument] = service.database.with_options(options)
     found = {
-        name: sum(SECRET.encode() in encode(each) for each in service.database[name].find())
-        for name in service.database.list_collection_names()
+        name: sum(SECRET.encode() in each.raw for each in database[name].find())
+        for name in database.list_collection_names()
     }
     return {name: count for name, count in found.items() if count}
 
@@ -86,8 +90,8 @@ async def test_queued_turn_runs_after_session_deletion(serve: Start, connect: Ca
 async def test_long_session_is_read_page_by_page(caller: Caller, second_caller: Caller) -> None:
     """Each message is read once and in order, with any page size, even while a turn adds messages."""
     await caller.converse("hi")
-    insert_messages(caller.service, "talk", 3_000)
-    for size, pages in ((500, 7), (0, 31), (1_000, 7)):
+    insert_messages(caller.service, "talk", 1_200)
+    for size, pages in ((500, 3), (0, 13), (1_000, 3)):
         numbers: list[int] = []
         token, count = "", 0
         while True:
@@ -98,7 +102,7 @@ async def test_long_session_is_read_page_by_page(caller: Caller, second_caller: 
             token, count = page.next_page_token, count + 1
             if not token:
                 break
-        assert numbers == list(range(1, 3_003))
+        assert numbers == list(range(1, 1_203))
         assert count == pages
     page = await caller.call("ListMessages", pb.ListMessagesRequest(session_id="talk", page_size=500))
     call = caller.start(SLOW, on_disconnect=CONTINUE)
@@ -107,6 +111,6 @@ async def test_long_session_is_read_page_by_page(caller: Caller, second_caller: 
         "ListMessages", pb.ListMessagesRequest(session_id="talk", page_size=500, page_token=page.next_page_token)
     )
     assert rest.messages[0].number == 501
-    assert (await caller.call("GetSession", pb.GetSessionRequest(session_id="talk"))).session.message_count == 3_003
+    assert (await caller.call("GetSession", pb.GetSessionRequest(session_id="talk"))).session.message_count == 1_203
     await cancel(caller, turn_id)
     await free(caller.service)

@@ -84,15 +84,15 @@ async def assert_nothing_left(
 
 async def test_cancel_at_any_await_settles_turn(
     backends: Backends,
-    new_database: str,
     connect: Callable[[Service], Caller],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """At every await: upstream is closed, every entry is closed or due, and the next turn works."""
     monkeypatch.setattr(composition, "built_in_tools", napping)
     injector = CancelInjector(monkeypatch)
-    async with running(backends.settings(new_database, turn_log_interval=0.01)) as server:
-        caller = connect(backends.service(server.address, new_database))
+    database = backends.empty_database()
+    async with running(backends.settings(database, turn_log_interval=0.01)) as server:
+        caller = connect(backends.service(server.address, database))
         whole = await caller.converse(SCRIPT, session_id="whole")
         assert whole.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
         awaits = injector.awaits

@@ -9,7 +9,7 @@ import pytest
 from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.states import CallState
-from godoty_service.turns import resumption, turn_store
+from godoty_service.turns import cancellation, resumption, turn_store
 from tests.conftest import Start
 from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, joined, resume, until_text
 from tests.support.caller import Caller, read
@@ -21,12 +21,12 @@ TICK = 0.2  # seconds between two reads of cancel requests from other servers
 
 async def closed_upstream(service: Service, session_id: str = "talk") -> None:
     """Wait until the provider sees the session's connection close: its answer would never end by itself."""
-    generation = service.entries(session_id)[-1].generation_id
     connections = service.backends.sandbox.connections
 
     def noticed() -> bool:
+        generation = service.entries(session_id)[-1].generation_id  # it is stored while the answer arrives
         aborted = service.backends.ask(connections.as_dict)["aborted"]
-        return any(each["generation_id"] == generation for each in aborted)
+        return generation is not None and any(each["generation_id"] == generation for each in aborted)
 
     await soon(noticed)
 
@@ -100,6 +100,7 @@ async def test_remote_reader_keeps_turn_running(
     """Under CANCEL a turn runs while any server has a reader, for any time, and ends when the last one has left."""
     monkeypatch.setattr(turn_store, "_MARK_VALID", 10_000)
     monkeypatch.setattr(resumption, "_MARK", 0.2)
+    monkeypatch.setattr(cancellation, "_READER_TIMEOUT", 10.0)
     service = await serve()
     other = await serve(database=service.database.name)
     caller, second_caller = connect(service), connect(service.at(other.target))

@@ -44,6 +44,7 @@ async def test_sigterm_lets_turns_finish_within_grace(
     long_id = (await until_text(long, "t2 "))[0].turn_id
     waiting = asyncio.create_task(caller.converse("hi", session_id="long", on_busy=turn_pb.ON_BUSY_WAIT))
     await until_text(short, "t0 ")
+    await soon(lambda: service.database["turns"].count_documents({}) == 3)
     assert process.process is not None
     process.process.send_signal(signal.SIGTERM)
     service.backends.allow("sigterm")
@@ -71,10 +72,11 @@ async def stopping(settings: Settings) -> AsyncIterator[tuple[Running, Callable[
         yield server, lambda: asyncio.create_task(stack.aclose())
 
 
-async def test_new_turn_is_refused_during_drain(backends: Backends, new_database: str, connect: Connect) -> None:
+async def test_new_turn_is_refused_during_drain(backends: Backends, connect: Connect) -> None:
     """While the running turns finish, a new one is refused as SHUTTING_DOWN with a retry time, and leaves no record."""
-    async with stopping(backends.settings(new_database, drain_grace=GRACE)) as (server, stop):
-        service = backends.service(server.address, new_database)
+    database = backends.empty_database()
+    async with stopping(backends.settings(database, drain_grace=GRACE)) as (server, stop):
+        service = backends.service(server.address, database)
         caller = connect(service)
         call = caller.start(f"{SHORT}refused")
         await until_text(call, "t0 ")
@@ -87,12 +89,11 @@ async def test_new_turn_is_refused_during_drain(backends: Backends, new_database
     assert service.session("new") is None
 
 
-async def test_turn_without_readers_may_finish_during_drain(
-    backends: Backends, new_database: str, serve: Start, connect: Connect
-) -> None:
+async def test_turn_without_readers_may_finish_during_drain(backends: Backends, serve: Start, connect: Connect) -> None:
     """Under CONTINUE a turn without readers has the grace time as well; another server shows its end."""
-    other = await serve(database=new_database)
-    async with stopping(backends.settings(new_database, drain_grace=GRACE)) as (server, stop):
+    database = backends.empty_database()
+    other = await serve(database=database)
+    async with stopping(backends.settings(database, drain_grace=GRACE)) as (server, stop):
         call = connect(other.at(server.address)).start(f"{SHORT}alone", on_disconnect=CONTINUE)
         seen = await until_text(call, "t2 ")
         call.cancel()
@@ -107,12 +108,11 @@ async def test_turn_without_readers_may_finish_during_drain(
     assert joined(seen)[:-1] == joined(whole.responses)[: len(joined(seen)) - 1]
 
 
-async def test_drain_at_any_moment_of_turn_reports_shutdown(
-    backends: Backends, new_database: str, connect: Connect
-) -> None:
+async def test_drain_at_any_moment_of_turn_reports_shutdown(backends: Backends, connect: Connect) -> None:
     """A drain without grace, at any moment of a turn: its reader gets the error, and the session is free."""
-    async with running(backends.settings(new_database)) as server:
-        service = backends.service(server.address, new_database)
+    database = backends.empty_database()
+    async with running(backends.settings(database)) as server:
+        service = backends.service(server.address, database)
         caller = connect(service)
         await caller.converse("hi")
         for pause in (0.0, 0.001, 0.003, 0.01, 0.03):
@@ -130,13 +130,14 @@ async def test_drain_at_any_moment_of_turn_reports_shutdown(
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["one server", "two servers"])
 async def test_drain_refuses_queued_turns(
-    backends: Backends, new_database: str, serve: Start, connect: Connect, *, elsewhere: bool
+    backends: Backends, serve: Start, connect: Connect, *, elsewhere: bool
 ) -> None:
     """A turn that waits in line here or for another server's turn is refused at once, and never starts."""
-    async with running(backends.settings(new_database)) as server:
-        service = backends.service(server.address, new_database)
+    database = backends.empty_database()
+    async with running(backends.settings(database)) as server:
+        service = backends.service(server.address, database)
         caller = connect(service)
-        holder = connect(service.at((await serve(database=new_database)).target)) if elsewhere else caller
+        holder = connect(service.at((await serve(database=database)).target)) if elsewhere else caller
         script = f"{SHORT}queued-{elsewhere}"
         call = holder.start(script)
         await until_text(call, "t0 ")

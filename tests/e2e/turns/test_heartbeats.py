@@ -6,10 +6,10 @@ from typing import Any
 from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.conftest import Start, StartProcess
-from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, until_text
-from tests.support.caller import Caller, read
+from tests.e2e.turns.streams import CONTINUE, cancel, until_text
+from tests.support.caller import Caller, Turn, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service, soon
+from tests.support.service import Service
 
 Connect = Callable[[Service], Caller]
 SILENT = "@sandbox slow tokens=9 first_delay_ms=0 delay_ms=0 hold_after=3 record_ms=-1"
@@ -78,17 +78,17 @@ async def test_resumed_turn_of_a_killed_server_gets_heartbeats_until_its_end(
 ) -> None:
     """While the dead server's lease is valid, its turn cannot end: the remote reader gets heartbeats, then the end."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
-    caller = connect(service)
-    call = caller.start(SLOW, on_disconnect=CONTINUE)
+    call = connect(service).start(SILENT, on_disconnect=CONTINUE)
     turn_id = (await until_text(call, LAST))[-1].turn_id
-    await soon(lambda: service.database["turn_logs"].count_documents({"turn_id": turn_id}) > 0)
     other = await serve(database=service.database.name, **SHORT_LEASE, stream_heartbeat=0.3)
-    survivor = connect(service.at(other.target))
+    reading = connect(service.at(other.target)).resume(turn_id)
+    seen = await heartbeats(reading)
     await process.kill()
-    turn = await read(survivor.resume(turn_id))
+    rest = await read(reading)
+    turn = Turn((*seen, *rest.responses), rest.failure)
 
     assert turn.finished.stop_reason == turn_pb.STOP_REASON_INTERRUPTED
-    assert turn.kinds[-2:] == ["heartbeat", "turn_finished"]
+    assert rest.kinds[-2:] == ["heartbeat", "turn_finished"]
     last = 0
     for response in turn.responses:
         if response.HasField("heartbeat"):

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -9,21 +10,24 @@ import grpc
 import pytest
 from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import admin_service_pb2_grpc, tenant_pb2
-from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.clock import utc_now
 from godoty_service.tenancy.auth import Scope
-from tests.e2e.turns.streams import SLOW, cancel, until_text
-from tests.support.caller import Caller, EventStream, Turn, read
+from tests.e2e.turns.streams import CONTINUE, cancel, until_text
+from tests.support.caller import Caller, Turn
 from tests.support.service import soon
 
 WAIT = turn_pb.ON_BUSY_WAIT
 PROMISE = 5.0  # seconds after its revocation in which a key may still make model calls
-CACHED = 3.2  # seconds after which a server has reloaded a key or a policy
+CHECKED = 1.2  # seconds after which a turn that waits for another server is checked again before it begins
+RELOADED = 4.2  # seconds after which that check is by a policy that is read again: one is cached for 3 seconds
 CALLS = 25
+HELD = "@sandbox plain tokens=9 hold_after=2 hold=meanwhile record_ms=-1"
 # Calls of a second and a half each.
 LONG_LOOP = f"@sandbox tool-loop calls={CALLS} tool=calculator first_delay_ms=1500"
+HERE, THERE = PLACES = ("here", "there")  # the server that runs the turn in front, and another one
+ENDS = {"revoked": "revoke_time", "expired": "expire_time"}  # of a key, and the time that it sets
 
 SetPolicy = Callable[[tenant_pb2.Policy], Awaitable[None]]
 
@@ -44,99 +48,101 @@ async def set_policy(caller: Caller, issue: Callable[..., str]) -> AsyncIterator
         yield set_to
 
 
+@dataclass(frozen=True)
 class QueuedTurn:
-    """A turn that waits behind a running one of another key of its tenant."""
+    """A turn that waits behind a running one of another key of its tenant.
 
-    def __init__(self, holder: Caller, call: Any, waiter: Caller, other_key: str) -> None:
-        self.holder = holder
-        self._call = call
-        request = pb.ConverseRequest(session_id="talk", text="hello", on_busy=WAIT)
-        metadata = (("authorization", f"Bearer {other_key}"),)
-        self.key_id = other_key.split("_")[1]
-        self._waiting = asyncio.create_task(
-            read(EventStream(waiter.stub.Converse(request, metadata=metadata, timeout=90)))
-        )
+    Attributes:
+        session_id: The session of both.
+        key_id: The key of the one that waits.
+    """
+
+    session_id: str
+    key_id: str
+    holder: Caller
+    first_id: str
+    waiting: "asyncio.Task[Turn]"
 
     async def end(self) -> Turn:
         """End the turn in front, and return the one that waited."""
-        await cancel(self.holder, (await anext(aiter(self._call))).turn_id)
-        turn = await self._waiting
-        self._call.cancel()
-        return turn
+        await cancel(self.holder, self.first_id)
+        return await self.waiting
 
 
-@pytest.fixture(params=["one server", "two servers"])
-async def queued(
-    request: pytest.FixtureRequest, caller: Caller, second_caller: Caller, issue: Callable[..., str]
-) -> QueuedTurn:
-    """Return a queued turn: on the server that runs the one in front, or on another."""
-    call = caller.start(SLOW)
-    await until_text(call, "t1 ")
-    other_key = issue(caller.service, scopes=frozenset({Scope.CONVERSE}))
-    waiting = QueuedTurn(caller, call, caller if request.param == "one server" else second_caller, other_key)
-    turns = caller.service.database["turns"]
-    await soon(lambda: turns.count_documents({"tenant_id": caller.service.tenant_id}) == 2)
-    return waiting
+Queue = Callable[[str, str], Awaitable[QueuedTurn]]
 
 
-def revoke(caller: Caller, key_id: str) -> None:
-    """Revoke a key, as another server would."""
-    keys = caller.service.database["api_keys"]
-    assert keys.update_one({"_id": key_id}, {"$set": {"revoke_time": utc_now()}}).modified_count == 1
+@pytest.fixture
+def queue(caller: Caller, second_caller: Caller, issue: Callable[..., str]) -> Queue:
+    """Queues a turn in a session: on the server that runs the one in front, or on another."""
+
+    async def queue_one(session_id: str, place: str) -> QueuedTurn:
+        call = caller.start(HELD, session_id=session_id, on_disconnect=CONTINUE)
+        first_id = (await until_text(call, "t1 "))[0].turn_id
+        call.cancel()
+        key = issue(caller.service, scopes=frozenset({Scope.CONVERSE}))
+        server = caller if place == HERE else second_caller
+        waiter = Caller(server.service.with_key(key), server.channel)
+        waiting = asyncio.create_task(waiter.converse("hello", session_id=session_id, on_busy=WAIT))
+        query = {"tenant_id": caller.service.tenant_id, "session_id": session_id}
+        await soon(lambda: caller.service.database["turns"].count_documents(query) == 2)
+        return QueuedTurn(session_id, waiter.service.key_id, caller, first_id, waiting)
+
+    return queue_one
 
 
-def assert_refused(turn: Turn, caller: Caller, *, reason: str) -> None:
+def end_key(caller: Caller, key_id: str, *, how: str) -> None:
+    """Revoke a key as another server would, or have it expired."""
+    ended = {"$set": {ENDS[how]: utc_now() - timedelta(seconds=1)}}
+    assert caller.service.database["api_keys"].update_one({"_id": key_id}, ended).modified_count == 1
+
+
+def assert_refused(turn: Turn, caller: Caller, session_id: str, *, reason: str) -> None:
     """Check that a turn was refused before its first model call."""
-    assert turn.failure is not None
-    assert turn.failure.reason == reason
+    assert turn.failure is not None, session_id
+    assert (session_id, turn.failure.reason) == (session_id, reason)
     assert set(turn.kinds) <= {"heartbeat"}
-    assert len(caller.service.entries("talk")) == 1
+    assert len(caller.service.entries(session_id)) == 1
 
 
-async def test_revoked_key_stops_queued_turn(queued: QueuedTurn, caller: Caller) -> None:
-    """A key that is revoked while its turn is queued starts no model call."""
-    revoke(caller, queued.key_id)
-    await asyncio.sleep(CACHED + 1.2)  # a turn that waits for another server checks its key once a second
+async def test_ended_key_stops_queued_turn(queue: Queue, caller: Caller) -> None:
+    """A key that is revoked or expires while its turn is queued, here or there, starts no model call."""
+    turns = {(how, place): await queue(f"{how}-{place}", place) for how in ENDS for place in PLACES}
+    for (how, _), each in turns.items():
+        end_key(caller, each.key_id, how=how)
+    await asyncio.sleep(CHECKED)
 
-    assert_refused(await queued.end(), caller, reason="INVALID_API_KEY")
-
-
-async def test_expired_key_stops_queued_turn(queued: QueuedTurn, caller: Caller) -> None:
-    """A key that expires while its turn is queued starts no model call."""
-    expired = {"$set": {"expire_time": utc_now() - timedelta(seconds=1)}}
-    caller.service.database["api_keys"].update_one({"_id": queued.key_id}, expired)
-    await asyncio.sleep(CACHED + 1.2)
-
-    assert_refused(await queued.end(), caller, reason="INVALID_API_KEY")
+    for each in turns.values():
+        assert_refused(await each.end(), caller, each.session_id, reason="INVALID_API_KEY")
 
 
-async def test_narrowed_policy_refuses_queued_turn(queued: QueuedTurn, caller: Caller, set_policy: SetPolicy) -> None:
+async def test_narrowed_policy_refuses_queued_turn(queue: Queue, caller: Caller, set_policy: SetPolicy) -> None:
     """A turn that waited is checked against the policy at the end of its wait."""
+    turns = [await queue(place, place) for place in PLACES]
     await set_policy(tenant_pb2.Policy(allowed_models=["anthropic/*"], default_model="anthropic/claude-haiku-4.5"))
-    await asyncio.sleep(CACHED + 1.2)
+    await asyncio.sleep(RELOADED)
 
-    assert_refused(await queued.end(), caller, reason="MODEL_NOT_ALLOWED")
+    for each in turns:
+        assert_refused(await each.end(), caller, each.session_id, reason="MODEL_NOT_ALLOWED")
 
 
-async def test_queued_turn_uses_policy_at_end_of_wait(
-    queued: QueuedTurn, caller: Caller, set_policy: SetPolicy
-) -> None:
+async def test_queued_turn_uses_policy_at_end_of_wait(queue: Queue, caller: Caller, set_policy: SetPolicy) -> None:
     """Its limit on output tokens is the new policy's."""
+    turns = [await queue(place, place) for place in PLACES]
     await set_policy(tenant_pb2.Policy(max_output_tokens=7))
-    await asyncio.sleep(CACHED + 1.2)
-    assert (await queued.end()).finished
+    await asyncio.sleep(RELOADED)
 
-    assert [body.get("max_tokens") for body in caller.service.requests("talk")][-1] == 7
+    for each in turns:
+        assert (await each.end()).finished
+        assert [body.get("max_tokens") for body in caller.service.requests(each.session_id)][-1] == 7
 
 
 async def test_turn_limit_is_released_by_policy_of_its_acquisition(
-    caller: Caller, second_caller: Caller, set_policy: SetPolicy
+    queue: Queue, caller: Caller, set_policy: SetPolicy
 ) -> None:
     """A limit that is removed while a turn waits for another server does not leave the turn counted."""
     await set_policy(tenant_pb2.Policy(concurrent_turns=5))
-    call = caller.start(SLOW)
-    turn_id = (await until_text(call, "t1 "))[0].turn_id
-    waiting = asyncio.create_task(second_caller.converse("hello", on_busy=WAIT))
+    queued = await queue("talk", THERE)
     turn_limits, tenant = caller.service.database["turn_limits"], {"_id": caller.service.tenant_id}
 
     def running() -> int:
@@ -144,55 +150,46 @@ async def test_turn_limit_is_released_by_policy_of_its_acquisition(
 
     await soon(lambda: running() == 2)
     await set_policy(tenant_pb2.Policy())
-    await asyncio.sleep(CACHED + 1.2)
-    await cancel(caller, turn_id)
+    await asyncio.sleep(RELOADED)
 
-    assert (await waiting).finished
+    assert (await queued.end()).finished
     await soon(lambda: running() == 0)
 
 
 async def test_exhausted_rate_limit_does_not_refuse_admitted_turn(
-    caller: Caller, second_caller: Caller, set_policy: SetPolicy
+    queue: Queue, second_caller: Caller, set_policy: SetPolicy
 ) -> None:
     """A turn that waits for another server has its place in the minute: a later turn's refusal does not affect it."""
     await set_policy(tenant_pb2.Policy(turns_per_minute=2))
-    call = caller.start(SLOW)
-    turn_id = (await until_text(call, "t1 "))[0].turn_id
-    waiting = asyncio.create_task(second_caller.converse("hello", on_busy=WAIT))
-    turns = caller.service.database["turns"]
-    await soon(lambda: turns.count_documents({"tenant_id": caller.service.tenant_id}) == 2)
+    queued = await queue("talk", THERE)
     refused = await second_caller.converse("hello", session_id="other")
     assert refused.failure is not None
     assert refused.failure.reason == "RATE_LIMITED"
-    await asyncio.sleep(1.5)
-    await cancel(caller, turn_id)
+    await asyncio.sleep(CHECKED)
 
-    assert (await waiting).finished
+    assert (await queued.end()).finished
 
 
-@pytest.mark.parametrize("how", ["revoked", "expired"])
-async def test_revoked_key_stops_running_turn(caller: Caller, how: str) -> None:
-    """A running turn soon makes no further model call; its earlier calls are settled."""
-    turn = asyncio.create_task(caller.converse(LONG_LOOP))
-    await soon(lambda: caller.service.session("talk") is not None and len(caller.service.entries("talk")) >= 2)
+async def test_ended_key_stops_its_running_turn(caller: Caller, issue: Callable[..., str]) -> None:
+    """It soon makes no further model call, and its earlier ones are settled; a turn of another key goes on."""
+    keys = {how: issue(caller.service, scopes=frozenset({Scope.CONVERSE})) for how in (*ENDS, "valid")}
+    callers = {how: Caller(caller.service.with_key(key), caller.channel) for how, key in keys.items()}
+    turns = {how: asyncio.create_task(each.converse(LONG_LOOP, session_id=how)) for how, each in callers.items()}
+    await soon(lambda: all(caller.service.session(how) and len(caller.service.entries(how)) >= 2 for how in keys))
     ended = utc_now()
-    field = {"revoked": "revoke_time", "expired": "expire_time"}[how]
-    caller.service.database["api_keys"].update_one({"_id": caller.service.key_id}, {"$set": {field: ended}})
-    taken = await turn
+    for how in ENDS:
+        end_key(caller, callers[how].service.key_id, how=how)
+    for how in ENDS:
+        taken = await turns[how]
+        assert taken.failure is not None
+        assert (taken.failure.code, taken.failure.reason) == (grpc.StatusCode.UNAUTHENTICATED, "INVALID_API_KEY")
+        entries = caller.service.entries(how)
+        assert len(entries) < CALLS
+        assert max(each.start_time for each in entries) < ended + timedelta(seconds=2 * PROMISE)
+        assert sum(each.cost or 0 for each in entries) == caller.service.invoiced(how)
+    made = len(caller.service.entries("valid"))
+    await soon(lambda: turns["valid"].done() or len(caller.service.entries("valid")) > made)
 
-    assert taken.failure is not None
-    assert (taken.failure.code, taken.failure.reason) == (grpc.StatusCode.UNAUTHENTICATED, "INVALID_API_KEY")
-    entries = caller.service.entries("talk")
-    assert len(entries) < CALLS
-    assert max(each.start_time for each in entries) < ended + timedelta(seconds=2 * PROMISE)
-    assert sum(each.cost or 0 for each in entries) == caller.service.invoiced("talk")
-
-
-async def test_revoked_key_does_not_stop_turn_of_another_key(caller: Caller, issue: Callable[..., str]) -> None:
-    """Of a tenant's keys only the one that started the turn counts."""
-    other = issue(caller.service, scopes=frozenset({Scope.CONVERSE}))
-    turn = asyncio.create_task(caller.converse("@sandbox tool-loop calls=6 tool=calculator first_delay_ms=330"))
-    await soon(lambda: caller.service.session("talk") is not None and len(caller.service.entries("talk")) >= 1)
-    revoke(caller, other.split("_")[1])
-
-    assert (await turn).finished
+    assert not turns["valid"].done()
+    await cancel(caller, str(caller.service.entries("valid")[0].turn_id))
+    assert (await turns["valid"]).failure is not None

@@ -29,10 +29,12 @@ from tests.support.service import Service, soon
 
 TALK = "talk @sandbox tool-loop calls=2 reasoning=4 delay_ms=10 tokens=400 hold_after=60 record_ms=-1"
 LOOP = "loop @sandbox tool-loop calls=4 delay_ms=5 fault=hang at=3 hang_after=0 record_ms=-1"
+# Each kind of event, and deltas that follow one another.
+VARIED = "@sandbox tool-loop calls=2 parallel=2 tool=calculator reasoning=2 delay_ms=3"
 UNKNOWN = "turn_" + "0" * 28
 
 
-@pytest.mark.parametrize("scenario", [RICH, "@sandbox plain tokens=9 reasoning=4 delay_ms=3"])
+@pytest.mark.parametrize("scenario", [VARIED, "@sandbox plain tokens=9 reasoning=4 delay_ms=3"])
 async def test_reader_disconnected_at_any_event_misses_nothing(
     caller: Caller, second_caller: Caller, scenario: str
 ) -> None:
@@ -63,7 +65,7 @@ async def test_reader_disconnected_at_any_event_misses_nothing(
 async def test_any_chain_of_readers_yields_whole_turn(caller: Caller, second_caller: Caller) -> None:
     """A turn read in many parts, during and after its run, on both servers, is identical."""
     rng = random.Random(5)
-    call = caller.start(f"{RICH} tokens=40", on_disconnect=CONTINUE)
+    call = caller.start(f"{RICH} tokens=20", on_disconnect=CONTINUE)
     seen = await until_sequence(call, 1)
     turn_id = seen[0].turn_id
     call.cancel()

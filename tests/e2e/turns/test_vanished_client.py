@@ -1,56 +1,53 @@
-"""A client whose connection is lost silently is detected, and its turn ends by `on_disconnect`."""
+"""A client whose connection is lost silently is detected, and its turns end by `on_disconnect`."""
 
 from collections.abc import Callable
-from typing import Any
 
-import pytest
 from godoty.v1 import turn_pb2 as turn_pb
 
 from godoty_service.ledger.states import CallState
+from godoty_service.server import running
 from tests.conftest import Start
 from tests.e2e.turns.silent_proxy import SilentProxy
-from tests.e2e.turns.streams import CONTINUE, free, until_text
+from tests.e2e.turns.streams import CONTINUE, free, resume, until_text
+from tests.support.backends import Backends
 from tests.support.caller import Caller
 from tests.support.service import Service, soon
 
-QUICK: dict[str, Any] = {"keepalive_time": 3.0, "keepalive_timeout": 3.0}
-BOUND = 20.0  # seconds; a turn whose client is not missed goes on for a minute
-# A model that streams, and one that delays its first token.
-STREAMS = "@sandbox slow tokens=1200 first_delay_ms=0 delay_ms=50 record_ms=-1"
-THINKS = "@sandbox slow tokens=4 first_delay_ms=60000 record_ms=-1"
+# Models that would go on for minutes: one that streams, one that delays its first token, and one that waits.
+CANCELLED = {
+    "streams": "@sandbox slow tokens=4000 first_delay_ms=0 delay_ms=50 record_ms=-1",
+    "thinks": "@sandbox slow tokens=4 first_delay_ms=200000 record_ms=-1",
+}
+CONTINUED = "@sandbox plain tokens=9 hold_after=3 hold=vanished"
 
 
-@pytest.mark.parametrize("script", [STREAMS, THINKS], ids=["streams", "thinks"])
-async def test_silently_vanished_client_cancels_its_turn(
-    serve: Start, connect: Callable[[Service], Caller], script: str
+async def test_turns_of_silently_vanished_client_end_by_on_disconnect(
+    backends: Backends, connect: Callable[[Service], Caller]
 ) -> None:
-    """Under CANCEL the turn ends within the bound, its session is free, and its call is left to reconciliation."""
-    service = await serve(**QUICK)
-    async with SilentProxy(service.target) as proxy:
-        call = connect(service.at(proxy.address)).start(script, timeout=None)
-        await anext(aiter(call))
-        proxy.fall_silent()
-        await soon(lambda: (service.session("talk") or {"lease": None})["lease"] is None, within=BOUND)
+    """Under CANCEL they end, and their calls are reconciled; under CONTINUE another client reads their ends."""
+    database = backends.empty_database()
+    async with running(backends.settings(database, keepalive_time=2.0, keepalive_timeout=3.0)) as server:
+        service = backends.service(server.address, database)
+        async with SilentProxy(service.target) as proxy:
+            client = connect(service.at(proxy.address))
+            calls = {name: client.start(text, session_id=name, timeout=None) for name, text in CANCELLED.items()}
+            for each in calls.values():
+                await anext(aiter(each))
+            call = client.start(CONTINUED, session_id="waits", timeout=None, on_disconnect=CONTINUE)
+            turn_id = (await until_text(call, "t2 "))[0].turn_id
+            proxy.fall_silent()
+            for session_id in CANCELLED:
+                await free(service, session_id)
+            await soon(lambda: {each.turn_id: each.log.readers for each in server.turns.all()} == {turn_id: 0})
+        service.backends.allow("vanished")
+        whole = await resume(connect(service), turn_id)
 
-    (entry,) = service.entries("talk")
-    assert entry.state in (CallState.PENDING, CallState.UNRESOLVED)
-    assert entry.error == "interrupted"
-
-
-async def test_continue_finishes_turn_of_silently_vanished_client(
-    serve: Start, connect: Callable[[Service], Caller]
-) -> None:
-    """Under CONTINUE the turn finishes, and another client reads it to its end."""
-    service = await serve(**QUICK)
-    async with SilentProxy(service.target) as proxy:
-        call = connect(service.at(proxy.address)).start(
-            "@sandbox slow tokens=200 first_delay_ms=0 delay_ms=50", timeout=None, on_disconnect=CONTINUE
-        )
-        await until_text(call, "t2 ")
-        proxy.fall_silent()
-        await free(service)
-
-    (entry,) = service.entries("talk")
+    assert whole.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
+    for session_id in CANCELLED:
+        (entry,) = service.entries(session_id)
+        assert entry.state in (CallState.PENDING, CallState.UNRESOLVED)
+        assert entry.error == "interrupted"
+    (entry,) = service.entries("waits")
     assert entry.state is CallState.SETTLED
 
 
@@ -58,7 +55,7 @@ async def test_waiting_client_that_answers_pings_is_not_disconnected(
     serve: Start, connect: Callable[[Service], Caller]
 ) -> None:
     """A living client answers the pings, for any delay of the model."""
-    caller = connect(await serve(**QUICK))
-    turn = await caller.converse("@sandbox slow tokens=2 first_delay_ms=10000")
+    caller = connect(await serve(keepalive_time=1.0, keepalive_timeout=3.0))
+    turn = await caller.converse("@sandbox slow tokens=2 first_delay_ms=6000")
 
     assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN

@@ -21,6 +21,7 @@ from tests.support.later_schema import LATER_SCHEMA
 from tests.support.service import Service
 
 _CLIENTS = 4
+_PAUSE = 0.2  # seconds between two turns of a client: the servers that start need the cores
 _SCENARIOS = ("plain tokens=6", "tool-loop calls=2", "slow tokens=20 first_delay_ms=20 delay_ms=20", "reasoning")
 _DRAIN = {"GODOTY_DRAIN_GRACE": "30"}
 
@@ -48,11 +49,11 @@ class Load:
         dice = random.Random(number)
         while not self.stopping:
             target = dice.choice(self.targets)
+            self.starting[target] += 1
             async with grpc.aio.insecure_channel(target) as channel:
                 text = f"go @sandbox {dice.choice(_SCENARIOS)}"
                 caller = Caller(self.service, channel)
                 call = caller.start(text, session_id=f"s{number}", on_busy=turn_pb.ON_BUSY_WAIT, timeout=120.0)
-                self.starting[target] += 1
                 try:
                     await anext(aiter(call))
                 except grpc.aio.AioRpcError as error:
@@ -63,6 +64,7 @@ class Load:
             if turn.failure is not None:
                 self.failures.append(turn.failure)
             self.served[target] += 1
+            await asyncio.sleep(_PAUSE)
 
     async def retire(self, server: ServerProcess) -> None:
         """Stop a server once the turns that were sent to it have started there: they are drained."""

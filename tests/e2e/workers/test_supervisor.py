@@ -21,6 +21,7 @@ class Supervised:
         self.process = subprocess.Popen(  # noqa: S603 - ours
             [sys.executable, "-m", _MODULE, behaviour],
             bufsize=0,  # so that `select` sees all unread output
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             start_new_session=True,
@@ -40,8 +41,20 @@ class Supervised:
         """Wait until both workers serve; return their process ids in the order of their starts."""
         return sorted(int(line.split()[1]) for line in self.lines("serves", "serves") if line.startswith("serves"))
 
+    def is_silent(self) -> bool:
+        """Return whether it prints nothing for a moment."""
+        assert self.process.stdout is not None
+        return not select.select([self.process.stdout], [], [], 0.3)[0]
+
+    def finish(self) -> None:
+        """Let what takes a worker long end."""
+        if self.process.stdin is not None:
+            self.process.stdin.close()
+            self.process.stdin = None
+
     def rest(self) -> tuple[int, list[str], str]:
         """Wait until all its processes have ended; return its exit status, its further lines and its error output."""
+        self.finish()
         out, err = self.process.communicate(timeout=60)  # ends when the last process that holds the pipes does
         return self.process.returncode, out.decode().splitlines(), err.decode()
 
@@ -50,7 +63,7 @@ class Supervised:
         ready, _, _ = select.select([self.process.stdout], [], [], 60)
         line = self.process.stdout.readline().decode() if ready else ""
         assert line, "no further output"
-        return line
+        return line.strip()
 
 
 @pytest.fixture
@@ -66,14 +79,18 @@ def start() -> Iterator[Callable[[str], Supervised]]:
     for supervisor in started:
         with suppress(ProcessLookupError):
             os.killpg(supervisor.process.pid, signal.SIGKILL)
-        supervisor.process.communicate()
+        supervisor.rest()
 
 
 def test_no_worker_serves_before_all_listen(start: Callable[[str], Supervised]) -> None:
     """An early worker waits until the late one listens as well."""
-    lines = start("late").lines("serves", "serves")
+    supervisor = start("late")
+    supervisor.lines("listens")
+    assert supervisor.is_silent()
+    supervisor.finish()
+    lines = supervisor.lines("serves", "serves")
 
-    assert [line.split()[0] for line in lines] == ["listens", "listens", "serves", "serves"]
+    assert [line.split()[0] for line in lines] == ["listens", "serves", "serves"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
@@ -82,9 +99,12 @@ def test_signal_drains_all_workers(start: Callable[[str], Supervised], number: s
     supervisor = start("steady")
     pids = supervisor.pids()
     supervisor.process.send_signal(number)
-    code, lines, _ = supervisor.rest()
+    lines = supervisor.lines("drained")
+    assert supervisor.is_silent()  # it waits for the worker that takes longer
+    assert supervisor.process.poll() is None
+    code, further, _ = supervisor.rest()
 
-    assert (code, sorted(lines)) == (0, sorted(f"drained {pid}" for pid in pids))
+    assert (code, lines + further) == (0, [f"drained {pid}" for pid in pids])
 
 
 def test_second_signal_kills_workers(start: Callable[[str], Supervised]) -> None:
@@ -96,6 +116,7 @@ def test_second_signal_kills_workers(start: Callable[[str], Supervised]) -> None
     while b'"event": "stopping"' not in (line := supervisor.process.stderr.readline()):
         assert line
     supervisor.process.terminate()
+    supervisor.process.wait(60)
     code, lines, _ = supervisor.rest()
 
     assert (code, lines) == (130, [])
@@ -150,7 +171,7 @@ def test_workers_do_not_outlive_their_supervisor(start: Callable[[str], Supervis
     supervisor = start("steady")
     pids = supervisor.pids()
     supervisor.process.send_signal(number)
-    code, lines, _ = supervisor.rest()
+    lines = supervisor.lines("drained")  # the first does not wait for the second, which takes longer
+    code, further, _ = supervisor.rest()
 
-    # In the order in which they drain: the first does not wait for the second, which takes longer.
-    assert (code, lines) == (-number, [f"drained {pid}" for pid in pids])
+    assert (code, lines + further) == (-number, [f"drained {pid}" for pid in pids])

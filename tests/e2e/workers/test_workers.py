@@ -1,12 +1,12 @@
 """`godoty serve` with two workers, in a fresh interpreter: one port, one metrics page, and a correct ledger."""
 
 import asyncio
-import json
 import os
 import signal
+import subprocess
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,11 +22,12 @@ from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.states import CallState
 from tests.conftest import server_environment
 from tests.e2e.turns.streams import until_text
+from tests.faults.cluster import logged
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn, read
 from tests.support.command import Command
 from tests.support.leases import SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service, eventually, soon
+from tests.support.service import Service, eventually, soon, until
 
 HELD = "@sandbox plain tokens=20 hold_after=3 hold="
 _WORKERS = 2
@@ -34,25 +35,56 @@ _CONNECTIONS = 40  # enough for each of two workers to get one
 
 
 @dataclass
-class Server:
-    """A `godoty serve` with two workers."""
+class Processes:
+    """A supervisor and its workers."""
 
-    process: asyncio.subprocess.Process
+    process: "subprocess.Popen[bytes]"
     log: Path
     environment: dict[str, str]
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        """Return their log lines of an event."""
+        return [*logged(self.log.read_bytes(), event)]
+
+    def kill(self) -> None:
+        """Kill them if they run."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+
+def start(environment: dict[str, str], log: Path) -> Processes:
+    """Start `godoty serve` as an operator would."""
+    command = (sys.executable, "-m", "godoty_service.cli", "serve")
+    with log.open("wb") as out:
+        process = subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)  # noqa: S603 - ours
+    started = Processes(process, log, environment)
+    until(lambda: process.poll() is not None or len(started.logged("serving")) == _WORKERS)
+    assert process.returncode is None, log.read_text()
+    return started
+
+
+@dataclass
+class Server:
+    """A `godoty serve` with two workers, and a tenant of it."""
+
+    processes: Processes
     service: Service
     stack: AsyncExitStack
     callers: list[Caller] = field(default_factory=list)
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """Return its log lines of an event."""
-        lines = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
-        return [line for line in lines if line["event"] == event]
+        return self.processes.logged(event)
+
+    @property
+    def pid(self) -> int:
+        """The process id of its supervisor."""
+        return self.processes.process.pid
 
     def workers(self) -> set[int]:
         """Return the process ids of its workers; the kernel may return a part of them while processes start or end."""
-        pid = self.process.pid
-        return {int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+        return {int(each) for each in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()}
 
     async def connect(self) -> Caller:
         """Connect a caller; the kernel chooses the worker."""
@@ -83,37 +115,42 @@ class Server:
         return {" ".join((each.name, *map(str, sorted(each.labels.values())))): each.value for each in samples}
 
 
-@pytest.fixture
-async def server(backends: Backends, new_database: str, tmp_path: Path) -> AsyncIterator[Server]:
-    """Starts it as an operator would, and kills its processes after the test."""
-    environment = server_environment(backends, new_database) | {
+@pytest.fixture(scope="module")
+def serving_two(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Processes]]:
+    """Returns the processes that serve; they are started again once a test has stopped them."""
+    directory, database = tmp_path_factory.mktemp("workers"), backends.new_database()
+    started: list[Processes] = []
+    environment = server_environment(backends, database) | {
         "GODOTY_WORKERS": "2",
         "GODOTY_METRICS_LISTEN": "127.0.0.1:0",
         "GODOTY_DRAIN_GRACE": "30",
         **SHORT_LEASE_ENVIRONMENT,
-        "TMPDIR": str(tmp_path),
+        "TMPDIR": str(directory),
     }
-    log = tmp_path / "server.log"
-    command = (sys.executable, "-m", "godoty_service.cli", "serve")
-    process = await asyncio.create_subprocess_exec(
-        *command, env=environment, stdout=log.open("wb"), stderr=log.open("ab"), start_new_session=True
-    )
-    try:
-        async with AsyncExitStack() as stack:
-            server = Server(process, log, environment, backends.service("", new_database), stack)
-            await soon(lambda: process.returncode is not None or len(server.logged("serving")) == 2)
-            assert process.returncode is None, log.read_text()
-            server.service = server.service.at(server.logged("serving")[0]["address"])
-            yield server
-    finally:
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+
+    def serving() -> Processes:
+        if not started or started[-1].process.poll() is not None:
+            started.append(start(environment, directory / f"server{len(started)}.log"))
+        return started[-1]
+
+    yield serving
+    for each in started:
+        each.kill()
+    backends.mongo.drop_database(database)
+
+
+@pytest.fixture
+async def server(backends: Backends, serving_two: Callable[[], Processes]) -> AsyncIterator[Server]:
+    """A server with two workers, and a new tenant of it."""
+    processes = serving_two()
+    address, database = processes.logged("serving")[0]["address"], processes.environment["GODOTY_MONGODB_DATABASE"]
+    async with AsyncExitStack() as stack:
+        yield Server(processes, backends.service(address, database), stack)
 
 
 def assert_single_thread(server: Server) -> None:
     """Check that the supervisor has no further thread: forked processes could not use it."""
-    assert len(list(Path(f"/proc/{server.process.pid}/task").iterdir())) == 1
+    assert len(list(Path(f"/proc/{server.pid}/task").iterdir())) == 1
 
 
 async def assert_port_is_reserved(server: Server, tmp_path: Path) -> None:
@@ -121,7 +158,7 @@ async def assert_port_is_reserved(server: Server, tmp_path: Path) -> None:
     address = server.service.target
     for workers in ("1", "2"):
         log = tmp_path / f"second-{workers}.log"
-        environment = {**server.environment, "GODOTY_LISTEN": address, "GODOTY_WORKERS": workers}
+        environment = {**server.processes.environment, "GODOTY_LISTEN": address, "GODOTY_WORKERS": workers}
         assert await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 60) == 1
         assert log.read_text().splitlines()[-1].startswith(f"godoty: GODOTY_LISTEN={address}: the address cannot")
 
@@ -176,8 +213,8 @@ async def test_killed_worker_is_replaced_and_signal_drains(server: Server) -> No
     ended = {server.service.entries(killed)[0].owner}
     assert set(await server.one_of_each()) == {line["replica_id"] for line in server.logged("serving")} - ended
     assert (await settled(server.service, killed)).cost == server.service.invoiced(killed)
+    await eventually(lambda: shows(server, "godoty_running_turns", 0))
     page = await server.page()
-    assert page["godoty_running_turns"] == 0
     assert page["godoty_requests_total /godoty.v1.AgentService/Converse OK"] > counted
     await assert_signal_drains(server)
 
@@ -222,14 +259,14 @@ async def assert_signal_drains(server: Server) -> None:
     caller = server.callers[-1]
     call = caller.start(f"{HELD}last", session_id="last")
     await anext(aiter(call))
-    os.killpg(server.process.pid, signal.SIGTERM)
+    os.killpg(server.pid, signal.SIGTERM)
     server.service.backends.allow("last")
     turn: Turn = await read(call)
 
     assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
-    assert await asyncio.wait_for(server.process.wait(), 60) == 0
+    assert await asyncio.to_thread(server.processes.process.wait, 60) == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
-    assert list(server.log.parent.glob("godoty-metrics-*")) == []
+    assert list(server.processes.log.parent.glob("godoty-metrics-*")) == []
 
 
 async def test_workers_drain_when_the_supervisor_is_killed(
@@ -242,10 +279,9 @@ async def test_workers_drain_when_the_supervisor_is_killed(
         "GODOTY_DRAIN_GRACE": "30",
     }
     supervisor = Command("serve", environment=environment, out=log)
-    await soon(lambda: log.exists() and log.read_text().count('"serving"') == 2)
-    lines = [json.loads(line) for line in log.read_text().splitlines()]
-    address = next(line["address"] for line in lines if line["event"] == "serving")
-    workers = [line["pid"] for line in lines if line["event"] == "worker_started"]
+    await soon(lambda: log.exists() and len([*logged(log.read_bytes(), "serving")]) == _WORKERS)
+    address = next(logged(log.read_bytes(), "serving"))["address"]
+    workers = [line["pid"] for line in logged(log.read_bytes(), "worker_started")]
     call = connect(backends.service(address, new_database)).start(f"{HELD}orphans")
     await anext(aiter(call))
     supervisor.send_signal(signal.SIGKILL)

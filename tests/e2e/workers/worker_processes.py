@@ -1,13 +1,13 @@
 """A supervisor with two workers that serve no clients: `python -m tests.e2e.workers.worker_processes BEHAVIOUR`.
 
-It prints a line for each step of a worker: "listens PID", "serves PID", "drained PID".
+It prints a line for each step of a worker: "listens PID", "serves PID", "drained PID". What takes a worker long
+ends when the standard input is closed.
 """
 
 import asyncio
 import os
 import signal
 import sys
-import time
 
 from godoty_service.cluster import supervisor
 from godoty_service.cluster.supervisor import Supervisor
@@ -25,25 +25,30 @@ def report(step: str) -> None:
     os.write(1, f"{step} {os.getpid()}\n".encode())
 
 
-async def serve(worker: Worker, *, draining: float) -> None:
+def wait_for_end_of_input() -> None:
+    while os.read(0, 1):
+        pass
+
+
+async def serve(worker: Worker, *, slowly: bool) -> None:
     report("listens")
     await worker.wait_for_peers()
     report("serves")
     await worker.wait_for_stop()
-    await asyncio.sleep(draining)
+    if slowly:
+        await asyncio.to_thread(wait_for_end_of_input)
     report("drained")
 
 
 def work(worker: Worker) -> None:
     second = len(supervised._children) == 1
-    draining = 60.0 if behaviour == "stubborn" else 3.0 if second else 0.0
     if behaviour == "late" and second:
-        time.sleep(0.3)
+        wait_for_end_of_input()
     if (behaviour == "wrong" and second) or (behaviour == "barren" and ended):
         raise ValueError(WRONG)
     if behaviour == "crashing" and second:
         os.abort()
-    asyncio.run(serve(worker, draining=draining))
+    asyncio.run(serve(worker, slowly=second or behaviour == "stubborn"))
 
 
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a caller under nohup ignores it, and its processes with it

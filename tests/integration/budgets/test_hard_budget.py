@@ -16,7 +16,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
 from godoty.v1.budget_pb2 import BUDGET_WINDOW_DAY
 
-from godoty_service.bootstrap import Components, open_components
+from godoty_service.bootstrap.components import Components, open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.budgets.store import BudgetStatus
 from godoty_service.ledger.entries import ModelCall
