@@ -33,3 +33,9 @@ def stating_a_cost() -> list[bytes]:
     """Return bodies that state a cost of `COST`, with another field that is wrong."""
     wrong = product(_NAMES, _VALUES)
     return [f'{{"data": {{"total_cost": {COST}, "{name}": {value}}}}}'.encode() for name, value in wrong]
+
+
+def stating_a_cost_beside_wrong_fields() -> list[bytes]:
+    """Return bodies that state a cost of `COST`, all of whose other fields are wrong in the same way."""
+    wrong = (", ".join(f'"{name}": {value}' for name in _NAMES) for value in _VALUES)
+    return [f'{{"data": {{"total_cost": {COST}, {fields}}}}}'.encode() for fields in wrong]

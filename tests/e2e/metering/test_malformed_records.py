@@ -1,15 +1,17 @@
 """With any malformed generation record, its call ends at its timeout and does not stop the others."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import timedelta
 
 from godoty_service.ids import new_id
 from godoty_service.ledger.entries import CostSource, ModelCall
 from godoty_service.ledger.states import CallState
+from godoty_service.metering.generation_record import decode_record
 from godoty_service.metering.reconciler import Outcome
 from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls, cancelled
-from tests.e2e.metering.record_bodies import COST, stating_a_cost, stating_nothing
+from tests.e2e.metering.record_bodies import COST, stating_a_cost, stating_a_cost_beside_wrong_fields, stating_nothing
 from tests.support.caller import Caller
 
 CANCELLED = "@sandbox slow first_delay_ms=0 delay_ms=10 record_ms=0"
@@ -19,15 +21,17 @@ async def defer_calls(caller: Caller, harness: ReconcilerHarness, bodies: Sequen
     """Insert one pending call for each body and defer it to reconciliation; return their ids."""
     template = await cancelled(caller, CANCELLED)
     records = caller.service.backends.sandbox.records
-    deferred = []
-    for number, body in enumerate(bodies, start=template.number + 1):
+
+    async def defer(number: int, body: bytes) -> str:
         call = _another(template, number)
         assert call.generation_id is not None
         records.replace_body(call.generation_id, body)
         await harness.ledger.insert(call)
-        await harness.ledger.defer(call)
-        deferred.append(call.call_id)
-    return deferred
+        assert await harness.ledger.defer(call)
+        return call.call_id
+
+    numbered = enumerate(bodies, start=template.number + 1)
+    return await asyncio.gather(*(defer(*each) for each in numbered))
 
 
 def _another(call: ModelCall, number: int) -> ModelCall:
@@ -71,10 +75,17 @@ async def test_malformed_record_ends_its_call_at_the_timeout(
 async def test_stated_cost_settles_despite_other_malformed_fields(
     start_caller: StartCaller, start_harness: StartHarness
 ) -> None:
-    """A record with a valid cost settles its call, even if a name, a counter or a flag is malformed."""
+    """A record with a valid cost settles its call, even if a name, a counter or a flag is malformed, or all of them.
+
+    Each of them with each wrong value is decoded; of those with one wrong field, one a field is reconciled.
+    """
+    single = stating_a_cost()
+    decoded = [decode_record(body) for body in single]
+    assert {each.charge.cost for each in decoded} == {COST}
+    assert all(len(name or "") <= 256 for each in decoded for name in (each.model, each.provider, each.finish_reason))
     caller = await start_caller(reconcile_interval=NEVER)
     harness = await start_harness(caller.service)
-    bodies = stating_a_cost()
+    bodies = [*stating_a_cost_beside_wrong_fields(), *single[:: len(single) // 12 + 1]]
     deferred = set(await defer_calls(caller, harness, bodies))
 
     outcomes = await harness.reconciler.tick()
