@@ -73,5 +73,5 @@ async def next_turn(caller: Caller) -> Turn:
             turn = await caller.converse("Are you there?")
             if turn.failure is None:
                 return turn
-            assert turn.failure.reason in ("SESSION_BUSY", "SESSION_LOST")  # the latter on a busy machine
+            assert turn.failure.reason in ("SESSION_BUSY", "SESSION_LOST", "STORAGE_UNAVAILABLE")  # on a busy machine
             await asyncio.sleep(0.1)

@@ -24,7 +24,7 @@ from tests.e2e.metering.reconciler_harness import billed, calls, closed, last_ca
 from tests.support.backends import Backends
 from tests.support.caller import read
 from tests.support.history import assert_valid_history
-from tests.support.service import format_amount
+from tests.support.service import format_amount, soon
 
 
 @pytest.mark.parametrize("how", [REFUSED, CUT_OFF], ids=["refused", "cut off"])
@@ -72,6 +72,7 @@ async def test_entry_of_an_uncertain_insert_is_pending_for_readers(
     with idle_server.failing("insert", "ledger", DOUBTFUL):
         assert_unavailable(await caller.converse("hello"))
 
+    await soon(lambda: len(calls(caller)) == 2)  # a majority has the uncertain insert a moment later
     totals = (await caller.metrics()).totals
     assert (totals.model_calls, totals.pending_calls) == (2, 1)
     assert await (await start_harness(caller.service)).differences() == []
