@@ -89,8 +89,9 @@ async def start_failing(
 
         async def begin(**settings: Any) -> FailingServer:
             name = fail_point_backends.empty_database()
-            async with open_components(fail_point_backends.settings(name)):
-                pass
+            if not fail_point_backends.mongo[name].list_collection_names():
+                async with open_components(fail_point_backends.settings(name)):
+                    pass
             chosen = {"storage_timeout": 3.0, "reconcile_interval": 0.1, **settings}
             stack = await servers.enter_async_context(AsyncExitStack())
             server = await stack.enter_async_context(running(fail_point_backends.settings(name, **chosen)))

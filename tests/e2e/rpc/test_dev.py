@@ -178,7 +178,7 @@ async def test_provider_key_of_the_environment_is_not_written(
     backends: Backends, tmp_path: Path, key: str, kept: str | None
 ) -> None:
     """A key in the environment is used and written nowhere; the sandbox's own key is no secret."""
-    settings = backends.settings(backends.new_database(), local_dir=tmp_path, OPENROUTER_API_KEY=key)
+    settings = backends.settings(backends.empty_database(), local_dir=tmp_path, OPENROUTER_API_KEY=key)
     running = asyncio.create_task(run_dev(settings))
     try:
         async with asyncio.timeout(90):

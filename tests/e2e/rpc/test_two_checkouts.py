@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
 from tests.support.caller import stub_of
+from tests.support.command import Command
 
 pytestmark = pytest.mark.usefixtures("first_ports")
 LOCAL = "kept"
@@ -25,15 +25,7 @@ async def dev(folder: Path) -> AsyncIterator[dict[str, str]]:
     folder.mkdir(exist_ok=True)
     dev_env = folder / LOCAL / "dev.env"
     environment = {**os.environ, "GODOTY_LOCAL_DIR": str(folder / LOCAL), "GODOTY_MONGODB_DATABASE": "godoty_test_dev"}
-    with (folder / "out").open("ab") as out:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "godoty_service.cli", "dev"),
-            cwd=folder,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=out,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+    process = Command("dev", environment=environment, out=folder / "out")
     try:
         async with asyncio.timeout(120):
             while not dev_env.exists():
