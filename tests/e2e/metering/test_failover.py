@@ -32,9 +32,7 @@ async def test_turns_outlive_their_primary(members: LocalReplicaSet, tmp_path: P
     Each ends well and whole, and the ledger equals the invoice.
     """
     name = f"godoty_test_failover_{secrets.token_hex(4)}"
-    async with open_cluster(
-        mongodb_uri=members.uri, name=name, directory=tmp_path, storage_timeout=PATIENT
-    ) as cluster:
+    async with open_cluster(mongodb_uri=members.uri, name=name, directory=tmp_path, storage_timeout=PATIENT) as cluster:
         server = cluster.server(GODOTY_LEASE=str(PATIENT), GODOTY_STORAGE_TIMEOUT=str(PATIENT))
         await server.start()
         try:

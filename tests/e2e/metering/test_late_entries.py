@@ -52,7 +52,7 @@ async def test_entry_of_another_writer_inside_a_turn_is_counted(
     with monkeypatch.context() as patched:
         patched.setattr(Ledger, "insert", insert_behind)
         turn = await caller.converse("@sandbox tool-loop calls=4")
-    assert [each.number for each in calls(caller)] == [1, 2, 3, 4, 5]
+    assert sorted(each.number for each in calls(caller)) == [1, 2, 3, 4, 5]
     assert turn.finished.session_totals.cost_usd == format_amount(caller.service.invoiced("talk"))
     await assert_shown(caller, harness)
     await caller.converse("and on")
@@ -67,6 +67,7 @@ async def test_late_entry_of_a_stopped_server_is_void(
     serve_process: StartProcess,
     connect: Callable[[Service], Caller],
     start_harness: StartHarness,
+    *,
     limits: turn_pb.TurnLimits | None,
 ) -> None:
     """It resumed when its session had moved on, and the number of its entry was taken; or free, and it was inserted.

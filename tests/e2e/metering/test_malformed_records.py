@@ -75,7 +75,7 @@ async def test_malformed_record_ends_its_call_at_the_timeout(
 async def test_stated_cost_settles_despite_other_malformed_fields(
     start_caller: StartCaller, start_harness: StartHarness
 ) -> None:
-    """A record with a valid cost settles its call, even if a name, a counter or a flag is malformed, or all of them.
+    """A record with a valid cost settles its call, even if a name, a counter or a flag is malformed, or half of them.
 
     Each of them with each wrong value is decoded; of those with one wrong field, one a field is reconciled.
     """

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +38,7 @@ class LoggedServer:
 def lasting_port() -> int:
     """Return a free port below those that the system gives to connections: nothing takes it between two starts."""
     while True:
-        port = random.randrange(20_000, 30_000)  # noqa: S311 - no secret
+        port = random.randrange(20_000, 30_000)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -93,8 +92,6 @@ def logged_server(backends: Backends, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture
-def logged_caller(
-    logged_server: LoggedServer, backends: Backends, connect: Callable[[Service], Caller]
-) -> Caller:
+def logged_caller(logged_server: LoggedServer, backends: Backends, connect: Callable[[Service], Caller]) -> Caller:
     """Calls that server as a new tenant."""
     return connect(backends.service(logged_server.process.address, logged_server.database))

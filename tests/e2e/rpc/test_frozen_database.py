@@ -66,9 +66,7 @@ def own_mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalM
 
 
 @pytest.fixture
-async def frozen(
-    own_mongo: tuple[LocalMongo, Backends], connect: Callable[[Service], Caller]
-) -> AsyncIterator[Frozen]:
+async def frozen(own_mongo: tuple[LocalMongo, Backends], connect: Callable[[Service], Caller]) -> AsyncIterator[Frozen]:
     """Return a server on that MongoDB."""
     mongo, backends = own_mongo
     database = backends.empty_database()

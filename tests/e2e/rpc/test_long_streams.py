@@ -25,9 +25,7 @@ async def statuses(watch: Any) -> list[int]:
     return [answer.status async for answer in watch]
 
 
-async def test_open_streams_do_not_delay_the_stop(
-    backends: Backends, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_open_streams_do_not_delay_the_stop(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch ends with NOT_SERVING and OK, a reflection stream with OK, and the server stops at once."""
     monkeypatch.setattr(godoty_service.server, "_STOP_GRACE", GRACE)
     async with running(backends.settings(backends.empty_database())) as server:

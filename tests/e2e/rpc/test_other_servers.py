@@ -138,9 +138,7 @@ async def test_paused_server_loses_its_session(serve: Start, serve_process: Star
     assert sorted(numbers) == list(range(1, len(numbers) + 1))
 
 
-async def test_stopping_server_finishes_turns_and_then_cancels_them(
-    backends: Backends, connect: Connect
-) -> None:
+async def test_stopping_server_finishes_turns_and_then_cancels_them(backends: Backends, connect: Connect) -> None:
     """A short turn finishes, a long one is cancelled after the grace time; both sessions are complete and free."""
     database = backends.empty_database()
     async with running(backends.settings(database, drain_grace=6.0)) as server:

@@ -97,7 +97,9 @@ async def test_message_about_the_services_account_is_for_the_operator_alone(
 ) -> None:
     """The tenant, its entry and its export do not have it; the log does."""
     service = logged_caller.service
-    turn = await logged_caller.converse(f'@sandbox error-before status={status} message="your account of 7 dollars is empty"')
+    turn = await logged_caller.converse(
+        f'@sandbox error-before status={status} message="your account of 7 dollars is empty"'
+    )
 
     assert turn.failure is not None
     assert turn.failure.reason == "PROVIDER_ACCOUNT_REFUSED"
