@@ -18,7 +18,7 @@ from tests.e2e.metering.failing_server import (
 )
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls
 from tests.support.caller import Caller
-from tests.support.service import soon
+from tests.support.service import PATIENCE, soon
 
 
 async def close_elsewhere(caller: Caller, other: ReconcilerHarness) -> ModelCall:
@@ -32,7 +32,7 @@ async def close_elsewhere(caller: Caller, other: ReconcilerHarness) -> ModelCall
 
 async def resolution(other: ReconcilerHarness) -> Adjustment:
     """Return the one adjustment, once it is there."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not (made := [each async for each in other.ledger.by_session(None) if isinstance(each, Adjustment)]):
             await asyncio.sleep(0.05)
     (adjustment,) = made

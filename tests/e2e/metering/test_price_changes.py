@@ -14,7 +14,7 @@ from openrouter_sandbox.models import providers
 from tests.e2e.metering.conftest import NEVER, StartCaller
 from tests.e2e.metering.reconciler_harness import billed, closed
 from tests.support.caller import Caller, read
-from tests.support.service import soon
+from tests.support.service import PATIENCE, soon
 
 MODEL = "openai/gpt-4o-mini"
 AT_ONCE = {"catalogue_refresh": 0.4, "reconcile_interval": NEVER}
@@ -108,7 +108,7 @@ async def test_running_call_has_its_provider_price(start_caller: StartCaller, mo
     caller = await start_caller(**{**AT_ONCE, "catalogue_refresh": 0.8})  # the first list is fresh when the call starts
     call = await started(caller, HELD.format(hold="ninefold") + " provider=Azure")
     monkeypatch.setitem(providers._FACTORS, (MODEL, "Azure"), Decimal(9))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while caller.service.database["provider_prices"].count_documents({"model": MODEL}) < 2:
             await caller.converse("hello", session_id="other")
             await asyncio.sleep(0.1)

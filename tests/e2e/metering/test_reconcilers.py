@@ -16,7 +16,7 @@ from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, cancelled, last_call_after_turn
 from tests.support.caller import Caller, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service, format_amount, soon
+from tests.support.service import PATIENCE, Service, format_amount, soon
 
 CANCELLED = "@sandbox slow first_delay_ms=0 delay_ms=10 record_ms=0"
 
@@ -230,7 +230,7 @@ async def _own_tick(caller: Caller, session_id: str) -> None:
 
 
 async def _tick_until_closed(harness: ReconcilerHarness) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not harness.closed:
             await harness.reconciler.tick()
             await asyncio.sleep(0.1)

@@ -12,7 +12,7 @@ from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, cancelled, serve_record
 from tests.support.caller import Caller, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service, soon
+from tests.support.service import PATIENCE, Service, soon
 
 LONG = timedelta(minutes=61)
 CANCELLED = "@sandbox slow first_delay_ms=0 delay_ms=10"
@@ -87,7 +87,7 @@ async def test_long_stream_of_dead_server_waits_for_its_record(
     harness = await start_harness(service, **SHORT_LEASE)
 
     found = dict.fromkeys(Outcome, 0)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not any(found.values()):
             await asyncio.sleep(0.1)
             found = await harness.reconciler.tick()

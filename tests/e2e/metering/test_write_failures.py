@@ -24,7 +24,7 @@ from tests.e2e.metering.reconciler_harness import billed, calls, closed, last_ca
 from tests.support.backends import Backends
 from tests.support.caller import read
 from tests.support.history import assert_valid_history
-from tests.support.service import format_amount, soon
+from tests.support.service import PATIENCE, format_amount, soon
 
 
 @pytest.mark.parametrize("how", [REFUSED, CUT_OFF], ids=["refused", "cut off"])
@@ -200,7 +200,7 @@ async def test_failed_batch_fails_every_item(fail_point_backends: Backends, how:
         fail_point_backends.mongo.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
 
     assert [type(each) for each in found] == [StorageUnavailable] * 4
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while await things.count({}) != inserted:  # a majority has the uncertain inserts a moment later
             await asyncio.sleep(0.05)
     await database.close()

@@ -76,7 +76,7 @@ class Dev:
             stderr=(self.folder / "stderr").open("ab"),
         )
         try:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(180):
                 while not (self.folder / ".local/dev.env").exists():
                     assert process.returncode is None, (self.folder / "stderr").read_text()
                     await asyncio.sleep(0.02)
@@ -86,7 +86,7 @@ class Dev:
         finally:
             if process.returncode is None:
                 process.send_signal(signal.SIGINT)
-            code = await asyncio.wait_for(process.wait(), 60)
+            code = await asyncio.wait_for(process.wait(), 180)
         assert code == 0
         for address in (
             settings["GODOTY_LISTEN"],
@@ -123,7 +123,7 @@ async def _chat(dev: Dev, *arguments: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "godoty.chat", *arguments), cwd=dev.folder, stdout=asyncio.subprocess.PIPE
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    out, _ = await asyncio.wait_for(process.communicate(), 180)
     assert process.returncode == 0
     return out.decode()
 
@@ -132,7 +132,7 @@ async def _ledger(dev: Dev, command: str) -> int:
     """Run `godoty ledger ...` with the settings of `.local/dev.env`; return its exit status."""
     environment = dev.environment | dev.settings
     process = Command("ledger", command, environment=environment, out=dev.folder / "out", err=dev.folder / "stderr")
-    return await asyncio.wait_for(process.wait(), 120)
+    return await asyncio.wait_for(process.wait(), 180)
 
 
 async def test_dev_starts_stops_and_restarts_with_its_data(tmp_path: Path) -> None:
@@ -181,7 +181,7 @@ async def test_provider_key_of_the_environment_is_not_written(
     settings = backends.settings(backends.empty_database(), local_dir=tmp_path, OPENROUTER_API_KEY=key)
     running = asyncio.create_task(run_dev(settings))
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(180):
             while not (tmp_path / "dev.env").exists():
                 assert not running.done(), running
                 await asyncio.sleep(0.02)

@@ -27,7 +27,7 @@ async def dev(folder: Path) -> AsyncIterator[dict[str, str]]:
     environment = {**os.environ, "GODOTY_LOCAL_DIR": str(folder / LOCAL), "GODOTY_MONGODB_DATABASE": "godoty_test_dev"}
     process = Command("dev", environment=environment, out=folder / "out")
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(180):
             while not dev_env.exists():
                 assert process.returncode is None, (folder / "out").read_text()
                 await asyncio.sleep(0.05)
@@ -35,7 +35,7 @@ async def dev(folder: Path) -> AsyncIterator[dict[str, str]]:
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
-        code = await asyncio.wait_for(process.wait(), 60)
+        code = await asyncio.wait_for(process.wait(), 180)
     assert code == 0, (folder / "out").read_text()
 
 
