@@ -79,6 +79,7 @@ async def test_usage_without_cost_is_settled_by_the_record(start_caller: StartCa
     turn = await caller.converse("@sandbox no-cost record_ms=-1 fee=0.002")
     assert turn.finished.session_totals.pending_calls == 1
     assert not turn.calls[0].HasField("cost_usd")
+    await soon(lambda: caller.service.entry_documents("talk")[0].get("tries", 0) > 1)
     await serve_record(caller, calls(caller)[0])
     entry = await closed(caller)
 
