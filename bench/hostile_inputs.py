@@ -9,7 +9,7 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from godoty.v1 import admin_service_pb2, agent_definition_service_pb2, agent_service_pb2, billing_service_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
@@ -118,6 +118,7 @@ def _repeated(wrap: Wrap, field: FieldDescriptor) -> bytes:
     return wrap(_tagged(field, b"") * (HUGE // 8))
 
 
+@lru_cache(maxsize=1)
 def _groups() -> bytes:
     opened = b"".join(_key(_NO_FIELD + depth, _GROUP) for depth in range(_DEEP))
     closed = b"".join(_key(_NO_FIELD + depth, _GROUP_END) for depth in reversed(range(_DEEP)))
@@ -147,6 +148,7 @@ def _number(value: int) -> bytes:
     return bytes(encoded)
 
 
+@lru_cache(maxsize=8)
 def _token(size: int) -> str:
     """Return what is base64 of JSON of many values, as a page token is."""
     values = json.dumps(["0" * 16, *([1] * (size // 4))], separators=(",", ":"))

@@ -53,6 +53,13 @@ class GenerationRecords:
         instead = malformed_response(scenario.text("record")) if scenario.has("record") else None
         self._records[generation_id] = _Record(account, visible_at, data, instead, reads)
 
+    def serve(self, generation_id: str) -> bool:
+        """Serve a generation's record from now on; return False if there is none yet."""
+        record = self._records.get(generation_id)
+        if record is not None:
+            record.visible_at = 0.0
+        return record is not None
+
     def replace_body(self, generation_id: str, body: bytes, *, status: int = 200) -> None:
         """Serve this body for a generation in place of its record."""
         self._bodies[generation_id] = (status, body)

@@ -22,7 +22,7 @@ from tests.e2e.metering.reconciler_harness import TIMEOUTS, ReconcilerHarness
 from tests.support.backends import ACCOUNT, Backends
 from tests.support.caller import Caller
 from tests.support.command import Command
-from tests.support.service import Service
+from tests.support.service import PATIENCE, Service
 
 NEVER = 3600.0
 
@@ -89,8 +89,9 @@ async def start_failing(
 
         async def begin(**settings: Any) -> FailingServer:
             name = fail_point_backends.empty_database()
-            async with open_components(fail_point_backends.settings(name)):
-                pass
+            if not fail_point_backends.mongo[name].list_collection_names():
+                async with open_components(fail_point_backends.settings(name)):
+                    pass
             chosen = {"storage_timeout": 3.0, "reconcile_interval": 0.1, **settings}
             stack = await servers.enter_async_context(AsyncExitStack())
             server = await stack.enter_async_context(running(fail_point_backends.settings(name, **chosen)))
@@ -154,7 +155,7 @@ def godoty(tmp_path: Path) -> Godoty:
             out=(out := tmp_path / f"{new_id('result')}.out"),
             err=(err := out.with_suffix(".err")),
         )
-        status = await asyncio.wait_for(process.wait(), 60)
+        status = await asyncio.wait_for(process.wait(), PATIENCE)
         return CommandResult(status, out.read_text(), err.read_text())
 
     return run

@@ -1,6 +1,5 @@
 """A second server's reconciler, which a test runs by hand and on a clock that it controls."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -22,7 +21,7 @@ from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.reconciler import Reconciler
 from godoty_service.metering.settlement import ReadGeneration, RecordTimeouts
 from tests.support.caller import Caller
-from tests.support.service import PATIENCE, soon
+from tests.support.service import soon
 
 TIMEOUTS = RecordTimeouts()
 
@@ -43,7 +42,7 @@ class ReconcilerHarness:
     ) -> None:
         self.ahead = timedelta()
         self.clock_ahead = timedelta()
-        self._stored_now = components.database.now
+        self._stored_now: Callable[[], Awaitable[datetime]] = components.database.now
         self.closed: list[ModelCall] = []
         self._key_id = provider.key_id
         self.read_generation: ReadGeneration = provider.client_pool.generation
@@ -68,6 +67,16 @@ class ReconcilerHarness:
             now=self._database_now,
             clock=self._now,
         )
+
+    async def stop_clock(self) -> datetime:
+        """Stop the database's time, which from now on only `ahead` changes, and return it."""
+        stopped = await self._stored_now()
+
+        async def stored_now() -> datetime:
+            return stopped
+
+        self._stored_now = stored_now
+        return stopped
 
     async def differences(self, tenant_id: str | None = None) -> list[str]:
         """Return the differences that verification finds."""
@@ -107,10 +116,20 @@ async def last_call_after_turn(caller: Caller) -> ModelCall:
     return calls(caller)[-1]
 
 
-async def closed(caller: Caller, *, within: float = PATIENCE) -> ModelCall:
-    """Return the session's last call, once it is not pending any more."""
-    await soon(lambda: calls(caller)[-1].state is not CallState.PENDING, within=within)
-    return calls(caller)[-1]
+async def closed(caller: Caller) -> ModelCall:
+    """Return the session's last call, once all are closed; there is one at least, which a majority may not have yet."""
+
+    def all_closed() -> list[ModelCall]:
+        found = calls(caller)
+        return [] if any(each.state is CallState.PENDING for each in found) else found
+
+    return (await soon(all_closed))[-1]
+
+
+async def serve_record(caller: Caller, entry: ModelCall) -> None:
+    """Let the provider serve the record of a call with `record_ms=-1` from now on."""
+    backends, generation_id = caller.service.backends, entry.generation_id or ""
+    await soon(lambda: backends.ask(lambda: backends.sandbox.records.serve(generation_id)))
 
 
 def calls(caller: Caller) -> list[ModelCall]:
@@ -121,14 +140,6 @@ def calls(caller: Caller) -> list[ModelCall]:
     ledger = caller.service.database["ledger"].with_options(read_concern=ReadConcern("majority"))
     query = {"tenant_id": caller.service.tenant_id, "session_id": "talk", "kind": "call"}
     return [call_from_document(each) for each in ledger.find(query).sort([("start_time", 1), ("number", 1)])]
-
-
-async def assert_stays_true(condition: Callable[[], Awaitable[bool]], *, for_: float) -> None:
-    """Check that a condition stays true for some seconds."""
-    end = asyncio.get_running_loop().time() + for_
-    while asyncio.get_running_loop().time() < end:
-        assert await condition()
-        await asyncio.sleep(0.05)
 
 
 def billed(caller: Caller, entry: ModelCall) -> Decimal:

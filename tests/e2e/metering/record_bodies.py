@@ -33,3 +33,10 @@ def stating_a_cost() -> list[bytes]:
     """Return bodies that state a cost of `COST`, with another field that is wrong."""
     wrong = product(_NAMES, _VALUES)
     return [f'{{"data": {{"total_cost": {COST}, "{name}": {value}}}}}'.encode() for name, value in wrong]
+
+
+def stating_a_cost_beside_wrong_fields() -> list[bytes]:
+    """Return bodies that state a cost of `COST`, half of whose other fields are wrong in the same way."""
+    halves = product((_NAMES[::2], _NAMES[1::2]), _VALUES)
+    wrong = (", ".join(f'"{name}": {value}' for name in names) for names, value in halves)
+    return [f'{{"data": {{"total_cost": {COST}, {fields}}}}}'.encode() for fields in wrong]

@@ -15,13 +15,14 @@ from godoty_service.ledger.codec import entry_from_document
 from godoty_service.ledger.entries import Adjustment, ModelCall
 from godoty_service.ledger.session_totals import SessionTotalsUpdater
 from godoty_service.ledger.states import CallState
+from godoty_service.metering import reconciler
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.tenancy.auth import Scope
 from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls, cancelled
 from tests.integration.billing.caller import BillingCaller
 from tests.support.caller import Caller
-from tests.support.service import format_amount
+from tests.support.service import format_amount, soon
 
 SLOW = "@sandbox slow tokens=30 first_delay_ms=0 delay_ms=10 record_ms=-1"
 
@@ -259,9 +260,10 @@ async def test_sweep_applies_adjustment_of_a_dead_server(served: tuple[Caller, R
 
 
 async def test_running_server_applies_pending_adjustment(
-    start_caller: StartCaller, start_harness: StartHarness
+    start_caller: StartCaller, start_harness: StartHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The mark of an unapplied adjustment is gone within a sweep of any server."""
+    monkeypatch.setattr(reconciler, "_SWEEP_INTERVAL", timedelta(seconds=0.2))
     caller = await start_caller(reconcile_interval=0.1)
     harness = await start_harness(caller.service)
     call = await settled(caller)
@@ -269,9 +271,7 @@ async def test_running_server_applies_pending_adjustment(
     with pytest.raises(ConnectionError):
         await dying.adjust(order(call, "0.005"))
 
-    async with asyncio.timeout(30):
-        while caller.service.database["ledger"].find_one({"unapplied": True}):
-            await asyncio.sleep(0.1)
+    await soon(lambda: not caller.service.database["ledger"].find_one({"unapplied": True}))
 
     session = caller.service.session("talk")
     assert session is not None

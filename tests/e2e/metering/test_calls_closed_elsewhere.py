@@ -18,7 +18,7 @@ from tests.e2e.metering.failing_server import (
 )
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls
 from tests.support.caller import Caller
-from tests.support.service import soon
+from tests.support.service import PATIENCE, soon
 
 
 async def close_elsewhere(caller: Caller, other: ReconcilerHarness) -> ModelCall:
@@ -32,7 +32,7 @@ async def close_elsewhere(caller: Caller, other: ReconcilerHarness) -> ModelCall
 
 async def resolution(other: ReconcilerHarness) -> Adjustment:
     """Return the one adjustment, once it is there."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not (made := [each async for each in other.ledger.by_session(None) if isinstance(each, Adjustment)]):
             await asyncio.sleep(0.05)
     (adjustment,) = made
@@ -67,7 +67,7 @@ async def test_unsent_call_that_another_server_closed_is_resolved_at_zero(
     caller = idle_server.caller
     with idle_server.failing("insert", "ledger", DOUBTFUL):
         assert_unavailable(await caller.converse("hello"))
-    (entry,) = calls(caller)
+    (entry,) = await soon(lambda: calls(caller))  # a majority has the uncertain insert a moment later
     other = await start_harness(caller.service)
     await other.ledger.defer_orphans([entry.owner])
     assert (await other.reconciler.tick())[Outcome.UNRESOLVED] == 1
@@ -108,6 +108,7 @@ async def test_call_deferred_after_another_server_closed_it_is_resolved(
         if response.HasField("text_delta"):
             break
     other = await start_harness(caller.service)
+    await soon(lambda: calls(caller)[0].generation_id)  # it is written beside the stream
     caller.service.database["ledger"].update_one({}, {"$unset": {"generation_id": ""}})
     entry = await close_elsewhere(caller, other)
 
@@ -146,6 +147,7 @@ async def test_record_of_call_closed_elsewhere_is_awaited(
         return None
 
     other.read_generation = read
+    await other.stop_clock()
     other.ledger.retain(replace(entry, state=CallState.PENDING, settle_time=None, generation_id="gen-1"))
     for minutes in (0, 1, 1, 30, 59, 61, 90):
         other.ahead = timedelta(minutes=minutes)

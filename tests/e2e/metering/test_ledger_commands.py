@@ -13,7 +13,7 @@ from godoty_service.ledger.entries import CostSource, ModelCall
 from godoty_service.ledger.states import CallState
 from tests.conftest import StartProcess
 from tests.e2e.metering.conftest import NEVER, Godoty, StartCaller, StartHarness
-from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, cancelled
+from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, cancelled, serve_record
 from tests.support.caller import Caller
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Document, Service, format_amount, soon
@@ -57,9 +57,13 @@ async def test_reconcile_settles_open_calls(start_caller: StartCaller, godoty: G
 async def test_reconcile_waits_for_records(start_caller: StartCaller, godoty: Godoty) -> None:
     """With `--wait` it retries until the record is there, and then ends at once."""
     caller = await start_caller(reconcile_interval=NEVER)
-    entry = await cancelled(caller, f"{SLOW} record_ms=3000")
+    entry = await cancelled(caller, f"{SLOW} record_ms=-1")
 
-    result = await godoty(caller.service, "ledger", "reconcile", "--wait", "30")
+    command = asyncio.create_task(godoty(caller.service, "ledger", "reconcile", "--wait", "600"))
+    await soon(lambda: caller.service.entry_documents("talk")[0].get("tries", 0) > 1)
+    assert not command.done()
+    await serve_record(caller, entry)
+    result = await command
 
     assert (result.status, result.out) == (0, "settled 1, unresolved 0; still pending 0, unresolved in all 0\n")
     assert calls(caller)[0].cost == billed(caller, entry)

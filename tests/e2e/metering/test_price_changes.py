@@ -14,11 +14,11 @@ from openrouter_sandbox.models import providers
 from tests.e2e.metering.conftest import NEVER, StartCaller
 from tests.e2e.metering.reconciler_harness import billed, closed
 from tests.support.caller import Caller, read
-from tests.support.service import soon
+from tests.support.service import PATIENCE, soon
 
 MODEL = "openai/gpt-4o-mini"
-AT_ONCE = {"catalogue_refresh": 0.1, "reconcile_interval": NEVER}
-SLOW = "@sandbox slow tokens=60 first_delay_ms=0 delay_ms=30"
+AT_ONCE = {"catalogue_refresh": 0.4, "reconcile_interval": NEVER}
+HELD = "@sandbox plain tokens=60 hold_after=10 hold={hold}"
 
 
 class Listing:
@@ -74,9 +74,10 @@ async def started(caller: Caller, directive: str) -> Any:
 async def test_running_call_has_the_catalogue_of_its_start(start_caller: StartCaller, listing: Listing) -> None:
     """The prices double in the middle of an answer: the next call has them, this one does not."""
     caller = await start_caller(**AT_ONCE)
-    call = await started(caller, SLOW)
+    call = await started(caller, HELD.format(hold="doubled"))
     listing.factor = 2
     await soon(lambda: caller.service.database["catalogues"].count_documents({}) == 2)
+    caller.service.backends.allow("doubled")
     await read(call)
     await caller.converse("hello")
 
@@ -105,11 +106,13 @@ async def test_call_is_settled_with_the_catalogue_of_its_start(start_caller: Sta
 async def test_running_call_has_its_provider_price(start_caller: StartCaller, monkeypatch: pytest.MonkeyPatch) -> None:
     """The provider multiplies its price by nine, and the server has seen it, before the answer ends."""
     caller = await start_caller(**{**AT_ONCE, "catalogue_refresh": 0.8})  # the first list is fresh when the call starts
-    call = await started(caller, f"{SLOW} provider=Azure")
+    call = await started(caller, HELD.format(hold="ninefold") + " provider=Azure")
     monkeypatch.setitem(providers._FACTORS, (MODEL, "Azure"), Decimal(9))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while caller.service.database["provider_prices"].count_documents({"model": MODEL}) < 2:
             await caller.converse("hello", session_id="other")
+            await asyncio.sleep(0.1)
+    caller.service.backends.allow("ninefold")
     await read(call)
     await caller.converse("@sandbox plain provider=Azure")
 

@@ -4,17 +4,15 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 
-import pytest
-
-from godoty_service.ledger.entries import CostSource
+from godoty_service.ledger.entries import CostSource, ModelCall
 from godoty_service.ledger.states import CallState
 from godoty_service.metering.reconciler import Outcome
 from tests.conftest import StartProcess
 from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
-from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, cancelled
+from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, cancelled, serve_record
 from tests.support.caller import Caller, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service, soon
+from tests.support.service import PATIENCE, Service, soon
 
 LONG = timedelta(minutes=61)
 CANCELLED = "@sandbox slow first_delay_ms=0 delay_ms=10"
@@ -27,12 +25,14 @@ def start_earlier(service: Service, by: timedelta) -> None:
         ledger.update_one({"_id": document["_id"]}, {"$set": {"start_time": document["start_time"] - by}})
 
 
-async def until_settled(harness: ReconcilerHarness) -> None:
-    """Reconcile until a call is settled; none may be unresolved before."""
-    async with asyncio.timeout(60):
-        while not (found := await harness.reconciler.tick())[Outcome.SETTLED]:
-            assert not found[Outcome.UNRESOLVED]
-            await asyncio.sleep(0.1)
+async def settled_by_record(caller: Caller, harness: ReconcilerHarness) -> ModelCall:
+    """Reconcile before the provider has the record of the session's call, and after it has; return the entry."""
+    assert await harness.reconciler.tick() == {Outcome.SETTLED: 0, Outcome.UNRESOLVED: 0, Outcome.POSTPONED: 1}
+    await serve_record(caller, calls(caller)[0])
+    harness.ahead = timedelta(seconds=1)
+    assert await harness.reconciler.tick() == {Outcome.SETTLED: 1, Outcome.UNRESOLVED: 0, Outcome.POSTPONED: 0}
+    (entry,) = calls(caller)
+    return entry
 
 
 async def test_cancelled_long_stream_waits_for_its_record(
@@ -40,14 +40,10 @@ async def test_cancelled_long_stream_waits_for_its_record(
 ) -> None:
     """It ran for 61 minutes and its record is on its way: it stays pending, and is settled by the record."""
     caller = await start_caller(reconcile_interval=NEVER)
-    await cancelled(caller, f"{CANCELLED} record_ms=5000")
+    await cancelled(caller, f"{CANCELLED} record_ms=-1")
     start_earlier(caller.service, LONG)
-    harness = await start_harness(caller.service)
 
-    assert (await harness.reconciler.tick())[Outcome.POSTPONED] == 1
-    await until_settled(harness)
-
-    (entry,) = calls(caller)
+    entry = await settled_by_record(caller, await start_harness(caller.service))
     assert (entry.cost, entry.cost_source) == (billed(caller, entry), CostSource.RECONCILED)
 
 
@@ -56,14 +52,10 @@ async def test_long_answer_without_cost_waits_for_its_record(
 ) -> None:
     """It ran for three minutes: the catalogue does not price it before its record has had its two."""
     caller = await start_caller(reconcile_interval=NEVER)
-    await caller.converse("@sandbox no-cost fee=0.002 record_ms=5000")
+    await caller.converse("@sandbox no-cost fee=0.002 record_ms=-1")
     start_earlier(caller.service, timedelta(minutes=3))
-    harness = await start_harness(caller.service)
 
-    assert (await harness.reconciler.tick())[Outcome.POSTPONED] == 1
-    await until_settled(harness)
-
-    (entry,) = calls(caller)
+    entry = await settled_by_record(caller, await start_harness(caller.service))
     assert (entry.cost, entry.cost_source) == (billed(caller, entry), CostSource.RECONCILED)
 
 
@@ -95,7 +87,7 @@ async def test_long_stream_of_dead_server_waits_for_its_record(
     harness = await start_harness(service, **SHORT_LEASE)
 
     found = dict.fromkeys(Outcome, 0)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not any(found.values()):
             await asyncio.sleep(0.1)
             found = await harness.reconciler.tick()
@@ -104,23 +96,29 @@ async def test_long_stream_of_dead_server_waits_for_its_record(
     assert (await harness.reconciler.tick())[Outcome.UNRESOLVED] == 1
 
 
-@pytest.mark.parametrize(
-    ("byok", "state"), [(True, CallState.UNRESOLVED), (False, CallState.SETTLED), (None, CallState.SETTLED)]
-)
 async def test_byok_call_without_cost_is_unresolved(
-    start_caller: StartCaller, start_harness: StartHarness, *, byok: bool | None, state: CallState
+    start_caller: StartCaller, start_harness: StartHarness, connect: Callable[[Service], Caller]
 ) -> None:
     """With a provider key of one's own the account pays nothing or an unlisted fee: the bound counts."""
-    caller = await start_caller(reconcile_interval=NEVER)
-    await caller.converse("@sandbox no-cost record_ms=-1")
-    caller.service.database["ledger"].update_one({}, {"$set": {"is_byok": byok}} if byok is not None else {"$set": {}})
-    harness = await start_harness(caller.service)
-    harness.ahead = LONG if byok else timedelta(minutes=3)
+    first = await start_caller(reconcile_interval=NEVER)
+    callers: dict[bool | None, Caller] = {}
+    for byok in (True, False, None):
+        caller = callers[byok] = connect(first.service.another_tenant())
+        await caller.converse("@sandbox no-cost record_ms=-1")
+        if byok is not None:
+            own = {"tenant_id": caller.service.tenant_id}
+            caller.service.database["ledger"].update_one(own, {"$set": {"is_byok": byok}})
+    harness = await start_harness(first.service)
+    harness.ahead = timedelta(minutes=3)
+    priced = await harness.reconciler.tick()
+    harness.ahead = LONG
+    given_up = await harness.reconciler.tick()
 
-    await harness.reconciler.tick()
-
-    (entry,) = calls(caller)
-    assert (entry.state, entry.is_byok) == (state, byok)
-    assert (entry.cost is None) is (state is CallState.UNRESOLVED)
-    assert entry.upper_bound is not None
-    assert entry.usage is not None
+    assert priced == {Outcome.SETTLED: 2, Outcome.UNRESOLVED: 0, Outcome.POSTPONED: 1}
+    assert given_up == {Outcome.SETTLED: 0, Outcome.UNRESOLVED: 1, Outcome.POSTPONED: 0}
+    for byok, caller in callers.items():
+        (entry,) = calls(caller)
+        assert (entry.state, entry.is_byok) == (CallState.UNRESOLVED if byok else CallState.SETTLED, byok)
+        assert (entry.cost is None) is bool(byok)
+        assert entry.upper_bound is not None
+        assert entry.usage is not None

@@ -24,7 +24,7 @@ from tests.e2e.metering.reconciler_harness import billed, calls, closed, last_ca
 from tests.support.backends import Backends
 from tests.support.caller import read
 from tests.support.history import assert_valid_history
-from tests.support.service import format_amount
+from tests.support.service import PATIENCE, format_amount, soon
 
 
 @pytest.mark.parametrize("how", [REFUSED, CUT_OFF], ids=["refused", "cut off"])
@@ -72,6 +72,7 @@ async def test_entry_of_an_uncertain_insert_is_pending_for_readers(
     with idle_server.failing("insert", "ledger", DOUBTFUL):
         assert_unavailable(await caller.converse("hello"))
 
+    await soon(lambda: len(calls(caller)) == 2)  # a majority has the uncertain insert a moment later
     totals = (await caller.metrics()).totals
     assert (totals.model_calls, totals.pending_calls) == (2, 1)
     assert await (await start_harness(caller.service)).differences() == []
@@ -199,7 +200,7 @@ async def test_failed_batch_fails_every_item(fail_point_backends: Backends, how:
         fail_point_backends.mongo.admin.command({"configureFailPoint": "failCommand", "mode": "off"})
 
     assert [type(each) for each in found] == [StorageUnavailable] * 4
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while await things.count({}) != inserted:  # a majority has the uncertain inserts a moment later
             await asyncio.sleep(0.05)
     await database.close()

@@ -20,10 +20,11 @@ from godoty.v1 import agent_service_pb2_grpc
 from pymongo import MongoClient
 
 from godoty_service.dev import run as run_dev
-from openrouter_sandbox.mongodb.mongod import free_port
+from tests.e2e.rpc.conftest import lasting_port
 from tests.support.backends import Backends
 from tests.support.caller import Caller
-from tests.support.service import Deployment, Service, format_amount
+from tests.support.command import Command
+from tests.support.service import Deployment, Service, format_amount, soon
 
 pytestmark = pytest.mark.usefixtures("first_ports")
 DATABASE = "godoty_test_dev"
@@ -42,7 +43,7 @@ class Dev:
     folder: Path
     mongod_port: int
     environment: dict[str, str]
-    printed: str = ""
+    seen: int = 0  # bytes of what earlier runs printed
 
     @property
     def settings(self) -> dict[str, str]:
@@ -50,20 +51,32 @@ class Dev:
         lines = (self.folder / ".local/dev.env").read_text().splitlines()
         return dict(line.split("=", 1) for line in lines)
 
+    @property
+    def printed(self) -> str:
+        """What it has printed."""
+        return (self.folder / "stdout").read_bytes()[self.seen :].decode()
+
+    def finished_sessions(self) -> list[str]:
+        """Return the sessions of the finished turns that it has shown."""
+        mark, lines = "webhook event: ", self.printed.split("\n")[:-1]  # the last line may be incomplete
+        events = [json.loads(each.removeprefix(mark)) for each in lines if each.startswith(mark)]
+        return [each["data"]["session_id"] for each in events if each["type"] == "turn.finished"]
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Caller]:
         """Start it, and stop it by SIGINT: it exits with success, and leaves no process running."""
+        out = self.folder / "stdout"
+        self.seen = out.stat().st_size if out.exists() else 0
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-c", _START, "dev", str(self.mongod_port)),
             cwd=self.folder,
             env=self.environment,
             stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
+            stdout=out.open("ab"),
             stderr=(self.folder / "stderr").open("ab"),
         )
-        assert process.stdout is not None
         try:
-            async with asyncio.timeout(90):
+            async with asyncio.timeout(180):
                 while not (self.folder / ".local/dev.env").exists():
                     assert process.returncode is None, (self.folder / "stderr").read_text()
                     await asyncio.sleep(0.02)
@@ -73,8 +86,7 @@ class Dev:
         finally:
             if process.returncode is None:
                 process.send_signal(signal.SIGINT)
-            self.printed = (await process.stdout.read()).decode()
-            code = await asyncio.wait_for(process.wait(), 60)
+            code = await asyncio.wait_for(process.wait(), 180)
         assert code == 0
         for address in (
             settings["GODOTY_LISTEN"],
@@ -111,27 +123,22 @@ async def _chat(dev: Dev, *arguments: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "godoty.chat", *arguments), cwd=dev.folder, stdout=asyncio.subprocess.PIPE
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 60)
+    out, _ = await asyncio.wait_for(process.communicate(), 180)
     assert process.returncode == 0
     return out.decode()
 
 
 async def _ledger(dev: Dev, command: str) -> int:
     """Run `godoty ledger ...` with the settings of `.local/dev.env`; return its exit status."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "godoty_service.cli", "ledger", command),
-        cwd=dev.folder,
-        env=dev.environment | dev.settings,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=(dev.folder / "stderr").open("ab"),
-    )
-    return await asyncio.wait_for(process.wait(), 120)
+    environment = dev.environment | dev.settings
+    process = Command("ledger", command, environment=environment, out=dev.folder / "out", err=dev.folder / "stderr")
+    return await asyncio.wait_for(process.wait(), 180)
 
 
 async def test_dev_starts_stops_and_restarts_with_its_data(tmp_path: Path) -> None:
     """The first run creates a tenant and a key, and accounts exactly; the second one finds them."""
-    environment = {**os.environ, "GODOTY_LISTEN": f"127.0.0.1:{free_port()}", "GODOTY_MONGODB_DATABASE": DATABASE}
-    dev = Dev(tmp_path, free_port(), environment)
+    environment = {**os.environ, "GODOTY_LISTEN": f"127.0.0.1:{lasting_port()}", "GODOTY_MONGODB_DATABASE": DATABASE}
+    dev = Dev(tmp_path, lasting_port(), environment)
     async with dev.running() as caller:
         first = dev.settings
         assert (tmp_path / ".local/dev.env").stat().st_mode & 0o077 == 0
@@ -150,11 +157,11 @@ async def test_dev_starts_stops_and_restarts_with_its_data(tmp_path: Path) -> No
         assert "156" in await _chat(dev, "--session", "first", "--once", "What is 12*13?")
         for command in ("verify", "reconcile", "compare"):
             assert await _ledger(dev, command) == 0, (tmp_path / "stderr").read_text()
+        await soon(lambda: len(dev.finished_sessions()) >= 4)
+        assert dev.finished_sessions() == ["talk", "talk", "talk", "first"]
     assert first["GODOTY_API_KEY"] in dev.printed
     assert "canned" in dev.printed
     assert "grpcurl" in dev.printed
-    shown = [each.removeprefix("webhook event: ") for each in dev.printed.splitlines() if "webhook event: " in each]
-    assert [json.loads(each)["data"]["session_id"] for each in shown[:4]] == ["talk", "talk", "talk", "first"]
 
     async with dev.running() as caller:
         assert {**dev.settings, "GODOTY_OPENROUTER_BASE_URL": ""} == {**first, "GODOTY_OPENROUTER_BASE_URL": ""}
@@ -171,10 +178,10 @@ async def test_provider_key_of_the_environment_is_not_written(
     backends: Backends, tmp_path: Path, key: str, kept: str | None
 ) -> None:
     """A key in the environment is used and written nowhere; the sandbox's own key is no secret."""
-    settings = backends.settings(backends.new_database(), local_dir=tmp_path, OPENROUTER_API_KEY=key)
+    settings = backends.settings(backends.empty_database(), local_dir=tmp_path, OPENROUTER_API_KEY=key)
     running = asyncio.create_task(run_dev(settings))
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(180):
             while not (tmp_path / "dev.env").exists():
                 assert not running.done(), running
                 await asyncio.sleep(0.02)

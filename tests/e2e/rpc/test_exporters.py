@@ -8,7 +8,7 @@ import pytest
 from opentelemetry.sdk.trace.export import SpanExporter
 
 from godoty_service.telemetry.exporters import open_exporter
-from tests.conftest import StartProcess, server_environment
+from tests.conftest import Start, server_environment
 from tests.faults.cluster import ServerProcess
 from tests.support.backends import Backends
 from tests.support.caller import Caller
@@ -34,15 +34,21 @@ def _spans(resource: Any) -> list[Any]:
 )
 @pytest.mark.parametrize("variable", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"])
 async def test_spans_are_exported_by_the_selected_protocol(
-    serve_process: StartProcess, connect: Connect, protocol: str, collector: Any, variable: str
+    serve: Start,
+    connect: Connect,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    protocol: str,
+    collector: Any,
+    variable: str,
 ) -> None:
     """Over gRPC, over HTTP, and over HTTP by default; the span has the cost of the call."""
     received: Received = []
     async with collector(received) as endpoint:
-        _, service = await serve_process(
-            **{"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, variable: protocol, "OTEL_BSP_SCHEDULE_DELAY": "50"}
-        )
-        turn = await connect(service).converse("hi")
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
+        monkeypatch.setenv(variable, protocol)
+        turn = await connect(await serve()).converse("hi")
 
         await soon(lambda: _costs(received))
         assert _costs(received) == [turn.finished.turn_totals.cost_usd]

@@ -19,6 +19,7 @@ from godoty_service.bootstrap.components import open_components
 from godoty_service.server import running
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from tests.e2e.clocks.conftest import health
+from tests.e2e.turns.streams import until_text
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Failure, failure_of, read
 from tests.support.service import Service, eventually, until
@@ -52,20 +53,29 @@ class Frozen:
         return await health(self.caller.service.target)
 
 
+@pytest.fixture(scope="module")
+def own_mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalMongo, Backends]]:
+    """A MongoDB that is suspended, and backends on it."""
+    mongo = LocalMongo(tmp_path_factory.mktemp("mongo"))
+    asyncio.run(mongo.start())
+    try:
+        with Backends(tmp_path_factory.mktemp("backends"), mongo.uri) as backends:
+            yield mongo, backends
+    finally:
+        asyncio.run(mongo.stop())
+
+
 @pytest.fixture
-async def frozen(tmp_path: Path, connect: Callable[[Service], Caller]) -> AsyncIterator[Frozen]:
-    """Return a server on its own MongoDB."""
-    own = tmp_path / "backends"
-    own.mkdir()
-    async with LocalMongo(tmp_path / "mongo") as mongo:
-        with Backends(own, mongo.uri) as backends:
-            database = backends.new_database()
-            async with open_components(backends.settings(database)):
-                pass
-            settings = backends.settings(database, storage_timeout=STORAGE_TIMEOUT)
-            assert settings.storage_probe_interval + settings.storage_probe_timeout < PROMISE
-            async with running(settings) as server:
-                yield Frozen(connect(backends.service(server.address, database)), mongo)
+async def frozen(own_mongo: tuple[LocalMongo, Backends], connect: Callable[[Service], Caller]) -> AsyncIterator[Frozen]:
+    """Return a server on that MongoDB."""
+    mongo, backends = own_mongo
+    database = backends.empty_database()
+    async with open_components(backends.settings(database)):
+        pass
+    settings = backends.settings(database, storage_timeout=STORAGE_TIMEOUT)
+    assert settings.storage_probe_interval + settings.storage_probe_timeout < PROMISE
+    async with running(settings) as server:
+        yield Frozen(connect(backends.service(server.address, database)), mongo)
 
 
 def stopped(pid: int) -> bool:
@@ -138,7 +148,7 @@ async def test_frozen_database_is_reported_within_5_seconds(frozen: Frozen) -> N
 
 async def test_running_turn_outlives_a_frozen_database(frozen: Frozen) -> None:
     """A turn that has responded continues, and ends when the database resumes."""
-    call = frozen.caller.start("@sandbox slow tokens=40 first_delay_ms=0 delay_ms=100", on_disconnect=1)
+    call = frozen.caller.start("@sandbox plain tokens=40 hold_after=20 hold=frozen", on_disconnect=1)
     await anext(aiter(call))
     await anext(aiter(call))
     with frozen.stopped():
@@ -147,6 +157,7 @@ async def test_running_turn_outlives_a_frozen_database(frozen: Frozen) -> None:
             return await frozen.health() == "NOT_SERVING"
 
         await eventually(noticed)
-        await asyncio.sleep(0.5)
+        frozen.caller.service.backends.allow("frozen")
+        await until_text(call, "t39 ")
 
     assert (await read(call)).finished

@@ -25,12 +25,10 @@ async def statuses(watch: Any) -> list[int]:
     return [answer.status async for answer in watch]
 
 
-async def test_open_streams_do_not_delay_the_stop(
-    backends: Backends, new_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_open_streams_do_not_delay_the_stop(backends: Backends, monkeypatch: pytest.MonkeyPatch) -> None:
     """A watch ends with NOT_SERVING and OK, a reflection stream with OK, and the server stops at once."""
     monkeypatch.setattr(godoty_service.server, "_STOP_GRACE", GRACE)
-    async with running(backends.settings(new_database)) as server:
+    async with running(backends.settings(backends.empty_database())) as server:
         channel: Any = grpc.aio.insecure_channel(server.address)
         stub: Any = health_pb2_grpc.HealthStub(channel)
         watches = [stub.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "godoty.v1.AgentService")]

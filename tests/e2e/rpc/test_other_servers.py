@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from tests.conftest import Start, StartProcess
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn, read
 from tests.support.history import assert_valid_history, assert_valid_request
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service, soon
 from tests.support.waiting import when_free
 
@@ -33,14 +34,14 @@ async def some_text(call: Any) -> str:
     return text
 
 
-async def test_second_server_continues_the_session(serve: Start, connect: Connect, new_database: str) -> None:
+async def test_second_server_continues_the_session(serve: Start, connect: Connect) -> None:
     """The model gets the history through the second server, and the totals continue."""
-    first_service = await serve(database=new_database)
+    first_service = await serve()
     first = connect(first_service)
     await first.converse("my name is Ada")
     loop = await first.converse("@sandbox tool-loop calls=3")
     before = loop.finished.session_totals
-    second_server = await serve(database=new_database)
+    second_server = await serve(database=first_service.database.name)
     second = connect(first_service.at(second_server.target))
 
     assert (await second.metrics()).totals == before
@@ -73,13 +74,14 @@ async def test_session_of_a_killed_server_is_continued(
     await some_text(calls[0])
     await soon(lambda: len(service.entries("loop")) == 2)
     other = await serve(database=service.database.name, **SHORT_LEASE)
+    begun = time.monotonic()
     await process.kill()
     for call in calls:
         assert (await read(call)).failure is not None
     survivor = connect(service.at(other.target))
 
     turn, refused = await when_free(survivor, "and now?")
-    assert refused > 0
+    assert refused > 0 or time.monotonic() - begun > LEASE / 2  # on a busy machine the first try comes late
     await assert_the_answer_was_closed(survivor, turn)
     await assert_the_loop_was_closed(survivor)
 
@@ -136,12 +138,11 @@ async def test_paused_server_loses_its_session(serve: Start, serve_process: Star
     assert sorted(numbers) == list(range(1, len(numbers) + 1))
 
 
-async def test_stopping_server_finishes_turns_and_then_cancels_them(
-    backends: Backends, new_database: str, connect: Connect
-) -> None:
+async def test_stopping_server_finishes_turns_and_then_cancels_them(backends: Backends, connect: Connect) -> None:
     """A short turn finishes, a long one is cancelled after the grace time; both sessions are complete and free."""
-    async with running(backends.settings(new_database, drain_grace=6.0)) as server:
-        caller = connect(backends.service(server.address, new_database))
+    database = backends.empty_database()
+    async with running(backends.settings(database, drain_grace=6.0)) as server:
+        caller = connect(backends.service(server.address, database))
         short = asyncio.create_task(
             caller.converse("@sandbox plain tokens=6 hold_after=1 hold=stopping", session_id="short")
         )

@@ -204,7 +204,7 @@ async def test_cost_of_a_broken_answer_is_settled(caller: Caller) -> None:
 
 async def test_broken_answer_without_usage_is_reconciled(caller: Caller) -> None:
     """Without a usage object the call stays pending, and is settled from its generation record."""
-    prompt = "@sandbox error-mid n=3 usage=0 record_ms=3000"
+    prompt = "@sandbox error-mid n=3 usage=0 record_ms=0"
     turn = await caller.converse(prompt)
 
     assert failed(turn).reason == "PROVIDER_UNAVAILABLE"

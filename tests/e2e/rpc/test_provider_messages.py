@@ -1,7 +1,6 @@
 """The provider's message of an error is in the entry, in the log, and readable by the tenant of the request."""
 
 import asyncio
-import json
 from collections.abc import Callable
 
 import pytest
@@ -9,8 +8,7 @@ from godoty.v1 import admin_service_pb2 as admin_pb
 from godoty.v1 import admin_service_pb2_grpc
 
 from godoty_service.tenancy.auth import Scope
-from tests.conftest import StartProcess
-from tests.e2e.admin.conftest import ENCRYPTION_KEY
+from tests.e2e.rpc.conftest import LoggedServer
 from tests.integration.billing.caller import BillingCaller
 from tests.support.backends import ACCOUNT
 from tests.support.caller import Caller
@@ -42,19 +40,16 @@ async def test_refusal_has_the_providers_message(caller: Caller, prompt: str) ->
     assert [call.error_message for call in turn.calls] == [WORDS]
 
 
-async def test_message_is_in_the_log(serve_process: StartProcess, connect: Connect) -> None:
+async def test_message_is_in_the_log(logged_server: LoggedServer, logged_caller: Caller) -> None:
     """As it is in the entry: without keys and cut."""
-    process, service = await serve_process()
     text = f"{WORDS}, says Bearer sk-or-v1-{'0a' * 20}: {'too hot ' * 100}"
-    await connect(service).converse(f'@sandbox error-before status=400 message="{text}"')
-    await process.stop()
+    await logged_caller.converse(f'@sandbox error-before status=400 message="{text}"')
 
-    (entry,) = service.entries("talk")
-    (line,) = _logged(process.log.read_text(), "provider_error")
+    (entry,) = logged_caller.service.entries("talk")
+    (line,) = await logged_server.lines("provider_error", call_id=entry.call_id)
     assert line["provider_message"] == entry.error_message
     assert line["provider_message"].startswith(f"{WORDS}, says [key] too hot")
     assert len(line["provider_message"]) == 500
-    assert line["call_id"] == entry.call_id
 
 
 async def test_each_failed_attempt_has_its_message(caller: Caller) -> None:
@@ -98,31 +93,30 @@ async def test_message_is_sanitized_and_truncated(caller: Caller) -> None:
 
 @pytest.mark.parametrize("status", [401, 402, 403])
 async def test_message_about_the_services_account_is_for_the_operator_alone(
-    serve_process: StartProcess, connect: Connect, status: int
+    logged_server: LoggedServer, logged_caller: Caller, status: int
 ) -> None:
     """The tenant, its entry and its export do not have it; the log does."""
-    process, service = await serve_process()
-    caller = connect(service)
-    turn = await caller.converse(f'@sandbox error-before status={status} message="your account of 7 dollars is empty"')
-    await process.stop()
+    service = logged_caller.service
+    turn = await logged_caller.converse(
+        f'@sandbox error-before status={status} message="your account of 7 dollars is empty"'
+    )
 
     assert turn.failure is not None
     assert turn.failure.reason == "PROVIDER_ACCOUNT_REFUSED"
     (entry,) = service.entries("talk")
     assert entry.error_message is None
     assert "7 dollars" not in repr(turn)
-    (line,) = _logged(process.log.read_text(), "provider_error")
+    (line,) = await logged_server.lines("provider_error", call_id=entry.call_id)
     assert line["provider_message"] == "your account of 7 dollars is empty"
-    assert (line["provider_code"], line["call_id"]) == (str(status), entry.call_id)
+    assert line["provider_code"] == str(status)
     assert (line["tenant_id"], line["session_id"], line["turn_id"]) == (service.tenant_id, "talk", entry.turn_id)
 
 
 async def test_message_about_the_tenants_own_account_is_for_the_tenant(
-    serve_process: StartProcess, connect: Connect, issue: Callable[..., str]
+    logged_caller: Caller, issue: Callable[..., str]
 ) -> None:
     """A tenant with its own provider key needs the reason of its refusal."""
-    _, service = await serve_process(GODOTY_ENCRYPTION_KEYS=ENCRYPTION_KEY)
-    caller = connect(service)
+    caller, service = logged_caller, logged_caller.service
     own, key = "sandbox-key-of-a-tenant", issue(service, scopes=frozenset({Scope.ADMIN}))
     request = admin_pb.SetProviderKeyRequest(tenant_id=service.tenant_id, provider_key=own)
     stub = admin_service_pb2_grpc.AdminServiceStub(caller.channel)  # type: ignore[no-untyped-call] # generated
@@ -134,7 +128,3 @@ async def test_message_about_the_tenants_own_account_is_for_the_tenant(
     assert turn.failure.metadata["provider_message"] == "[key] has no credits left"
     (entry,) = service.entries("talk")
     assert entry.error_message == "[key] has no credits left"
-
-
-def _logged(log: str, event: str) -> list[dict[str, str]]:
-    return [line for each in log.splitlines() if each.startswith("{") and (line := json.loads(each))["event"] == event]

@@ -3,9 +3,8 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -13,6 +12,7 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
 from tests.support.caller import stub_of
+from tests.support.command import Command
 
 pytestmark = pytest.mark.usefixtures("first_ports")
 LOCAL = "kept"
@@ -25,17 +25,9 @@ async def dev(folder: Path) -> AsyncIterator[dict[str, str]]:
     folder.mkdir(exist_ok=True)
     dev_env = folder / LOCAL / "dev.env"
     environment = {**os.environ, "GODOTY_LOCAL_DIR": str(folder / LOCAL), "GODOTY_MONGODB_DATABASE": "godoty_test_dev"}
-    with (folder / "out").open("ab") as out:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "godoty_service.cli", "dev"),
-            cwd=folder,
-            env=environment,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=out,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+    process = Command("dev", environment=environment, out=folder / "out")
     try:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(180):
             while not dev_env.exists():
                 assert process.returncode is None, (folder / "out").read_text()
                 await asyncio.sleep(0.05)
@@ -43,7 +35,7 @@ async def dev(folder: Path) -> AsyncIterator[dict[str, str]]:
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGINT)
-        code = await asyncio.wait_for(process.wait(), 60)
+        code = await asyncio.wait_for(process.wait(), 180)
     assert code == 0, (folder / "out").read_text()
 
 
@@ -51,13 +43,18 @@ async def answer(settings: dict[str, str]) -> str:
     """Run a turn with the settings of a dev.env."""
     metadata = (("authorization", f"Bearer {settings['GODOTY_API_KEY']}"),)
     async with grpc.aio.insecure_channel(settings["GODOTY_LISTEN"]) as channel:
-        call = stub_of(channel).Converse(pb.ConverseRequest(text="What is 12*13?"), metadata=metadata, timeout=30)
+        call = stub_of(channel).Converse(pb.ConverseRequest(text="What is 12*13?"), metadata=metadata, timeout=90)
         return "".join([each.event.text_delta.text async for each in call])
 
 
-async def taken(port: int) -> asyncio.Server:
-    """Listen on a port like another process that closes every connection."""
-    return await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
+@asynccontextmanager
+async def taken(port: int) -> AsyncIterator[None]:
+    """Listen on a port like another process that closes every connection, unless one has it already."""
+    async with AsyncExitStack() as stack:
+        with suppress(OSError):
+            server = await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", port)
+            await stack.enter_async_context(server)
+        yield
 
 
 def kept(settings: dict[str, str]) -> dict[str, str]:
@@ -66,34 +63,33 @@ def kept(settings: dict[str, str]) -> dict[str, str]:
 
 
 async def test_two_checkouts_serve_at_the_same_time_and_keep_their_ports(tmp_path: Path) -> None:
-    """Started concurrently they get different ports; each has the same ones at its next start, and prints them."""
+    """Started concurrently they get different ports, and print them; each keeps its ports, also across a start.
+
+    If a port is used at the next start, the data is served on another port, which is then kept.
+    """
     async with AsyncExitStack() as stack:
         both = await asyncio.gather(*(stack.enter_async_context(dev(tmp_path / name)) for name in ("first", "second")))
         for name in ("GODOTY_LISTEN", "GODOTY_MONGODB_URI", "GODOTY_OPENROUTER_BASE_URL"):
             assert len({settings[name] for settings in both}) == 2, name
         assert all("156" in each for each in await asyncio.gather(*map(answer, both)))
-
-    async with dev(tmp_path / "second") as again:
-        assert kept(again) == kept(both[1])
     lines = (tmp_path / "first" / "out").read_text()
     assert [
         each for each in ("Starting MongoDB", "Starting the sandbox", "Starting the service") if each not in lines
     ] == []
 
-
-async def test_used_port_is_replaced_by_another(tmp_path: Path) -> None:
-    """The data is served on another port, which is then reused."""
-    async with dev(tmp_path / "here") as first:
-        pass
-    port = int(first["GODOTY_LISTEN"].rpartition(":")[2])
-    mongo = int(first["GODOTY_MONGODB_URI"].rpartition("127.0.0.1:")[2].partition("/")[0])
-    async with await taken(port), await taken(mongo), dev(tmp_path / "here") as second:
-        assert "156" in await answer(second)
-    async with dev(tmp_path / "here") as third:
-        pass
-
-    assert second["GODOTY_API_KEY"] == first["GODOTY_API_KEY"]
-    assert {second["GODOTY_LISTEN"], second["GODOTY_MONGODB_URI"]}.isdisjoint(
-        {first["GODOTY_LISTEN"], first["GODOTY_MONGODB_URI"]}
+    before = both[1]
+    port = int(before["GODOTY_LISTEN"].rpartition(":")[2])
+    mongo = int(before["GODOTY_MONGODB_URI"].rpartition("127.0.0.1:")[2].partition("/")[0])
+    async with taken(port), taken(mongo), dev(tmp_path / "second") as moved:
+        assert "156" in await answer(moved)
+    assert moved["GODOTY_API_KEY"] == before["GODOTY_API_KEY"]
+    assert {moved["GODOTY_LISTEN"], moved["GODOTY_MONGODB_URI"]}.isdisjoint(
+        {before["GODOTY_LISTEN"], before["GODOTY_MONGODB_URI"]}
     )
-    assert kept(third) == kept(second)
+    for _ in range(3):  # another process of the machine may take a port in the meantime
+        async with dev(tmp_path / "second") as again:
+            pass
+        if kept(again) == kept(moved):
+            return
+        moved = again
+    raise AssertionError("it does not keep its ports")
