@@ -130,11 +130,24 @@ class Service:
         return self.backends.ask(lambda: self.backends.sandbox.invoice.total(session=name))
 
 
-def stored_bytes(service: Service) -> bytes:
-    """Return all documents of the database, as they are stored: what is in clear can be found in them."""
+def stored_bytes(service: Service, *, tenant_id: str | None = None) -> bytes:
+    """Return all documents of the database, or of a tenant, as they are stored: what is in clear can be found there."""
+    query = {"$or": [{"tenant_id": tenant_id}, {"_id": tenant_id}]} if tenant_id is not None else {}
+    return b"".join(each for _, each in _stored(service, query))
+
+
+def collections_with(service: Service, text: str) -> set[str]:
+    """Return the collections with a document that contains a text of ASCII characters, in any field."""
+    return {name for name, each in _stored(service, {}) if text.encode() in each}
+
+
+def _stored(service: Service, query: Document) -> Iterator[tuple[str, bytes]]:
+    """Yield the documents of all collections as they are stored, each with the name of its collection."""
     options: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
     database: Database[RawBSONDocument] = service.database.with_options(options)
-    return b"".join(each.raw for name in database.list_collection_names() for each in database[name].find())
+    for name in database.list_collection_names():
+        for each in database[name].find(query):
+            yield name, each.raw
 
 
 def format_amount(amount: Decimal) -> str:

@@ -340,7 +340,7 @@ def isolation_test(backends: Backends, deployment: Deployment) -> Iterator[type[
     target, database = deployment.target, deployment.database
 
     async def some() -> list[Tenant]:
-        async with open_components(backends.settings(database)) as components:
+        async with open_components(backends.settings(database), indexes=False) as components:
 
             async def make() -> Tenant:
                 tenants = components.tenancy.tenants

@@ -273,7 +273,7 @@ async def test_last_use_is_written_when_the_server_stops(backends: Any, connect:
     """The stopping server writes the uses that it has not written yet."""
     from godoty_service.server import running  # noqa: PLC0415 - beside its use
 
-    name = backends.new_database()
+    name = backends.empty_database()
     async with running(backends.settings(name)) as server:
         service: Service = backends.service(server.address, name)
         await connect(service).call("ListSessions", agent_pb.ListSessionsRequest())
