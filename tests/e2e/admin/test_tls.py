@@ -224,7 +224,7 @@ async def test_process_uses_tls_from_its_environment(
             sys.executable, "-m", "godoty_service.cli", "serve", env=environment, stdout=log, stderr=log
         )
     try:
-        certificates = backends.settings("", **files).certificates
+        certificates = backends.settings(environment["GODOTY_MONGODB_DATABASE"], **files).certificates
 
         async def serves() -> bool:
             assert process.returncode is None, (tmp_path / "log").read_text()
@@ -232,7 +232,11 @@ async def test_process_uses_tls_from_its_environment(
             return await serving(environment["GODOTY_LISTEN"], certificates)
 
         await eventually(serves)
-        assert await godoty("health", environment) == (0, "serving\n")
+
+        async def is_healthy() -> bool:
+            return await godoty("health", environment) == (0, "serving\n")
+
+        assert await eventually(is_healthy)
         assert await answers(environment["GODOTY_LISTEN"], trusted)
         assert not await answers(environment["GODOTY_LISTEN"], None)
     finally:
