@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 PATIENCE = 180.0  # seconds: a busy machine is slow, and only a failure waits that long
 _PAUSE = 0.01  # seconds between two checks: some conditions hold for a moment
+LONG_PAUSE = 0.2  # for checks that cost much, of conditions that remain
 Found = TypeVar("Found")
 
 
@@ -156,7 +157,7 @@ def format_amount(amount: Decimal) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 
-def _pauses(within: float) -> Iterator[float]:
+def _pauses(within: float, pause: float = _PAUSE) -> Iterator[float]:
     """Yield the seconds until the next check of a condition.
 
     Raises:
@@ -164,7 +165,7 @@ def _pauses(within: float) -> Iterator[float]:
     """
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        yield _PAUSE
+        yield pause
     raise AssertionError("the condition did not hold in time")
 
 
@@ -179,19 +180,21 @@ def until(condition: Callable[[], bool], *, within: float = PATIENCE) -> None:
         time.sleep(next(pauses))
 
 
-async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float = PATIENCE) -> Found:
+async def eventually(
+    condition: Callable[[], Awaitable[Found]], *, within: float = PATIENCE, pause: float = _PAUSE
+) -> Found:
     """Wait until a coroutine function returns a true value, and return it.
 
     Raises:
         AssertionError: It did not in time.
     """
-    pauses = _pauses(within)
+    pauses = _pauses(within, pause)
     while not (found := await condition()):
         await asyncio.sleep(next(pauses))
     return found
 
 
-async def soon(condition: Callable[[], Found], *, within: float = PATIENCE) -> Found:
+async def soon(condition: Callable[[], Found], *, within: float = PATIENCE, pause: float = _PAUSE) -> Found:
     """Wait until a function returns a true value, and return it.
 
     Raises:
@@ -201,4 +204,4 @@ async def soon(condition: Callable[[], Found], *, within: float = PATIENCE) -> F
     async def answer() -> Found:
         return condition()
 
-    return await eventually(answer, within=within)
+    return await eventually(answer, within=within, pause=pause)

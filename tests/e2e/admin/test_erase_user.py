@@ -22,7 +22,7 @@ from tests.e2e.turns.streams import CONTINUE, until_text
 from tests.support.caller import Caller, failure_of, read
 from tests.support.invoking import invoke
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import Service, collections_with, eventually, soon
+from tests.support.service import LONG_PAUSE, Service, collections_with, eventually, soon
 
 Connect = Callable[[Service], Caller]
 Billing = Callable[..., Any]
@@ -148,7 +148,7 @@ async def test_erasure_of_a_killed_server_is_finished_by_another(
     await soon(lambda: users.count_documents({"erase.owner": {"$exists": True}}) == 1)
     await process.kill()
     await dying
-    await soon(lambda: collections_with(service, name) == set())
+    await soon(lambda: collections_with(service, name) == set(), pause=LONG_PAUSE)
 
     await connect(survivor).converse("I am back", user=name)
     first, second = [await admin_of(survivor).call("EraseUser", **fields) for _ in range(2)]
@@ -204,11 +204,10 @@ async def test_unfinished_erasure_has_an_id_to_ask_for_its_end(
     users = service.database["users"]
 
     async def is_back() -> bool:
-        await asyncio.sleep(0.2)  # a turn costs more than a look
         await caller.converse("I am back", session_id=f"new-{secrets.token_hex(4)}", user=name)
         return users.count_documents({"name": name}) == 1
 
-    await eventually(is_back)  # the server has read that the user was erased
+    await eventually(is_back, pause=LONG_PAUSE)  # the server has read that the user was erased
     monkeypatch.setattr(user_erasure, "PATIENCE", 30.0)
     may_end.set()
     erased = await admin.call("EraseUser", **fields, request_id=first.metadata["request_id"])

@@ -352,7 +352,7 @@ def isolation_test(backends: Backends, deployment: Deployment) -> Iterator[type[
                 }
                 return Tenant(tenant_id=tenant.tenant_id, keys=keys)
 
-            return list(await asyncio.gather(*(make() for _ in range(12 if not LONG else 60))))
+            return list(await asyncio.gather(*(make() for _ in range(8 if not LONG else 60))))
 
     def endless() -> Iterator[Tenant]:
         while True:

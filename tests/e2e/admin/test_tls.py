@@ -20,7 +20,7 @@ from openrouter_sandbox.mongodb.mongod import free_port
 from tests.conftest import Start, server_environment
 from tests.e2e.admin.certificates import Pair, authority, signed
 from tests.support.backends import Backends
-from tests.support.service import eventually
+from tests.support.service import LONG_PAUSE, eventually
 
 HOST = "godoty.test"
 
@@ -228,10 +228,9 @@ async def test_process_uses_tls_from_its_environment(
 
         async def serves() -> bool:
             assert process.returncode is None, (tmp_path / "log").read_text()
-            await asyncio.sleep(0.2)
             return await serving(environment["GODOTY_LISTEN"], certificates)
 
-        await eventually(serves)
+        await eventually(serves, pause=LONG_PAUSE)
 
         async def is_healthy() -> bool:
             return await godoty("health", environment) == (0, "serving\n")

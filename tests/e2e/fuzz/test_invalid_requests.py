@@ -8,7 +8,7 @@ import os
 import secrets
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -114,14 +114,13 @@ async def test_fuzzed_requests_get_a_status_with_a_reason(
     assert (await connect(service).converse("hi", session_id="after")).finished
 
 
-async def test_too_large_request_is_refused(serve_process: StartProcess, connect: Callable[[Service], Caller]) -> None:
+async def test_too_large_request_is_refused(caller: Caller) -> None:
     """A request above the limit and metadata above gRPC's are RESOURCE_EXHAUSTED, with no reason: gRPC answers them."""
-    _, service = await serve_process()
-    caller: Any = connect(service)
+    service, channel = caller.service, cast(Any, caller.channel)
     many = tuple((f"k{number}", "x" * 1000) for number in range(40))
     for metadata, body in ((service.metadata, b"\x0a" * (5 * 1024 * 1024)), (service.metadata + many, b"")):
         for _ in range(3):
-            call = caller.channel.unary_unary("/godoty.v1.AgentService/ListSessions")(
+            call = channel.unary_unary("/godoty.v1.AgentService/ListSessions")(
                 body, metadata=metadata, timeout=20
             )
             try:

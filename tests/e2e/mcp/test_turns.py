@@ -10,7 +10,7 @@ from godoty.v1 import agent_service_pb2, turn_pb2
 
 from tests.conftest import StartProcess
 from tests.e2e.mcp.conftest import ENCRYPTION_KEY, Become, Mcp, Tenant, output
-from tests.support.service import eventually, soon
+from tests.support.service import LONG_PAUSE, eventually, soon
 
 
 async def test_turn_calls_tools_of_a_server(tenant: Tenant, mcp: Mcp) -> None:
@@ -172,11 +172,10 @@ async def test_changed_list_reaches_a_later_turn(tenant: Tenant, mcp: Mcp) -> No
     assert output(await tenant.use("learn", '{"name": "dance"}')) == (True, "learned")
 
     async def offered() -> bool:
-        await asyncio.sleep(0.2)  # a turn costs more than a look
         await tenant.caller.converse("hello", session_id="later", agent="support")
         return "crm_dance" in [each["function"]["name"] for each in tenant.offered("later")]
 
-    await eventually(offered)
+    await eventually(offered, pause=LONG_PAUSE)
     assert output(await tenant.use("dance", session_id="last")) == (True, "dance was learned")
 
 

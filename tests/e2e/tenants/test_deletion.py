@@ -20,7 +20,7 @@ from tests.e2e.tenants.conftest import ERASING, Admin, hasten_erasure, verify
 from tests.e2e.turns.streams import until_text
 from tests.support.caller import Caller, Failure, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import PATIENCE, Service, collections_with, eventually, soon
+from tests.support.service import LONG_PAUSE, PATIENCE, Service, collections_with, eventually, soon
 
 Connect = Callable[[Service], Caller]
 Operator = Callable[[Service], Admin]
@@ -44,7 +44,7 @@ async def erased(admin: Admin, tenant_id: str, *, within: float = PATIENCE) -> t
         tenant: tenant_pb2.Tenant = (await admin.call("GetTenant", tenant_id=tenant_id)).tenant
         return tenant if tenant.HasField("erase_time") else None
 
-    tenant: tenant_pb2.Tenant = await eventually(done, within=within)
+    tenant: tenant_pb2.Tenant = await eventually(done, within=within, pause=0.05)
     return tenant
 
 
@@ -58,7 +58,7 @@ async def key_refused(caller: Caller) -> Failure:
             return Failure.of(error)
         return None
 
-    failure: Failure = await eventually(refused)
+    failure: Failure = await eventually(refused, pause=LONG_PAUSE)
     return failure
 
 
@@ -83,7 +83,7 @@ async def test_all_but_the_amounts_is_erased(serve: Start, connect: Connect, ope
     turns = [await caller.converse(MARK, session_id=f"talk-{n % 3}", request_id=f"r{n}") for n in range(6)]
     await caller.call("DeleteSession", agent_pb.DeleteSessionRequest(session_id="talk-0"))
     await admin.call("SetProviderKey", tenant_id=tenant_id, provider_key=SECRET)
-    await soon(lambda: ERASED < collections_with(service, tenant_id))
+    await soon(lambda: ERASED < collections_with(service, tenant_id), pause=LONG_PAUSE)
     sums = await usage(admin, tenant_id)
     deleted = (await admin.call("DeleteTenant", tenant_id=tenant_id)).tenant
     assert deleted.state == tenant_pb2.TENANT_STATE_DELETED
@@ -92,7 +92,7 @@ async def test_all_but_the_amounts_is_erased(serve: Start, connect: Connect, ope
     tenant = await erased(admin, tenant_id)
 
     assert tenant.erase_time.ToDatetime() > tenant.delete_time.ToDatetime()
-    await soon(lambda: collections_with(service, tenant_id) == KEPT)  # once usage is summed
+    await soon(lambda: collections_with(service, tenant_id) == KEPT, pause=LONG_PAUSE)  # once usage is summed
     assert collections_with(service, MARK) == set()
     assert collections_with(service, turns[3].responses[0].turn_id) == {"ledger"}
     assert await usage(admin, tenant_id) == sums
@@ -218,7 +218,7 @@ async def test_provider_key_remains_until_open_calls_are_reconciled(
     await open_call(caller)
     await admin.call("DeleteTenant", tenant_id=tenant_id)
     hasten_erasure(service, tenant_id)
-    await soon(lambda: collections_with(service, tenant_id) <= KEPT | {"provider_keys"})
+    await soon(lambda: collections_with(service, tenant_id) <= KEPT | {"provider_keys"}, pause=LONG_PAUSE)
     assert "provider_keys" in collections_with(service, tenant_id)
     assert not (await admin.call("GetTenant", tenant_id=tenant_id)).tenant.HasField("erase_time")
     await verify(service)

@@ -20,7 +20,7 @@ from tests.conftest import Start
 from tests.e2e.tenants.conftest import PROMISE, Admin, metadata, verify
 from tests.e2e.turns.streams import until_text
 from tests.support.caller import Caller, Failure, failure_of, read
-from tests.support.service import Service, eventually, soon
+from tests.support.service import LONG_PAUSE, Service, eventually, soon
 
 DENIED = grpc.StatusCode.PERMISSION_DENIED
 Operator = Callable[[Service], Admin]
@@ -36,7 +36,7 @@ async def refusal(caller: Caller) -> Failure:
             return Failure.of(error)
         return None
 
-    failure: Failure = await eventually(refused)
+    failure: Failure = await eventually(refused, pause=LONG_PAUSE)
     return failure
 
 
@@ -61,7 +61,7 @@ async def test_suspended_tenants_calls_are_refused_until_it_is_resumed(caller: C
     async def served() -> bool:
         return (await caller.converse("hello again")).failure is None
 
-    await eventually(served)
+    await eventually(served, pause=LONG_PAUSE)
     await verify(caller.service)
 
 
