@@ -170,13 +170,18 @@ async def test_rotated_key_is_valid_until_the_overlap_ends(admin: Admin) -> None
         tenant_pb2.API_SCOPE_BILLING,
         expire_time=at(datetime.now(UTC) + timedelta(days=7)),
     )
-    answer = await admin.call("RotateApiKey", tenant_id=tenant_id, api_key_id=old.api_key_id, overlap={"seconds": 2})
+    answer = await admin.call("RotateApiKey", tenant_id=tenant_id, api_key_id=old.api_key_id, overlap={"seconds": 3600})
 
     assert answer.api_key.api_key_id != old.api_key_id
     assert list(answer.api_key.scopes) == list(old.scopes)
     assert _lifetime(answer.api_key) == _lifetime(old)
     assert await accepted(admin, answer.text)
     assert await accepted(admin, old_text)
+    read = (await admin.call("GetApiKey", tenant_id=tenant_id, api_key_id=old.api_key_id)).api_key
+    left = read.expire_time.ToDatetime(tzinfo=UTC) - datetime.now(UTC)
+    assert timedelta(minutes=50) < left < timedelta(minutes=61)
+    passed = {"$set": {"expire_time": datetime.now(UTC)}}  # as if the overlap were over
+    admin.service.database["api_keys"].update_one({"_id": old.api_key_id}, passed)
     await refused(admin, old_text)
     assert await accepted(admin, answer.text)
     gone = await admin.refused("RotateApiKey", tenant_id=tenant_id, api_key_id=old.api_key_id)
