@@ -6,14 +6,18 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.conftest import ENCRYPTION_KEY, serving
+from tests.conftest import ENCRYPTION_KEY, WITHOUT_WEBHOOKS, serving
 from tests.e2e.contract.requests import Party
 from tests.support.backends import Backends
 from tests.support.lasting import Lasting, keep, leave_after
 
 _FOLDER = Path(__file__).parent
-# So that tenants can have webhooks.
-_ENVIRONMENT = {"GODOTY_ENCRYPTION_KEYS": ENCRYPTION_KEY, "GODOTY_WEBHOOK_NETWORKS": "127.0.0.0/8"}
+# So that tenants can have webhooks, to which nothing is delivered meanwhile.
+_ENVIRONMENT = {
+    **WITHOUT_WEBHOOKS,
+    "GODOTY_ENCRYPTION_KEYS": ENCRYPTION_KEY,
+    "GODOTY_WEBHOOK_NETWORKS": "127.0.0.0/8",
+}
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ import grpc
 import pytest
 from godoty.v1 import agent_service_pb2, turn_pb2
 
-from tests.conftest import StartProcess
-from tests.e2e.mcp.conftest import ENCRYPTION_KEY, Become, Mcp, Tenant, output
+from tests.conftest import ENCRYPTION_KEY, StartProcess
+from tests.e2e.mcp.conftest import Become, Mcp, Tenant, output
 from tests.support.service import LONG_PAUSE, eventually, soon
 
 
