@@ -208,11 +208,11 @@ async def test_changes_of_earlier_builds_are_listed(admin: Admin) -> None:
         assert json.loads(each.new_value_json) == {"turns_per_minute": 3}
 
 
-async def test_change_that_cannot_be_recorded_is_not_made(
-    backends: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_change_that_cannot_be_recorded_is_not_made(backends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record is inserted first: if that fails, nothing changes."""
-    async with open_components(backends.settings(backends.empty_database(), encryption_keys=ENCRYPTION_KEY)) as components:
+    async with open_components(
+        backends.settings(backends.empty_database(), encryption_keys=ENCRYPTION_KEY)
+    ) as components:
         admin = components.administration
         tenant = await admin.lifecycle.create(ME, NewTenant(display_name="acme"))
         key, text = await admin.create_api_key(ME, tenant.tenant_id, TERMS)

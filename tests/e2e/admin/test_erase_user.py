@@ -46,8 +46,6 @@ def billing(issue: Callable[..., str]) -> Billing:
     return call
 
 
-
-
 def by_user() -> billing_pb.GetUsageRequest:
     """Return a request for usage by end user."""
     request = billing_pb.GetUsageRequest(group_by=["USAGE_GROUP_USER"])

@@ -24,8 +24,6 @@ from tests.support.service import Service, soon
 OWN = "sandbox-of-a-tenant-itself"
 
 
-
-
 async def settled(service: Service, session_id: str) -> ModelCall:
     """Wait until the session's only call is settled."""
     async with asyncio.timeout(60):

@@ -249,9 +249,7 @@ async def test_model_that_left_the_catalogue_blocks_no_other_change(admin: Admin
         assert list(failure.fields) == ["policy.default_model"]
 
 
-async def test_change_that_is_overtaken_is_tried_again(
-    backends: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_change_that_is_overtaken_is_tried_again(backends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On what the other change has left; if others are always faster, it is ABORTED and not made."""
     async with open_components(backends.settings(backends.empty_database())) as components:
         admin = components.administration

@@ -65,8 +65,10 @@ async def test_cancel_holds_at_each_depth(definer: Definer, caller: Caller, dept
     assert entries[-1].agent == CHAIN[depth]
     connections = service.backends.sandbox.connections
     await soon(
-        lambda: entries[-1].generation_id
-        in {each["generation_id"] for each in service.backends.ask(connections.as_dict)["aborted"]}
+        lambda: (
+            entries[-1].generation_id
+            in {each["generation_id"] for each in service.backends.ask(connections.as_dict)["aborted"]}
+        )
     )
     assert total(entries) == service.invoiced("talk")
     service.backends.allow("never")  # the next turn summarizes what has the directive

@@ -95,9 +95,7 @@ async def test_compressed_requests_do_not_fill_the_log(measured: Measured, conne
     assert [line for line in process.log.read_text().splitlines() if not line.startswith("{")] == []
 
 
-async def test_compressed_message_with_a_valid_key_is_never_expanded(
-    measured: Measured, connect: Connect
-) -> None:
+async def test_compressed_message_with_a_valid_key_is_never_expanded(measured: Measured, connect: Connect) -> None:
     """A compression bomb, declared or not, does not raise the memory."""
     process, service = measured
     assert process.process is not None

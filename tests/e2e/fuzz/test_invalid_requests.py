@@ -116,13 +116,11 @@ async def test_fuzzed_requests_get_a_status_with_a_reason(
 
 async def test_too_large_request_is_refused(caller: Caller) -> None:
     """A request above the limit and metadata above gRPC's are RESOURCE_EXHAUSTED, with no reason: gRPC answers them."""
-    service, channel = caller.service, cast(Any, caller.channel)
+    service, channel = caller.service, cast("Any", caller.channel)
     many = tuple((f"k{number}", "x" * 1000) for number in range(40))
     for metadata, body in ((service.metadata, b"\x0a" * (5 * 1024 * 1024)), (service.metadata + many, b"")):
         for _ in range(3):
-            call = channel.unary_unary("/godoty.v1.AgentService/ListSessions")(
-                body, metadata=metadata, timeout=20
-            )
+            call = channel.unary_unary("/godoty.v1.AgentService/ListSessions")(body, metadata=metadata, timeout=20)
             try:
                 await call
                 code = grpc.StatusCode.OK

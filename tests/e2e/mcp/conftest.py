@@ -141,7 +141,6 @@ def become(connect: Callable[[Service], Caller], issue: Callable[..., str]) -> B
     return for_service
 
 
-
 @pytest.fixture
 def tenant(service: Service, become: Become) -> Tenant:
     """A tenant of the shared server, which lets MCP servers be on this machine."""

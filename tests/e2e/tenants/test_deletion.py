@@ -34,8 +34,6 @@ NEVER: dict[str, Any] = {"reconcile_interval": 3600.0}
 ERASING_ENVIRONMENT = {"GODOTY_ERASURE_INTERVAL": "0.1"}
 
 
-
-
 async def erased(admin: Admin, tenant_id: str, *, within: float = PATIENCE) -> tenant_pb2.Tenant:
     """Let the delay of a tenant's erasure pass, wait until its data are erased, and return the tenant."""
     hasten_erasure(admin.service, tenant_id)
