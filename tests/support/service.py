@@ -148,7 +148,7 @@ def _stored(service: Service, query: Document) -> Iterator[tuple[str, bytes]]:
     database: Database[RawBSONDocument] = service.database.with_options(options)
     for name in database.list_collection_names():
         for each in database[name].find(query):
-            yield name, each.raw
+            yield name, bytes(each.raw)
 
 
 def format_amount(amount: Decimal) -> str:

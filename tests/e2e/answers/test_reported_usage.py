@@ -61,6 +61,7 @@ async def test_usage_without_known_values_is_taken_from_record(at_relay: AtRelay
 
     (entry,) = caller.service.entries("talk")
     assert (entry.cost_source, entry.cost) == (CostSource.RECONCILED, Decimal("0.25"))
+    assert entry.usage is not None
     assert (entry.usage.input_tokens, entry.usage.output_tokens) == (7, 9)
 
 
@@ -79,6 +80,7 @@ async def test_running_cost_is_deferred_to_reconciliation(at_relay: AtRelay, end
 
     (entry,) = caller.service.entries("talk")
     assert (entry.state, entry.cost) == (CallState.PENDING, None)
+    assert entry.usage is not None
     assert (entry.usage.input_tokens, entry.usage.output_tokens) == (100, 1)
 
 
@@ -91,6 +93,7 @@ async def test_record_replaces_running_counters(at_relay: AtRelay) -> None:
     await soon(lambda: [each.state for each in caller.service.entries("talk")] == [CallState.SETTLED])
 
     (entry,) = caller.service.entries("talk")
+    assert entry.usage is not None
     assert (entry.cost, entry.usage.input_tokens, entry.usage.output_tokens) == (Decimal("0.25"), 100, 37)
 
 
