@@ -1,5 +1,6 @@
 """Fixtures of all tests: MongoDB and the sandbox once per session, a server process, and a tenant for each test."""
 
+import base64
 import gc
 import os
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -65,6 +66,7 @@ def pytest_asyncio_loop_factories() -> dict[str, Callable[[], uvloop.Loop]]:
 
 # Servers that live long, and whose tenants can have no webhooks: they need not look for events all the time.
 WITHOUT_WEBHOOKS = {"GODOTY_WEBHOOK_INTERVAL": "60"}
+ENCRYPTION_KEY = base64.b64encode(bytes(range(32))).decode()  # the shared server's
 
 
 class Start(Protocol):
@@ -139,7 +141,7 @@ def shared_server(backends: Backends, tmp_path_factory: pytest.TempPathFactory) 
 
     It is a process: grpc.aio fails with two event loops in one process.
     """
-    with serving(backends, tmp_path_factory, **WITHOUT_WEBHOOKS) as served:
+    with serving(backends, tmp_path_factory, **WITHOUT_WEBHOOKS, GODOTY_ENCRYPTION_KEYS=ENCRYPTION_KEY) as served:
         yield served
 
 

@@ -1,7 +1,7 @@
 """Scenarios: `@sandbox NAME key=value ...` in a request's text selects how it is answered."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -114,9 +114,9 @@ class Scenario:
         return cls.create(name, {key: value.strip("\"'") for key, value in _PARAMETER.findall(tail)})
 
     def at_step(self, step: int) -> "Scenario":
-        """Return the scenario of one step (1, 2, ...) of a tool loop: with faults only `at` their step, if set."""
+        """Return the scenario of a step (1, 2, ...) of a tool loop: faults and holds are `at` their step, if set."""
         if self.has("at") and self.number("at") != step:
-            return self.without_faults()
+            return self._without(_FAULTS | {"hold_after"})
         defaults = Scenario.create(self.text("fault")).parameters if self.has("fault") else {}
         return Scenario(self.name, {**defaults, **self.parameters})
 
@@ -145,7 +145,10 @@ class Scenario:
 
     def without_faults(self) -> "Scenario":
         """Return the scenario without its faults, for requests that have failed `times` times."""
-        return Scenario(self.name, {key: value for key, value in self.parameters.items() if key not in _FAULTS})
+        return self._without(_FAULTS)
+
+    def _without(self, names: Collection[str]) -> "Scenario":
+        return Scenario(self.name, {key: value for key, value in self.parameters.items() if key not in names})
 
     def flag(self, key: str) -> bool:
         """Return whether a parameter is set and not 0."""

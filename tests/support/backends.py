@@ -21,6 +21,7 @@ from godoty_service.settings.settings import Settings
 from godoty_service.tenancy.api_keys import ApiKeys
 from godoty_service.tenancy.audit import Actor, ActorKind
 from godoty_service.tenancy.auth import Scope
+from godoty_service.tenancy.policies import Policies, Policy
 from godoty_service.tenancy.tenants import Tenants
 from openrouter_sandbox.mongodb.replica_set import LocalMongo
 from openrouter_sandbox.server import Sandbox
@@ -237,6 +238,10 @@ class Backends:
             return (await self._api_keys(database).issue(tenant_id, scopes=scopes, **others))[1]
 
         return self.run(issue())
+
+    def set_policy(self, database: str, tenant_id: str, policy: Policy) -> None:
+        """Set the policy of a tenant, which no server has read yet: it is in force at once."""
+        self.run(Policies(Database(self._client, database).collection(Policies.COLLECTION)).set(tenant_id, policy))
 
     async def _start(self) -> None:
         if not self._borrowed:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Document = dict[str, Any]
 PATIENCE = 180.0  # seconds: a busy machine is slow, and only a failure waits that long
 _PAUSE = 0.01  # seconds between two checks: some conditions hold for a moment
+LONG_PAUSE = 0.2  # for checks that cost much, of conditions that remain
 Found = TypeVar("Found")
 
 
@@ -130,11 +131,24 @@ class Service:
         return self.backends.ask(lambda: self.backends.sandbox.invoice.total(session=name))
 
 
-def stored_bytes(service: Service) -> bytes:
-    """Return all documents of the database, as they are stored: what is in clear can be found in them."""
+def stored_bytes(service: Service, *, tenant_id: str | None = None) -> bytes:
+    """Return all documents of the database, or of a tenant, as they are stored: what is in clear can be found there."""
+    query = {"$or": [{"tenant_id": tenant_id}, {"_id": tenant_id}]} if tenant_id is not None else {}
+    return b"".join(each for _, each in _stored(service, query))
+
+
+def collections_with(service: Service, text: str) -> set[str]:
+    """Return the collections with a document that contains a text of ASCII characters, in any field."""
+    return {name for name, each in _stored(service, {}) if text.encode() in each}
+
+
+def _stored(service: Service, query: Document) -> Iterator[tuple[str, bytes]]:
+    """Yield the documents of all collections as they are stored, each with the name of its collection."""
     options: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
     database: Database[RawBSONDocument] = service.database.with_options(options)
-    return b"".join(each.raw for name in database.list_collection_names() for each in database[name].find())
+    for name in database.list_collection_names():
+        for each in database[name].find(query):
+            yield name, bytes(each.raw)
 
 
 def format_amount(amount: Decimal) -> str:
@@ -143,7 +157,7 @@ def format_amount(amount: Decimal) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) or "0"
 
 
-def _pauses(within: float) -> Iterator[float]:
+def _pauses(within: float, pause: float = _PAUSE) -> Iterator[float]:
     """Yield the seconds until the next check of a condition.
 
     Raises:
@@ -151,7 +165,7 @@ def _pauses(within: float) -> Iterator[float]:
     """
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
-        yield _PAUSE
+        yield pause
     raise AssertionError("the condition did not hold in time")
 
 
@@ -166,19 +180,21 @@ def until(condition: Callable[[], bool], *, within: float = PATIENCE) -> None:
         time.sleep(next(pauses))
 
 
-async def eventually(condition: Callable[[], Awaitable[Found]], *, within: float = PATIENCE) -> Found:
+async def eventually(
+    condition: Callable[[], Awaitable[Found]], *, within: float = PATIENCE, pause: float = _PAUSE
+) -> Found:
     """Wait until a coroutine function returns a true value, and return it.
 
     Raises:
         AssertionError: It did not in time.
     """
-    pauses = _pauses(within)
+    pauses = _pauses(within, pause)
     while not (found := await condition()):
         await asyncio.sleep(next(pauses))
     return found
 
 
-async def soon(condition: Callable[[], Found], *, within: float = PATIENCE) -> Found:
+async def soon(condition: Callable[[], Found], *, within: float = PATIENCE, pause: float = _PAUSE) -> Found:
     """Wait until a function returns a true value, and return it.
 
     Raises:
@@ -188,4 +204,4 @@ async def soon(condition: Callable[[], Found], *, within: float = PATIENCE) -> F
     async def answer() -> Found:
         return condition()
 
-    return await eventually(answer, within=within)
+    return await eventually(answer, within=within, pause=pause)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -14,12 +13,14 @@ from godoty.v1 import admin_service_pb2 as pb
 from godoty.v1 import admin_service_pb2_grpc, budget_pb2, tenant_pb2
 
 from godoty_service.tenancy.auth import Scope
+from tests.conftest import ENCRYPTION_KEY
 from tests.support.caller import Failure, failure_of
 from tests.support.invoking import invoke
 from tests.support.service import Service
 
+__all__ = ["ENCRYPTION_KEY", "Admin", "Godoty", "admin", "admin_of", "full_policy", "godoty", "without_etag"]
+
 Godoty = Callable[..., str]
-ENCRYPTION_KEY = base64.b64encode(bytes(range(32))).decode()
 
 
 @dataclass

@@ -37,9 +37,8 @@ BUDGETS = [{"window": "day", "limit": "0.0000001", "hard": True}]
 SECRET = "sk-or-v1-0123456789abcdef-planted"
 
 
-async def test_each_change_is_recorded_with_author_and_values(admin_of: Any, serve: Start) -> None:
+async def test_each_change_is_recorded_with_author_and_values(admin: Admin) -> None:
     """One record for each method that changes something, with the new values."""
-    admin: Admin = admin_of(await serve(encryption_keys=ENCRYPTION_KEY))
     tenant_id = await admin.tenant("Ada")
     key, text = await admin.issue(tenant_id, tenant_pb2.API_SCOPE_BILLING)
     rotated = await admin.call("RotateApiKey", tenant_id=tenant_id, api_key_id=key.api_key_id, overlap={"seconds": 0})
@@ -92,9 +91,8 @@ async def test_changes_are_paged_newest_first(admin: Admin) -> None:
     ]
 
 
-async def test_old_and_new_values_are_recorded(admin_of: Any, serve: Start) -> None:
+async def test_old_and_new_values_are_recorded(admin: Admin) -> None:
     """Of the fields that a change concerns; what is created has no old values; no secret is in either."""
-    admin: Admin = admin_of(await serve(encryption_keys=ENCRYPTION_KEY))
     tenant_id = await admin.tenant("Ada")
     key, _ = await admin.issue(tenant_id, display_name="bot", models=["openai/*"])
     await admin.call("UpdatePolicy", tenant_id=tenant_id, policy=tenant_pb2.Policy(turns_per_minute=3))
@@ -124,16 +122,15 @@ async def test_old_and_new_values_are_recorded(admin_of: Any, serve: Start) -> N
     assert len({each.change_id for each in changes}) == len(changes)
 
 
-async def test_author_is_a_key_with_the_callers_address(admin_of: Any, serve: Start) -> None:
+async def test_author_is_a_key_with_the_callers_address(admin: Admin, admin_of: Any, serve: Start) -> None:
     """Behind a trusted proxy it is the address that the proxy forwards; from another peer the header is ignored."""
     trusting: Admin = admin_of(await serve(trusted_proxies="127.0.0.0/8,::1/128"))
-    ignoring: Admin = admin_of(await serve())
     peers = []
-    for admin in (trusting, ignoring):
-        metadata = (("authorization", f"Bearer {admin.key}"), ("x-forwarded-for", "10.9.8.7, 2001:db8::12:34"))
-        answer = await admin.stub.CreateTenant(pb.CreateTenantRequest(display_name="Ada"), metadata=metadata)
-        (change,) = (await admin.call("ListAdminChanges", tenant_id=answer.tenant.tenant_id)).changes
-        assert (change.actor.kind, change.actor.id) == (tenant_pb2.ADMIN_ACTOR_KIND_KEY, admin.key_id)
+    for who in (trusting, admin):
+        metadata = (("authorization", f"Bearer {who.key}"), ("x-forwarded-for", "10.9.8.7, 2001:db8::12:34"))
+        answer = await who.stub.CreateTenant(pb.CreateTenantRequest(display_name="Ada"), metadata=metadata)
+        (change,) = (await who.call("ListAdminChanges", tenant_id=answer.tenant.tenant_id)).changes
+        assert (change.actor.kind, change.actor.id) == (tenant_pb2.ADMIN_ACTOR_KIND_KEY, who.key_id)
         peers.append(change.actor.peer)
 
     assert peers[0] == "2001:db8::12:34"
@@ -211,11 +208,11 @@ async def test_changes_of_earlier_builds_are_listed(admin: Admin) -> None:
         assert json.loads(each.new_value_json) == {"turns_per_minute": 3}
 
 
-async def test_change_that_cannot_be_recorded_is_not_made(
-    backends: Any, new_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_change_that_cannot_be_recorded_is_not_made(backends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The record is inserted first: if that fails, nothing changes."""
-    async with open_components(backends.settings(new_database, encryption_keys=ENCRYPTION_KEY)) as components:
+    async with open_components(
+        backends.settings(backends.empty_database(), encryption_keys=ENCRYPTION_KEY)
+    ) as components:
         admin = components.administration
         tenant = await admin.lifecycle.create(ME, NewTenant(display_name="acme"))
         key, text = await admin.create_api_key(ME, tenant.tenant_id, TERMS)

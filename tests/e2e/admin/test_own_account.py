@@ -24,12 +24,6 @@ from tests.support.service import Service, soon
 OWN = "sandbox-of-a-tenant-itself"
 
 
-@pytest.fixture
-async def started(serve: Start) -> Service:
-    """Return a server with an encryption key that reads records soon."""
-    return await serve(encryption_keys=ENCRYPTION_KEY)
-
-
 async def settled(service: Service, session_id: str) -> ModelCall:
     """Wait until the session's only call is settled."""
     async with asyncio.timeout(60):
@@ -41,56 +35,56 @@ async def settled(service: Service, session_id: str) -> ModelCall:
 
 
 async def test_calls_are_billed_to_the_tenants_own_account(
-    started: Service, admin_of: Callable[[Service], Admin], connect: Callable[[Service], Caller]
+    service: Service, admin_of: Callable[[Service], Admin], connect: Callable[[Service], Caller]
 ) -> None:
     """Within 5 seconds after the change; and back again. The ledger has the key id of each call."""
-    admin, caller = admin_of(started), connect(started)
+    admin, caller = admin_of(service), connect(service)
     await caller.converse("hi", session_id="before")
-    await admin.call("SetProviderKey", tenant_id=started.tenant_id, provider_key=OWN)
+    await admin.call("SetProviderKey", tenant_id=service.tenant_id, provider_key=OWN)
     await caller.converse("hi", session_id="own")
-    await admin.call("SetProviderKey", tenant_id=started.tenant_id, provider_key="")
+    await admin.call("SetProviderKey", tenant_id=service.tenant_id, provider_key="")
     await caller.converse("hi", session_id="after")
 
-    paid = {session_id: [line.key for line in started.invoice(session_id)] for session_id in ("before", "own", "after")}
+    paid = {session_id: [line.key for line in service.invoice(session_id)] for session_id in ("before", "own", "after")}
     assert paid == {"before": [ACCOUNT], "own": [OWN], "after": [ACCOUNT]}
-    ids = [started.entries(session_id)[0].provider_key_id for session_id in ("before", "own", "after")]
+    ids = [service.entries(session_id)[0].provider_key_id for session_id in ("before", "own", "after")]
     assert ids == [key_id_of(ACCOUNT), key_id_of(OWN), key_id_of(ACCOUNT)]
 
 
 async def test_waiting_turn_is_billed_to_the_account_of_its_start(
-    started: Service, admin_of: Callable[[Service], Admin], connect: Callable[[Service], Caller]
+    service: Service, admin_of: Callable[[Service], Admin], connect: Callable[[Service], Caller]
 ) -> None:
     """A provider key that is set while a turn waits for its session pays for the turn."""
-    admin, caller, hold = admin_of(started), connect(started), new_id("hold")
+    admin, caller, hold = admin_of(service), connect(service), new_id("hold")
     call = caller.start(f"@sandbox plain tokens=4 hold_after=1 hold={hold}")
     await until_text(call, "t0 ")
     waiting = asyncio.create_task(caller.converse("hi", on_busy=turn_pb.ON_BUSY_WAIT))
-    turns = started.database["turns"]
-    await soon(lambda: turns.count_documents({"tenant_id": started.tenant_id}) == 2)
-    await admin.call("SetProviderKey", tenant_id=started.tenant_id, provider_key=OWN)
-    started.backends.allow(hold)
+    turns = service.database["turns"]
+    await soon(lambda: turns.count_documents({"tenant_id": service.tenant_id}) == 2)
+    await admin.call("SetProviderKey", tenant_id=service.tenant_id, provider_key=OWN)
+    service.backends.allow(hold)
 
     assert (await read(call)).finished
     assert (await waiting).finished
-    assert [line.key for line in started.invoice("talk")] == [ACCOUNT, OWN]
-    assert [each.provider_key_id for each in started.entries("talk")] == [key_id_of(ACCOUNT), key_id_of(OWN)]
+    assert [line.key for line in service.invoice("talk")] == [ACCOUNT, OWN]
+    assert [each.provider_key_id for each in service.entries("talk")] == [key_id_of(ACCOUNT), key_id_of(OWN)]
 
 
 async def test_record_is_read_with_the_key_that_made_the_call(
-    started: Service, admin_of: Callable[[Service], Admin], connect: Callable[[Service], Caller]
+    service: Service, admin_of: Callable[[Service], Admin], connect: Callable[[Service], Caller]
 ) -> None:
     """A cancelled call is settled from its record, even after the tenant replaced that key."""
-    admin, caller = admin_of(started), connect(started)
-    await admin.call("SetProviderKey", tenant_id=started.tenant_id, provider_key=OWN)
+    admin, caller = admin_of(service), connect(service)
+    await admin.call("SetProviderKey", tenant_id=service.tenant_id, provider_key=OWN)
     call = caller.start("@sandbox slow tokens=200 delay_ms=20", session_id="cut")
     async for response in call:
         if response.HasField("text_delta"):
             break
     call.cancel()
-    await admin.call("SetProviderKey", tenant_id=started.tenant_id, provider_key=f"{OWN}-2")
+    await admin.call("SetProviderKey", tenant_id=service.tenant_id, provider_key=f"{OWN}-2")
 
-    entry = await settled(started, "cut")
-    (line,) = started.invoice("cut")
+    entry = await settled(service, "cut")
+    (line,) = service.invoice("cut")
     assert (entry.state, entry.cost_source) == (CallState.SETTLED, CostSource.RECONCILED)
     assert (entry.cost, line.key) == (line.cost, OWN)
 
@@ -116,18 +110,18 @@ async def test_refused_key_of_a_tenant_fails_its_turns(
 
 
 async def test_undecryptable_key_stops_its_tenant_only(
-    started: Service, admin_of: Callable[[Service], Admin], connect: Callable[[Service], Caller], serve: Start
+    service: Service, admin_of: Callable[[Service], Admin], connect: Callable[[Service], Caller], serve: Start
 ) -> None:
     """A server that lost the encryption key refuses the tenant's turns, and never bills the service for them."""
-    await admin_of(started).call("SetProviderKey", tenant_id=started.tenant_id, provider_key=OWN)
-    other = await serve(database=started.database.name)
-    turn = await connect(started.at(other.target)).converse("hi")
+    await admin_of(service).call("SetProviderKey", tenant_id=service.tenant_id, provider_key=OWN)
+    other = await serve(database=service.database.name)
+    turn = await connect(service.at(other.target)).converse("hi")
 
     assert turn.failure is not None
     assert (turn.failure.code, turn.failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_KEYS_OFF")
-    assert started.entries("talk") == []
+    assert service.entries("talk") == []
     assert (await connect(other).converse("hi")).finished
-    assert (await connect(started).converse("hi")).finished
+    assert (await connect(service).converse("hi")).finished
 
 
 @pytest.mark.parametrize(("own", "stays"), [("1000", False), ("0.000001", True)])

@@ -179,7 +179,7 @@ async def test_zero_in_a_document_of_an_earlier_build_sets_no_bound(caller: Call
     assert await admin.policy(tenant_id) == tenant_pb2.Policy(allowed_models=["openai/*"])
     found = await update(admin, tenant_pb2.Policy(concurrent_turns=4))
     assert without_etag(found) == tenant_pb2.Policy(allowed_models=["openai/*"], concurrent_turns=4)
-    assert await eventually(lambda: _served(caller), within=5)
+    assert await eventually(lambda: _served(caller))
 
 
 async def _served(caller: Caller) -> bool:
@@ -222,7 +222,7 @@ async def test_limit_of_zero_refuses_before_anything_happens(
     assert missing.reason == "SESSION_NOT_FOUND"
 
     await update(admin, tenant_pb2.Policy(), *fields)
-    assert await eventually(lambda: _served(caller), within=5)
+    assert await eventually(lambda: _served(caller))
 
 
 async def test_unknown_budget_of_a_later_build_survives_other_changes(admin: Admin, service: Service) -> None:
@@ -249,11 +249,9 @@ async def test_model_that_left_the_catalogue_blocks_no_other_change(admin: Admin
         assert list(failure.fields) == ["policy.default_model"]
 
 
-async def test_change_that_is_overtaken_is_tried_again(
-    backends: Any, new_database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_change_that_is_overtaken_is_tried_again(backends: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On what the other change has left; if others are always faster, it is ABORTED and not made."""
-    async with open_components(backends.settings(new_database)) as components:
+    async with open_components(backends.settings(backends.empty_database())) as components:
         admin = components.administration
         tenant = await admin.lifecycle.create(ME, NewTenant(display_name="acme"))
         await admin.update_policy(ME, tenant.tenant_id, PolicyChange(policy=Policy(concurrent_turns=1)))

@@ -60,8 +60,9 @@ async def test_key_is_stored_encrypted_and_never_shown(
     assert not (await admin.call("GetPolicy", tenant_id=tenant_id)).has_provider_key
 
 
-async def test_key_is_refused_without_an_encryption_key(admin: Admin) -> None:
+async def test_key_is_refused_without_an_encryption_key(admin_of: Callable[..., Admin], serve: Start) -> None:
     """FAILED_PRECONDITION with what the operator must do; removing a key always works."""
+    admin = admin_of(await serve())
     failure = await admin.refused("SetProviderKey", tenant_id=admin.service.tenant_id, provider_key=SECRET)
 
     assert (failure.code, failure.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PROVIDER_KEYS_OFF")

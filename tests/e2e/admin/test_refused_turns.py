@@ -23,17 +23,21 @@ REFUSALS = pytest.mark.parametrize(
 
 
 async def _differences(service: Service) -> list[str]:
-    async with open_components(service.backends.settings(service.database.name)) as components:
+    """Return what is wrong with the tenant's ledger and usage."""
+    settings = service.backends.settings(service.database.name)
+    async with open_components(settings, indexes=False) as components:
         session_differences = verify(
             database=components.database,
             ledger=components.accounting.ledger,
             totals_store=components.conversations.sessions,
+            tenant_id=service.tenant_id,
         )
         usage = verify_usage(
             database=components.database,
             entries=components.usage.entries,
             rollups=components.usage.rollups,
             rollup_job=components.usage.rollup_job,
+            tenant_id=service.tenant_id,
         )
         return [each.what async for each in session_differences] + [each.what async for each in usage]
 

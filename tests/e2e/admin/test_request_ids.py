@@ -108,10 +108,10 @@ async def test_malformed_request_id_is_refused(admin: Admin, method: str, reques
 
 
 async def test_interrupted_rotation_is_completed_by_its_repetition(
-    backends: Any, new_database: str, monkeypatch: pytest.MonkeyPatch
+    backends: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server dies after the successor was inserted: the old key did not expire, and does so with the repetition."""
-    async with open_components(backends.settings(new_database)) as components:
+    async with open_components(backends.settings(backends.empty_database())) as components:
         admin = components.administration
         tenant = await admin.lifecycle.create(ME, NewTenant(display_name="acme"))
         terms = ApiKeyTerms(scopes=frozenset({Scope.CONVERSE}))

@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.conftest import Start
 from tests.e2e.admin.conftest import Admin
 from tests.support.caller import Caller, failure_of
-from tests.support.service import Service, eventually, soon
+from tests.support.service import LONG_PAUSE, Service, eventually, soon
 
 INVALID, MISSING = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
 NO_KEY = "0123456789abcdef"
@@ -46,7 +46,7 @@ async def refused(admin: Admin, key: str) -> None:
     async def answer() -> bool:
         return not await accepted(admin, key)
 
-    await eventually(answer)
+    await eventually(answer, pause=LONG_PAUSE)
 
 
 async def test_tenant_is_created_read_and_listed(admin: Admin) -> None:
@@ -60,9 +60,10 @@ async def test_tenant_is_created_read_and_listed(admin: Admin) -> None:
     assert abs(first.create_time.ToDatetime(tzinfo=UTC) - datetime.now(UTC)) < timedelta(minutes=1)
     found: list[tuple[int, str]] = []
     token, pages = "", 0
+    size = max(2, admin.service.database["tenants"].count_documents({}) // 10)
     while token or not pages:
-        page = await admin.call("ListTenants", page_size=2, page_token=token)
-        assert len(page.tenants) <= 2
+        page = await admin.call("ListTenants", page_size=size, page_token=token)
+        assert len(page.tenants) <= size
         found += [(each.create_time.ToMilliseconds(), each.tenant_id) for each in page.tenants]
         token, pages = page.next_page_token, pages + 1
     listed = [tenant_id for _, tenant_id in found]
@@ -169,13 +170,18 @@ async def test_rotated_key_is_valid_until_the_overlap_ends(admin: Admin) -> None
         tenant_pb2.API_SCOPE_BILLING,
         expire_time=at(datetime.now(UTC) + timedelta(days=7)),
     )
-    answer = await admin.call("RotateApiKey", tenant_id=tenant_id, api_key_id=old.api_key_id, overlap={"seconds": 2})
+    answer = await admin.call("RotateApiKey", tenant_id=tenant_id, api_key_id=old.api_key_id, overlap={"seconds": 3600})
 
     assert answer.api_key.api_key_id != old.api_key_id
     assert list(answer.api_key.scopes) == list(old.scopes)
     assert _lifetime(answer.api_key) == _lifetime(old)
     assert await accepted(admin, answer.text)
     assert await accepted(admin, old_text)
+    read = (await admin.call("GetApiKey", tenant_id=tenant_id, api_key_id=old.api_key_id)).api_key
+    left = read.expire_time.ToDatetime(tzinfo=UTC) - datetime.now(UTC)
+    assert timedelta(minutes=50) < left < timedelta(minutes=61)
+    passed = {"$set": {"expire_time": datetime.now(UTC)}}  # as if the overlap were over
+    admin.service.database["api_keys"].update_one({"_id": old.api_key_id}, passed)
     await refused(admin, old_text)
     assert await accepted(admin, answer.text)
     gone = await admin.refused("RotateApiKey", tenant_id=tenant_id, api_key_id=old.api_key_id)
@@ -273,7 +279,7 @@ async def test_last_use_is_written_when_the_server_stops(backends: Any, connect:
     """The stopping server writes the uses that it has not written yet."""
     from godoty_service.server import running  # noqa: PLC0415 - beside its use
 
-    name = backends.new_database()
+    name = backends.empty_database()
     async with running(backends.settings(name)) as server:
         service: Service = backends.service(server.address, name)
         await connect(service).call("ListSessions", agent_pb.ListSessionsRequest())

@@ -20,6 +20,7 @@ from openrouter_sandbox.mongodb.mongod import free_port
 from tests.conftest import Start, server_environment
 from tests.e2e.admin.certificates import Pair, authority, signed
 from tests.support.backends import Backends
+from tests.support.service import LONG_PAUSE, eventually
 
 HOST = "godoty.test"
 
@@ -223,9 +224,18 @@ async def test_process_uses_tls_from_its_environment(
             sys.executable, "-m", "godoty_service.cli", "serve", env=environment, stdout=log, stderr=log
         )
     try:
-        async with asyncio.timeout(90):
-            while await godoty("health", environment) != (0, "serving\n"):
-                assert process.returncode is None, (tmp_path / "log").read_text()
+        certificates = backends.settings(environment["GODOTY_MONGODB_DATABASE"], **files).certificates
+
+        async def serves() -> bool:
+            assert process.returncode is None, (tmp_path / "log").read_text()
+            return await serving(environment["GODOTY_LISTEN"], certificates)
+
+        await eventually(serves, pause=LONG_PAUSE)
+
+        async def is_healthy() -> bool:
+            return await godoty("health", environment) == (0, "serving\n")
+
+        assert await eventually(is_healthy)
         assert await answers(environment["GODOTY_LISTEN"], trusted)
         assert not await answers(environment["GODOTY_LISTEN"], None)
     finally:

@@ -12,10 +12,8 @@ from godoty.v1 import agent_definition_service_pb2 as pb
 from godoty.v1 import agent_definition_service_pb2_grpc as stubs
 from godoty.v1 import agent_pb2
 
-from godoty_service.bootstrap.components import open_components
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import Policy
-from tests.conftest import Start
 from tests.support.caller import Caller, Failure, Turn
 from tests.support.service import Service
 
@@ -70,13 +68,12 @@ def definer(define: Callable[[Caller], Definer], caller: Caller) -> Definer:
 
 
 @pytest.fixture
-async def restricted(serve: Start, connect: Any) -> Callable[..., Any]:
-    """Returns a caller of a server of its own, and what sets its policy before the server reads one."""
-    caller: Caller = connect(await serve())
+async def restricted(caller: Caller) -> Callable[..., Any]:
+    """Returns what sets the policy of the caller's tenant, before the server reads one, and returns the caller."""
+    service = caller.service
 
     async def restrict(**policy: Any) -> Caller:
-        async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
-            await components.tenancy.policies.set(caller.service.tenant_id, Policy(**policy))
+        service.backends.set_policy(service.database.name, service.tenant_id, Policy(**policy))
         return caller
 
     return restrict

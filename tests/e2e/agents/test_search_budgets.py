@@ -9,17 +9,12 @@ import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
-from godoty_service.bootstrap.components import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.states import CallState
-from godoty_service.tenancy.policies import Policy, PolicyChange
-from tests.conftest import Start
 from tests.e2e.agents.conftest import Definer
 from tests.e2e.turns.streams import until_text
-from tests.support.backends import ME
 from tests.support.caller import Caller, read
-from tests.support.service import Service
 from tests.support.waiting import settled
 
 MODEL, FALLBACK = "openai/gpt-4o-mini", "anthropic/claude-haiku-4.5"
@@ -61,24 +56,20 @@ async def run(caller: Caller, kind: str, name: str) -> None:
 
 @pytest.mark.parametrize("calls", [4, 40], ids=["most are refused", "all fit"])
 async def test_turns_that_end_in_every_way_do_not_overspend(
-    serve: Start, connect: Callable[[Service], Caller], define: Callable[[Caller], Definer], calls: int
+    caller: Caller, other_tenant: Caller, restricted: Any, define: Callable[[Caller], Definer], *, calls: int
 ) -> None:
     """Cancels, lost callers, retries, broken streams, fallbacks, costs that the record alone states: side by side."""
-    caller = connect(await serve(reconcile_interval=0.1))
-    other = connect(caller.service.another_tenant())
     definition: dict[str, Any] = {"model": MODEL, "fallback_models": [FALLBACK], "web_search": SEARCH}
-    await define(other).apply(**definition)
-    first = await other.converse(KINDS["whole"], agent="support", limits={**LIMITS, "max_cost_usd": "1"})
+    await define(other_tenant).apply(**definition)
+    first = await other_tenant.converse(KINDS["whole"], agent="support", limits={**LIMITS, "max_cost_usd": "1"})
     assert first.failure is None
-    bound = other.service.entries("talk")[0].upper_bound
+    bound = other_tenant.service.entries("talk")[0].upper_bound
     assert bound is not None
     budget = Budget(window=BudgetWindow.TOTAL, limit=calls * bound, hard=True)
-    async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
-        change = PolicyChange(policy=Policy(budgets=(budget,)))
-        await components.administration.update_policy(ME, caller.service.tenant_id, change)
-    await define(caller).apply(**definition)  # only now the server reads the policy
+    await restricted(budgets=(budget,))
+    await define(caller).apply(**definition)
 
-    names = {f"s{number}": kind for number, kind in enumerate([*KINDS] * 3)}
+    names = {f"s{number}": kind for number, kind in enumerate([*KINDS] * 2)}
     await asyncio.gather(*(run(caller, kind, name) for name, kind in names.items()))
     begun = [name for name in names if caller.service.session(name) is not None]
     entries: list[ModelCall] = []

@@ -13,20 +13,16 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import session_pb2 as session_pb
 from godoty.v1 import turn_pb2 as turn_pb
 
-from godoty_service.bootstrap.components import open_components
 from godoty_service.budgets.budget import Budget, BudgetWindow
 from godoty_service.cli.agents.files import read_definitions
 from godoty_service.ledger.entries import CallPurpose, ModelCall
 from godoty_service.ledger.states import CallState
-from godoty_service.tenancy.policies import Policy, PolicyChange
-from tests.conftest import Start
 from tests.e2e.agents.conftest import Definer, refused
 from tests.e2e.replay.recording import Recording
 from tests.e2e.turns.streams import until_text
-from tests.support.backends import ME
 from tests.support.caller import Caller, Turn, failure_of, read
 from tests.support.output_schemas import SCHEMAS
-from tests.support.service import Service, format_amount
+from tests.support.service import format_amount
 
 ROOT = Path(__file__).parents[3]
 MODEL = "openai/gpt-4o-mini"
@@ -290,24 +286,20 @@ async def test_limit_that_does_not_cover_the_fees_refuses_the_call(definer: Defi
 
 
 async def test_hard_budget_is_never_exceeded_by_searches(
-    serve: Start, connect: Callable[[Service], Caller], define: Callable[[Caller], Definer]
+    caller: Caller, other_tenant: Caller, restricted: Any, define: Callable[[Caller], Definer]
 ) -> None:
-    """Thirty turns at once on a budget for four: each searches as much as it may; together they do not overspend."""
-    caller = connect(await serve())
-    other = connect(caller.service.another_tenant())
-    await define(other).apply(model=MODEL, web_search=SEARCH)
+    """Twenty turns at once on a budget for four: each searches as much as it may; together they do not overspend."""
+    await define(other_tenant).apply(model=MODEL, web_search=SEARCH)
     directive = "@sandbox plain uses=9 together=1 result_tokens=400 tokens=20"
     limits = {"max_output_tokens": 400}
-    first = await other.converse(directive, agent="support", limits={**limits, "max_cost_usd": "1"})
+    first = await other_tenant.converse(directive, agent="support", limits={**limits, "max_cost_usd": "1"})
     assert first.failure is None
-    bound = entry_of(other).upper_bound
+    bound = entry_of(other_tenant).upper_bound
     assert bound is not None
     budget = Budget(window=BudgetWindow.TOTAL, limit=4 * bound, hard=True)
-    async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
-        change = PolicyChange(policy=Policy(budgets=(budget,)))
-        await components.administration.update_policy(ME, caller.service.tenant_id, change)
-    await define(caller).apply(model=MODEL, web_search=SEARCH)  # only now the server reads the policy
-    names = [f"s{number}" for number in range(30)]
+    await restricted(budgets=(budget,))
+    await define(caller).apply(model=MODEL, web_search=SEARCH)
+    names = [f"s{number}" for number in range(20)]
     turns = await asyncio.gather(
         *(caller.converse(directive, session_id=name, agent="support", limits=limits) for name in names)
     )

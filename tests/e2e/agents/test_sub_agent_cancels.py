@@ -63,8 +63,13 @@ async def test_cancel_holds_at_each_depth(definer: Definer, caller: Caller, dept
     entries = await settled(service, calls)
     assert [each.number for each in entries] == list(range(1, calls + 1))
     assert entries[-1].agent == CHAIN[depth]
-    aborted = service.backends.ask(service.backends.sandbox.connections.as_dict)["aborted"]
-    assert entries[-1].generation_id in {each["generation_id"] for each in aborted}
+    connections = service.backends.sandbox.connections
+    await soon(
+        lambda: (
+            entries[-1].generation_id
+            in {each["generation_id"] for each in service.backends.ask(connections.as_dict)["aborted"]}
+        )
+    )
     assert total(entries) == service.invoiced("talk")
     service.backends.allow("never")  # the next turn summarizes what has the directive
     again = await caller.converse("and now?")

@@ -151,7 +151,7 @@ async def test_agent_that_is_gone_or_would_call_itself_is_an_error_at_the_turn(
     async def record(*_: object) -> None:
         """Record nothing."""
 
-    async with open_components(service.backends.settings(service.database.name)) as components:
+    async with open_components(service.backends.settings(service.database.name), indexes=False) as components:
         circle = AgentDefinition(name="researcher", tools=(back,))  # as two definitions that are applied at once
         await components.conversations.agents.apply(service.tenant_id, circle, etag="", by="", record=record)
     turn = await caller.converse(asks("researcher", asks("coordinator", "You!")), agent="coordinator")

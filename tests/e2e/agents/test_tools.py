@@ -51,19 +51,17 @@ async def test_tools_take_generated_input(definer: Definer, caller: Caller) -> N
 
 
 async def test_notes_last_as_long_as_their_session(
-    serve: Start, define: Define, connect: Callable[[Service], Caller], backends: Any
+    caller: Caller, serve: Start, define: Define, connect: Callable[[Service], Caller]
 ) -> None:
     """On every server; another session and another tenant have none of them, and the metrics are not touched."""
-    database = backends.new_database()
-    first = await serve(database=database)
-    caller = connect(first)
+    first = caller.service
     await equip(define(caller), "notebook")
 
     assert output(await use(caller, "notebook", action="write", name="godoty_metrics", text="buy milk"))[0]
     metrics = state(first)["godoty_metrics"]
     assert Decimal(metrics["total_cost"]) == first.invoiced("talk") > 0
 
-    second = await serve(database=database)
+    second = await serve(database=first.database.name)
     later = connect(first.at(second.target))
     assert output(await use(later, "notebook", action="read", name="godoty_metrics")) == (True, "buy milk")
     assert output(await use(later, "notebook", session_id="other", action="list")) == (True, "[]")
@@ -78,12 +76,10 @@ async def test_notes_of_a_cancelled_turn_are_stored(definer: Definer, caller: Ca
     await equip(definer, "notebook")
     note = json.dumps({"action": "write", "name": "plan", "text": "rest"})
     stream = caller.start(
-        f"@sandbox tool-loop calls=2 tool=notebook input='{note}' hold_after=0 hold=notes record_ms=-1",
+        f"@sandbox tool-loop calls=2 tool=notebook input='{note}' hold_after=0 hold=notes at=2 record_ms=-1",
         agent="support",
     )
     async for event in stream:
-        if event.HasField("turn_started"):
-            caller.service.backends.allow("notes")  # the first model call; the second one waits
         if event.HasField("tool_call_finished"):
             await caller.call("CancelTurn", pb.CancelTurnRequest(turn_id=event.turn_id))
             break

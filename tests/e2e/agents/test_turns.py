@@ -8,11 +8,8 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
 
-from godoty_service.bootstrap.components import open_components
-from godoty_service.tenancy.policies import Policy
 from openrouter_sandbox.conversation import Conversation
 from openrouter_sandbox.strictness import check_messages
-from tests.conftest import Start
 from tests.e2e.agents.conftest import INVALID, NOT_FOUND, Definer, prompt_of, refused
 from tests.support.caller import Caller
 
@@ -171,10 +168,8 @@ async def test_request_cannot_override_the_rest(definer: Definer, caller: Caller
     assert turn.failure is None
 
 
-async def test_new_model_of_a_definition_holds_in_old_sessions(serve: Start, connect: Any, define: Any) -> None:
+async def test_new_model_of_a_definition_holds_in_old_sessions(definer: Definer, caller: Caller) -> None:
     """Without one the session's last model does, also that of an earlier definition."""
-    caller = connect(await serve())
-    definer = define(caller)
     models = []
     await definer.apply("pinned")
     await definer.apply("pinned", model=OTHER)
@@ -226,13 +221,10 @@ async def test_reasoning_leaves_output_for_the_answer(definer: Definer, caller: 
     assert (second["max_tokens"], second["reasoning"]) == (8000, {"max_tokens": 5000})
 
 
-async def test_policy_holds_over_an_agents_routing(serve: Start, connect: Any, define: Any) -> None:
+async def test_policy_holds_over_an_agents_routing(restricted: Any, define: Any) -> None:
     """Its preferences replace the agent's, its exclusions and bounds are added to them."""
-    caller = connect(await serve())
     own = {"order": ["OpenAI"], "ignore": ["Groq"], "max_price": {"prompt": "2", "completion": "9"}}
-    async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
-        policy = Policy(provider=own, zero_data_retention=True)
-        await components.tenancy.policies.set(caller.service.tenant_id, policy)
+    caller = await restricted(provider=own, zero_data_retention=True)
     preferred = {"order": ["Azure"], "sort": "price", "ignore": ["Groq", "Azure"], "max_price": {"prompt": "1"}}
     await define(caller).apply(parameters={"provider_json": json.dumps({**preferred, "zdr": False})})
     await caller.converse("hello", agent="support")
@@ -246,11 +238,9 @@ async def test_policy_holds_over_an_agents_routing(serve: Start, connect: Any, d
     }
 
 
-async def test_model_that_the_policy_forbids_is_refused(serve: Start, connect: Any, define: Any) -> None:
+async def test_model_that_the_policy_forbids_is_refused(restricted: Any, define: Any) -> None:
     """A definition may name any model of the catalogue, since the policy may change."""
-    caller = connect(await serve())
-    async with open_components(caller.service.backends.settings(caller.service.database.name)) as components:
-        await components.tenancy.policies.set(caller.service.tenant_id, Policy(allowed_models=("openai/*",)))
+    caller = await restricted(allowed_models=("openai/*",))
     await define(caller).apply(model="anthropic/claude-haiku-4.5")
     failure = refused(await caller.converse("hello", agent="support"))
 

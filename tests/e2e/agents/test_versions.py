@@ -18,7 +18,7 @@ from tests.e2e.agents.conftest import Definer, prompt_of, refused
 from tests.e2e.agents.trees import asks, tools
 from tests.e2e.turns.streams import until_text
 from tests.support.caller import Caller, Turn, read
-from tests.support.service import Document, Service, soon
+from tests.support.service import LONG_PAUSE, Document, Service, eventually, soon
 
 MODEL, OTHER = "openai/gpt-4o-mini", "openai/gpt-4o"
 
@@ -115,10 +115,8 @@ async def test_changed_agent_acts_as_before_in_the_running_turn(definer: Definer
     assert [each.agent_version for each in caller.service.entries("pinned")] == [1, 1, 2]
 
 
-async def test_session_of_a_deleted_agent_goes_on(serve: Start, connect: Any, define: Any) -> None:
+async def test_session_of_a_deleted_agent_goes_on(definer: Definer, caller: Caller) -> None:
     """With its last version, and as it is pinned; no new session begins with it."""
-    caller = connect(await serve())
-    definer = define(caller)
     await definer.apply(system_prompt="first")
     await definer.apply(system_prompt="second")
     await caller.converse("hello", agent="support")
@@ -195,12 +193,12 @@ async def billing(service: Service) -> AsyncIterator[tuple[Any, Any]]:
         yield stub, (("authorization", f"Bearer {key}"),)
 
 
-async def test_change_reaches_another_server_within_seconds(serve: Start, connect: Any, define: Any) -> None:
+async def test_change_reaches_another_server_within_seconds(
+    definer: Definer, caller: Caller, serve: Start, connect: Any
+) -> None:
     """Its next turn takes the version once its cache has expired."""
-    first = await serve()
-    other = await serve(database=first.database.name)
-    caller, elsewhere = connect(first), connect(first.at(other.target))
-    definer = define(caller)
+    other = await serve(database=caller.service.database.name)
+    elsewhere: Caller = connect(caller.service.at(other.target))
     await definer.apply(description="one")
     assert (await elsewhere.converse("hello", agent="support")).started.agent_version == 1
     await definer.apply(description="two")
@@ -209,19 +207,17 @@ async def test_change_reaches_another_server_within_seconds(serve: Start, connec
     async def takes_it() -> bool:
         return bool((await elsewhere.converse("hello")).started.agent_version == 2)
 
-    async with asyncio.timeout(10):
-        while not await takes_it():
-            pass
+    await eventually(takes_it, pause=LONG_PAUSE)
 
 
-async def test_replay_of_another_server_has_the_agent(serve: Start, connect: Any, define: Any) -> None:
+async def test_replay_of_another_server_has_the_agent(
+    definer: Definer, caller: Caller, serve: Start, connect: Any
+) -> None:
     """The stored log says which version answered."""
-    first = await serve()
-    caller = connect(first)
-    await define(caller).apply()
+    await definer.apply()
     turn = await caller.converse("hello", agent="support")
-    other = await serve(database=first.database.name)
-    elsewhere: Caller = connect(first.at(other.target))
+    other = await serve(database=caller.service.database.name)
+    elsewhere: Caller = connect(caller.service.at(other.target))
     replayed: Turn = await read(elsewhere.resume(turn.responses[0].turn_id))
 
     assert (replayed.started.agent, replayed.started.agent_version) == ("support", 1)

@@ -1,8 +1,9 @@
 """Servers whose provider is a gateway that answers with given bytes."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,11 @@ from tests.conftest import WITHOUT_WEBHOOKS, Start, serving
 from tests.e2e.answers.gateway import Gateway, Relay, gateway, listening
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn
+from tests.support.lasting import Lasting, keep, leave_after
 from tests.support.service import Service
+
+Relaying = tuple[Relay, tuple[str, str]]
+_FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class Outcome:
 
 
 RunTurn = Callable[..., Awaitable[Outcome]]
+AtRelay = Callable[..., tuple[Caller, Gateway]]
 
 
 @pytest.fixture
@@ -55,9 +61,8 @@ async def start_server(serve: Start, connect: Callable[[Service], Caller]) -> As
         yield start
 
 
-@pytest.fixture(scope="module")
-def relay(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, tuple[str, str]]]:
-    """A server of default settings, by its address and its database, and the provider that it has."""
+@contextmanager
+def _relaying(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relaying]:
     one, stack = Relay(), AsyncExitStack()
     url = backends.run(stack.enter_async_context(listening(one.serve)))
     environment = WITHOUT_WEBHOOKS | {"GODOTY_OPENROUTER_BASE_URL": url}
@@ -68,22 +73,53 @@ def relay(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Itera
         backends.run(stack.aclose())
 
 
+@pytest.fixture(scope="session")
+def lasting_relay(
+    request: pytest.FixtureRequest, backends: Backends, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lasting[Relaying]]:
+    """The server of `relay`, for all files of this folder."""
+    lasting = Lasting(lambda: _relaying(backends, tmp_path_factory))
+    keep(request.session, _FOLDER, lasting)
+    yield lasting
+    lasting.leave()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stop that server after the last test of this folder."""
+    leave_after(item, nextitem, _FOLDER)
+
+
+@pytest.fixture(scope="module")
+def relay(lasting_relay: Lasting[Relaying]) -> Relaying:
+    """A server of default settings, by its address and its database, and the provider that it has."""
+    return lasting_relay.value
+
+
+@pytest.fixture
+def at_relay(backends: Backends, relay: Relaying, connect: Callable[[Service], Caller]) -> AtRelay:
+    """Returns a new tenant of the shared server and the gateway, which has some replies from then on."""
+
+    def start(*replies: bytes) -> tuple[Caller, Gateway]:
+        shared, served = relay
+        shared.current = one = Gateway()
+        one.replies = list(replies)
+        return connect(backends.service(*served)), one
+
+    return start
+
+
 @pytest.fixture
 def run_turn(
-    backends: Backends,
-    relay: tuple[Relay, tuple[str, str]],
+    at_relay: AtRelay,
     run_turn_here: RunTurn,
-    connect: Callable[[Service], Caller],
 ) -> RunTurn:
     """Takes a turn of a new tenant while the gateway has some replies; settings need a server of their own."""
 
     async def outcome(*replies: bytes, **settings: Any) -> Outcome:
         if settings:
             return await run_turn_here(*replies, **settings)
-        shared, served = relay
-        shared.current = one = Gateway()
-        one.replies = list(replies)
-        caller = connect(backends.service(*served))
+        caller, one = at_relay(*replies)
         return Outcome(await caller.converse("hi"), caller, one)
 
     return outcome

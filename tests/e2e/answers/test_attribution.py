@@ -1,6 +1,5 @@
 """Each request to the provider carries the service's attribution headers, `HTTP-Referer` and `X-Title`, of any kind."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ from openrouter_sandbox.server import Sandbox
 from tests.conftest import Start
 from tests.e2e.admin.conftest import ENCRYPTION_KEY
 from tests.support.caller import Caller
-from tests.support.service import Service
+from tests.support.service import LONG_PAUSE, Service, soon
 
 SITE, APP = "https://attribution.example", "Attribution test"
 KINDS = {"turn", "summary", "catalogue", "provider prices", "generation record"}
@@ -65,9 +64,7 @@ async def cancel_call(caller: Caller, session_id: str) -> None:
 
 async def wait_for_kinds(sandbox: Sandbox, kinds: set[str]) -> None:
     """Wait until requests of all these kinds have arrived."""
-    async with asyncio.timeout(30):
-        while not kinds <= headers_by_kind(sandbox).keys():
-            await asyncio.sleep(0.05)
+    await soon(lambda: kinds <= headers_by_kind(sandbox).keys(), pause=LONG_PAUSE)
 
 
 async def test_each_kind_of_request_has_attribution_headers(caller: Caller, sandbox: Sandbox) -> None:

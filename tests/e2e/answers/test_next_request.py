@@ -1,6 +1,6 @@
 """After any answer, the session's next request is valid: by the schema, and for strict providers.
 
-60 answers; GODOTY_TEST_LONG=1 takes 2,000. GODOTY_TEST_SEED=n repeats the same ones.
+40 answers; GODOTY_TEST_LONG=1 takes 2,000. GODOTY_TEST_SEED=n repeats the same ones.
 """
 
 import json
@@ -18,7 +18,7 @@ from tests.e2e.answers.gateway import ANSWER, DATA, Gateway, response
 from tests.e2e.fuzz.test_mutated_answers import SEED, Mutator
 from tests.support.caller import Caller
 
-SHORT, LONG = 60, 2_000
+SHORT, LONG = 40, 2_000
 SCHEMA = jsonschema.Draft202012Validator(json.loads((DATA / "openapi" / "chat_request.json").read_text()))
 MISTRAL = "mistralai/mistral-medium-3.1"
 

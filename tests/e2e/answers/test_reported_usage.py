@@ -13,7 +13,7 @@ from godoty_service.ledger.entries import CostSource
 from godoty_service.ledger.states import CallState
 from godoty_service.openrouter.decoding.chunk import merge_usage
 from godoty_service.openrouter.decoding.stream_decoder import StreamDecoder
-from tests.e2e.answers.conftest import RunTurn
+from tests.e2e.answers.conftest import AtRelay, RunTurn
 from tests.e2e.answers.gateway import BREAK, USAGE, WAIT, chunk, response, stream
 from tests.support.service import soon
 
@@ -52,23 +52,24 @@ async def test_last_known_value_of_each_usage_field_is_settled(
 
 
 @pytest.mark.parametrize("usage", [{}, {"prompt_tokens": None}, {"prompt_tokens": "many"}, {"details": {}}])
-async def test_usage_without_known_values_is_taken_from_record(start_server: Any, usage: dict[str, Any]) -> None:
+async def test_usage_without_known_values_is_taken_from_record(at_relay: AtRelay, usage: dict[str, Any]) -> None:
     """The provider's record has the counters and the cost."""
-    caller, gateway = await start_server(stream(TEXT, STOP, chunk(usage=usage)), reconcile_interval=0.05)
+    caller, gateway = at_relay(stream(TEXT, STOP, chunk(usage=usage)))
     gateway.records["gen-1"] = {"total_cost": 0.25, "native_tokens_prompt": 7, "native_tokens_completion": 9}
     await caller.converse("hi")
     await soon(lambda: [each.state for each in caller.service.entries("talk")] == [CallState.SETTLED])
 
     (entry,) = caller.service.entries("talk")
     assert (entry.cost_source, entry.cost) == (CostSource.RECONCILED, Decimal("0.25"))
+    assert entry.usage is not None
     assert (entry.usage.input_tokens, entry.usage.output_tokens) == (7, 9)
 
 
 @pytest.mark.parametrize("end", [BREAK, WAIT], ids=["broken", "cancelled"])
-async def test_running_cost_is_deferred_to_reconciliation(start_server: Any, end: bytes) -> None:
+async def test_running_cost_is_deferred_to_reconciliation(at_relay: AtRelay, end: bytes) -> None:
     """A stream that did not end is not settled by a cost reported on the way; the record settles it."""
     running = stream(TEXT, chunk({"content": "!"}, usage={**FIRST, "cost": 0.01}), done=False)
-    caller, _ = await start_server(response(running + end), reconcile_interval=600.0)
+    caller, _ = at_relay(response(running + end))  # which has no record yet
     call = caller.start("hi")
     async for each in call:
         if each.text_delta.text.endswith("!"):
@@ -79,18 +80,20 @@ async def test_running_cost_is_deferred_to_reconciliation(start_server: Any, end
 
     (entry,) = caller.service.entries("talk")
     assert (entry.state, entry.cost) == (CallState.PENDING, None)
+    assert entry.usage is not None
     assert (entry.usage.input_tokens, entry.usage.output_tokens) == (100, 1)
 
 
-async def test_record_replaces_running_counters(start_server: Any) -> None:
+async def test_record_replaces_running_counters(at_relay: AtRelay) -> None:
     """The record of a broken stream knows its end."""
     running = stream(TEXT, chunk({"content": "!"}, usage={**FIRST, "cost": 0.01}), done=False)
-    caller, gateway = await start_server(response(running + BREAK), reconcile_interval=0.05)
+    caller, gateway = at_relay(response(running + BREAK))
     gateway.records["gen-1"] = {"total_cost": 0.25, "native_tokens_prompt": 100, "native_tokens_completion": 37}
     await caller.converse("hi")
     await soon(lambda: [each.state for each in caller.service.entries("talk")] == [CallState.SETTLED])
 
     (entry,) = caller.service.entries("talk")
+    assert entry.usage is not None
     assert (entry.cost, entry.usage.input_tokens, entry.usage.output_tokens) == (Decimal("0.25"), 100, 37)
 
 
@@ -112,9 +115,9 @@ async def test_running_counters_without_record_leave_call_unresolved(start_serve
     assert entry.upper_bound is not None
 
 
-async def test_cost_with_finish_reason_is_final_if_stream_breaks(start_server: Any) -> None:
+async def test_cost_with_finish_reason_is_final_if_stream_breaks(at_relay: AtRelay) -> None:
     """It is the bill, regardless of what happens to the connection afterwards."""
-    caller, _ = await start_server(response(stream(TEXT, chunk({}, "stop", usage=USAGE), done=False) + BREAK))
+    caller, _ = at_relay(response(stream(TEXT, chunk({}, "stop", usage=USAGE), done=False) + BREAK))
     turn = await caller.converse("hi")
 
     assert turn.text == "Hello"

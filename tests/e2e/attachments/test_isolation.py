@@ -12,10 +12,10 @@ from tests.conftest import Start
 from tests.e2e.admin.conftest import Admin
 from tests.e2e.attachments.conftest import Attacher, digest
 from tests.e2e.tenants.conftest import ERASING
-from tests.e2e.tenants.test_deletion import Operator, erased, holders
+from tests.e2e.tenants.test_deletion import Operator, erased
 from tests.support.caller import Caller, Failure, failure_of
 from tests.support.media import pdf, png
-from tests.support.service import Service
+from tests.support.service import Service, collections_with
 
 Attach = Callable[[Service], Attacher]
 MISSING = (grpc.StatusCode.NOT_FOUND, "ATTACHMENT_NOT_FOUND")
@@ -116,7 +116,7 @@ async def test_deleted_tenants_attachments_are_erased(serve: Start, attach: Atta
     await erased(admin, service.tenant_id)
 
     assert attacher.documents() == (0, 0)
-    assert not {"attachments", "attachment_chunks"} & holders(service, service.tenant_id)
+    assert not {"attachments", "attachment_chunks"} & collections_with(service, service.tenant_id)
 
 
 async def test_key_without_the_scope_is_refused(attacher: Attacher, issue: Callable[..., str]) -> None:

@@ -1,25 +1,46 @@
 """Two tenants of a server that call every RPC."""
 
-import base64
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import grpc
 import pytest
 
-from tests.conftest import serving
+from tests.conftest import ENCRYPTION_KEY, WITHOUT_WEBHOOKS, serving
 from tests.e2e.contract.requests import Party
 from tests.support.backends import Backends
+from tests.support.lasting import Lasting, keep, leave_after
+
+_FOLDER = Path(__file__).parent
+# So that tenants can have webhooks, to which nothing is delivered meanwhile.
+_ENVIRONMENT = {
+    **WITHOUT_WEBHOOKS,
+    "GODOTY_ENCRYPTION_KEYS": ENCRYPTION_KEY,
+    "GODOTY_WEBHOOK_NETWORKS": "127.0.0.0/8",
+}
+
+
+@pytest.fixture(scope="session")
+def lasting_server(
+    request: pytest.FixtureRequest, backends: Backends, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Lasting[tuple[str, str]]]:
+    """The server of `contract_server`, for all files of this folder."""
+    lasting = Lasting(lambda: serving(backends, tmp_path_factory, **_ENVIRONMENT))
+    keep(request.session, _FOLDER, lasting)
+    yield lasting
+    lasting.leave()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stop that server after the last test of this folder."""
+    leave_after(item, nextitem, _FOLDER)
 
 
 @pytest.fixture(scope="module")
-def contract_server(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+def contract_server(lasting_server: Lasting[tuple[str, str]]) -> tuple[str, str]:
     """The address and the database of a server that can encrypt, so that tenants can have webhooks."""
-    environment = {
-        "GODOTY_ENCRYPTION_KEYS": base64.b64encode(b"k" * 32).decode(),
-        "GODOTY_WEBHOOK_NETWORKS": "127.0.0.0/8",
-    }
-    with serving(backends, tmp_path_factory, **environment) as served:
-        yield served
+    return lasting_server.value
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +53,12 @@ def new_party(backends: Backends, contract_server: tuple[str, str]) -> Iterator[
 @pytest.fixture(scope="module")
 def party(new_party: Callable[[], Party]) -> Party:
     """A tenant, for calls that change nothing."""
+    return new_party()
+
+
+@pytest.fixture(scope="module")
+def adding(new_party: Callable[[], Party]) -> Party:
+    """A tenant, for calls that add or change something and take nothing away."""
     return new_party()
 
 

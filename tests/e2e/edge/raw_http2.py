@@ -63,6 +63,7 @@ class Http2:
         self._initial = _WINDOW
         self._windows: dict[int, int] = {0: _WINDOW}
         self._change = asyncio.Event()
+        self._ended: set[int] = set()
         self.frames: list[tuple[int, int, int, bytes]] = []
         self.closed = asyncio.Event()
         self._reading = asyncio.create_task(self._read())
@@ -109,8 +110,7 @@ class Http2:
 
     def ended(self) -> set[int]:
         """Return the streams that the server has ended."""
-        ends = {each[2] for each in self.frames if each[0] == RST_STREAM}
-        return ends | {each[2] for each in self.frames if each[0] in (DATA, HEADERS) and each[1] & END_STREAM}
+        return self._ended
 
     async def close(self) -> None:
         """Close the connection."""
@@ -124,6 +124,8 @@ class Http2:
                 length = int.from_bytes(head[:3])
                 body = await self._reader.readexactly(length)
                 self.frames.append((head[3], head[4], int.from_bytes(head[5:9]) & 0x7FFFFFFF, body))
+                if head[3] == RST_STREAM or (head[3] in (DATA, HEADERS) and head[4] & END_STREAM):
+                    self._ended.add(self.frames[-1][2])
                 if head[3] == SETTINGS and not head[4] & ACK:
                     self._settle(body)
                     self._answer(frame(SETTINGS, flags=ACK))

@@ -9,9 +9,10 @@ import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
-from tests.conftest import Start, StartProcess
+from tests.conftest import Start
 from tests.e2e.edge.process import Usage
 from tests.e2e.edge.raw_http2 import DATA, Http2, frame, message
+from tests.faults.cluster import ServerProcess
 from tests.support.caller import Caller, failure_of
 from tests.support.service import Service, eventually
 
@@ -23,6 +24,7 @@ UNKNOWN_KEY = f"Bearer gdt_{'0' * 16}_{'A' * 43}"
 _BUDGETS = b"\x52\x00" * 2_000_000
 BOMB = b"\x12" + b"\x80\x92\xf4\x01" + _BUDGETS
 Connect = Callable[[Service], Caller]
+Measured = tuple[ServerProcess, Service]
 
 
 def raw(channel: Any, method: str) -> Any:
@@ -32,10 +34,10 @@ def raw(channel: Any, method: str) -> Any:
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.NoCompression])
 async def test_requests_with_a_wrong_key_cost_neither_memory_nor_time(
-    serve_process: StartProcess, connect: Connect, compression: grpc.Compression
+    measured: Measured, connect: Connect, compression: grpc.Compression
 ) -> None:
     """50 concurrent requests of 4 MB, or 4 KB compressed: at most 50 MB, and less than a tenth of a second each."""
-    process, service = await serve_process()
+    process, service = measured
     assert process.process is not None
     caller = connect(service)
     await caller.call("ListSessions", pb.ListSessionsRequest())
@@ -82,9 +84,9 @@ async def test_compressed_request_is_refused(caller: Caller, compressed_with: st
     assert failure.code is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_compressed_requests_do_not_fill_the_log(serve_process: StartProcess, connect: Connect) -> None:
+async def test_compressed_requests_do_not_fill_the_log(measured: Measured, connect: Connect) -> None:
     """Every log line is the service's own, however many requests gRPC's core refuses."""
-    process, service = await serve_process(GODOTY_LOG_FORMAT="json")
+    process, service = measured
     caller = connect(service)
     for _ in range(20):
         request = pb.ListSessionsRequest(user="x" * 100)
@@ -93,11 +95,9 @@ async def test_compressed_requests_do_not_fill_the_log(serve_process: StartProce
     assert [line for line in process.log.read_text().splitlines() if not line.startswith("{")] == []
 
 
-async def test_compressed_message_with_a_valid_key_is_never_expanded(
-    serve_process: StartProcess, connect: Connect
-) -> None:
+async def test_compressed_message_with_a_valid_key_is_never_expanded(measured: Measured, connect: Connect) -> None:
     """A compression bomb, declared or not, does not raise the memory."""
-    process, service = await serve_process()
+    process, service = measured
     assert process.process is not None
     await connect(service).call("ListSessions", pb.ListSessionsRequest())
     bomb = gzip.compress(bytes(100_000_000))
@@ -153,9 +153,9 @@ async def test_incomplete_message_ends_its_call(serve: Start) -> None:
     await connection.close()
 
 
-async def test_message_that_announces_gigabytes_is_not_buffered(serve_process: StartProcess, connect: Connect) -> None:
+async def test_message_that_announces_gigabytes_is_not_buffered(measured: Measured, connect: Connect) -> None:
     """A valid key announces a message of 1 GB and sends 64 MB of it: they are not retained."""
-    process, service = await serve_process()
+    process, service = measured
     assert process.process is not None
     await connect(service).call("ListSessions", pb.ListSessionsRequest())
     usage = Usage(process.process.pid)

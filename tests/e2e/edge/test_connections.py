@@ -13,6 +13,7 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from godoty_service.ids import new_id
 from godoty_service.rpc.listener import bounded_connections, raise_file_limit
 from tests.conftest import Start, StartProcess
 from tests.e2e.edge.process import Usage, open_files
@@ -113,7 +114,7 @@ async def _watch(service: Service) -> int:
 
 
 async def test_half_sent_calls_without_a_key_end(serve_process: StartProcess, connect: Connect) -> None:
-    """10,000 calls that never send their message: the service's own end at once, health checks within seconds."""
+    """3,000 calls that never send their message: the service's own end at once, health checks within seconds."""
     process, service = await serve_process(GODOTY_REQUEST_TIMEOUT="5")
     assert process.process is not None
     caller = connect(service)
@@ -121,16 +122,16 @@ async def test_half_sent_calls_without_a_key_end(serve_process: StartProcess, co
     usage = Usage(process.process.pid)
     async with connections(service.target, 10) as opened:
         for connection in opened:
-            for number in range(1000):
+            for number in range(300):
                 connection.begin(CHECK if number % 2 else "/godoty.v1.AgentService/GetSession")
             await asyncio.sleep(0)
 
         async def ended() -> bool:
-            return all(len(each.ended()) == 1000 for each in opened)
+            return all(len(each.ended()) == 300 for each in opened)
 
-        assert await eventually(ended, within=120)
+        assert await eventually(ended)
         await caller.call("ListSessions", pb.ListSessionsRequest())
-    assert usage.peak_growth < 100
+    assert usage.peak_growth < 80
 
 
 @pytest.mark.parametrize(
@@ -234,11 +235,13 @@ async def test_calls_of_a_connection_that_outlive_its_grace_end(serve: Start, co
     """The turn's log is retained: its rest is read over another connection."""
     service = await serve(connection_age=3, connection_grace=3)
     caller = connect(service)
+    hold = new_id("hold")
     call = caller.start(
-        "@sandbox slow tokens=120 first_delay_ms=0 delay_ms=100", on_disconnect=turn_pb.ON_DISCONNECT_CONTINUE
+        f"@sandbox plain tokens=9 hold_after=3 hold={hold}", on_disconnect=turn_pb.ON_DISCONNECT_CONTINUE
     )
     first = await anext(aiter(call))
     failure = await failure_of(_rest(call))
+    service.backends.allow(hold)
     assert failure.code is grpc.StatusCode.UNAVAILABLE
 
     stub = connect(service).stub

@@ -20,9 +20,10 @@ from godoty_service.tenancy.auth import Scope
 from godoty_service.turns.event_log.answer_listener import AnswerListener
 from godoty_service.turns.event_log.events import ReasoningDelta, TextDelta
 from godoty_service.turns.event_log.log import EventLog
-from tests.conftest import Start, StartProcess
+from tests.conftest import Start
 from tests.e2e.edge.process import Usage
 from tests.e2e.edge.raw_http2 import END_STREAM, Http2, frame, message
+from tests.faults.cluster import ServerProcess
 from tests.support.caller import Caller, Failure, failure_of
 from tests.support.history import assert_valid_history
 from tests.support.service import Service, eventually
@@ -174,9 +175,11 @@ async def test_missing_message_is_not_found(caller: Caller, other_tenant: Caller
     assert (await failed(caller, session_id="talk", number=2**63 - 1))[0] == "MESSAGE_NOT_FOUND"
 
 
-async def test_concurrent_large_pages_use_bounded_memory(serve_process: StartProcess, connect: Connect) -> None:
+async def test_concurrent_large_pages_use_bounded_memory(
+    measured: tuple[ServerProcess, Service], connect: Connect
+) -> None:
     """15 pages of long messages, and 15 whole messages of 5 MB: at most 150 MB."""
-    process, service = await serve_process()
+    process, service = measured
     assert process.process is not None
     caller = connect(service)
     await keep(caller, *([{"text": "x" * 250_000}] for _ in range(20)), [{"text": "y" * 5_000_000}])

@@ -1,7 +1,7 @@
 """A source that tries API keys is throttled; valid keys of the same source are not."""
 
 import asyncio
-import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +15,7 @@ from godoty_service.mongo.collection import Collection
 from godoty_service.rpc.auth_throttle import AuthThrottle, TooManyWrongKeys
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.mongodb.mongod import free_port
-from tests.conftest import Start, StartProcess
-from tests.faults.cluster import logged
+from tests.conftest import Start
 from tests.support.caller import Caller, Failure, failure_of
 from tests.support.service import Service
 
@@ -97,7 +96,7 @@ def test_sources_are_throttled_separately(throttle: AuthThrottle) -> None:
 
 def test_sources_are_bounded_and_the_oldest_is_evicted(throttle: AuthThrottle) -> None:
     """10,000 sources are tracked; one that continues is not evicted for new ones."""
-    for number in range(30_000):
+    for number in range(12_000):
         lookups(throttle, f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", tries=1)
         lookups(throttle, "192.0.2.1", tries=1)
 
@@ -150,21 +149,22 @@ async def _tried(caller: Caller, metadata: tuple[tuple[str, str], ...]) -> Failu
 async def test_wrong_keys_do_not_reach_the_database_and_valid_ones_pass(
     serve: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 900 wrong keys at once only a few are looked up; a proven key passes meanwhile."""
+    """Of 400 wrong keys at once only a few are looked up; a proven key passes meanwhile."""
     service = await serve(wrong_key_lookups=5.0)
     caller, flood = connect(service), connect(service)
     await caller.call("ListSessions", pb.ListSessionsRequest())
     reads: list[str] = []
     _count_reads(monkeypatch, reads)
 
-    tries = [asyncio.create_task(_tried(flood, _wrong(number))) for number in range(900)]
+    begun = time.monotonic()
+    tries = [asyncio.create_task(_tried(flood, _wrong(number))) for number in range(400)]
     for _ in range(20):
         await caller.call("ListSessions", pb.ListSessionsRequest())
     reasons = [(await each).reason for each in tries]
 
     wrong = [each for each in reads if each != service.key_id]
     assert set(reasons) == {"INVALID_API_KEY", "TOO_MANY_WRONG_KEYS"}
-    assert len(wrong) == reasons.count("INVALID_API_KEY") < 200
+    assert len(wrong) == reasons.count("INVALID_API_KEY") < 50 + 5 * (time.monotonic() - begun)
 
 
 def _count_reads(monkeypatch: pytest.MonkeyPatch, reads: list[str]) -> None:
@@ -238,21 +238,18 @@ async def test_forwarded_address_counts_only_from_trusted_proxies(
     assert other.reason == ("INVALID_API_KEY" if apart else "TOO_MANY_WRONG_KEYS")
 
 
-async def test_refused_source_is_logged_once_a_minute_and_counted(
-    serve_process: StartProcess, connect: Connect
-) -> None:
+async def test_refused_source_is_logged_once_a_minute_and_counted(serve: Start, connect: Connect) -> None:
     """A hundred refused calls are one log line with the address, and a hundred in a metric without it."""
     page = free_port()
-    process, service = await serve_process(
-        GODOTY_WRONG_KEY_LOOKUPS="5", GODOTY_METRICS_LISTEN=f"127.0.0.1:{page}", GODOTY_LOG_FORMAT="json"
-    )
+    service = await serve(wrong_key_lookups=5.0, metrics_listen=f"127.0.0.1:{page}")
     caller = connect(service)
-    for number in range(100):
-        await _tried(caller, _wrong(number))
+    with capture_logs() as lines:
+        for number in range(100):
+            await _tried(caller, _wrong(number))
 
-    (line,) = logged(process.log.read_bytes(), "keys_refused")
-    assert (line["source"], line["level"]) == ("127.0.0.1", "warning")
-    assert "gdt_" not in json.dumps(line)
+    (line,) = [each for each in lines if each["event"] == "keys_refused"]
+    assert (line["source"], line["log_level"]) == ("127.0.0.1", "warning")
+    assert "gdt_" not in str(line)
     async with httpx.AsyncClient() as client:
         text = (await client.get(f"http://127.0.0.1:{page}/metrics")).text
     assert "godoty_refused_keys_total 100.0" in text.splitlines()

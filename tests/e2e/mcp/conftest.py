@@ -1,11 +1,11 @@
-"""A server whose tenants may have MCP servers on this machine, and such a server."""
+"""Tenants with MCP servers on this machine, and such a server."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -15,14 +15,14 @@ from godoty.v1 import mcp_server_pb2 as mcp_pb
 
 from godoty_service.tenancy.auth import Scope
 from openrouter_sandbox.mcp.server import McpSandbox
-from tests.conftest import WITHOUT_WEBHOOKS, serving
+from tests.conftest import ENCRYPTION_KEY
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn
 from tests.support.service import Service
 
-ENCRYPTION_KEY = base64.b64encode(b"k" * 32).decode()
 SETTINGS: dict[str, Any] = {"mcp_networks": "127.0.0.0/8", "encryption_keys": ENCRYPTION_KEY}
 PREFIX = "crm"
+_READY: pytest.StashKey[set[str]] = pytest.StashKey()  # the servers that have imported the client
 
 
 @dataclass
@@ -72,7 +72,8 @@ class Mcp:
 
 @pytest.fixture
 def mcp(backends: Backends) -> Iterator[Mcp]:
-    """An MCP server."""
+    """An MCP server; servers of this process have the client at once, which others import when it is first needed."""
+    import_module("godoty_service.agents.mcp.client")
     made = Mcp(backends)
     made.run(made.sandbox.start)
     yield made
@@ -143,18 +144,16 @@ def become(connect: Callable[[Service], Caller], issue: Callable[..., str]) -> B
     return for_service
 
 
-@pytest.fixture(scope="module")
-def mcp_server(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """The address and the database of a server that lets MCP servers be on this machine."""
-    environment = {f"GODOTY_{name.upper()}": str(value) for name, value in SETTINGS.items()}
-    with serving(backends, tmp_path_factory, **WITHOUT_WEBHOOKS, **environment) as served:
-        yield served
-
-
 @pytest.fixture
-def tenant(backends: Backends, mcp_server: tuple[str, str], become: Become) -> Tenant:
-    """A tenant of that server."""
-    return become(backends.service(*mcp_server))
+async def tenant(request: pytest.FixtureRequest, service: Service, become: Become) -> Tenant:
+    """A tenant of the shared server, which lets MCP servers be on this machine."""
+    ready = request.session.stash.setdefault(_READY, set())
+    if service.target not in ready:  # the import takes long on a busy machine, and a turn waits 5 s for a list of tools
+        another = become(service.another_tenant())
+        await another.serve("https://127.0.0.1:1/mcp")
+        await another.call("CheckMcpServer", mcp_server=PREFIX)
+        ready.add(service.target)
+    return become(service)
 
 
 def output(turn: Turn) -> tuple[bool, str]:

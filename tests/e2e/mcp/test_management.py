@@ -139,7 +139,7 @@ async def test_erased_tenant_leaves_no_server(tenant: Tenant, mcp: Mcp, issue: C
     await tenant.serve(mcp.url(), headers=HEADERS)
     service: Service = tenant.caller.service
     settings = service.backends.settings(service.database.name, **SETTINGS)
-    async with open_components(settings) as components:
+    async with open_components(settings, indexes=False) as components:
         await components.administration.lifecycle.delete(ME, service.tenant_id)
         for _ in range(5):
             await tenant_erasure(components, delay=-60, patience=timedelta(0)).run_once()

@@ -18,7 +18,7 @@ async def test_tool_calls_are_counted_by_kind_and_outcome(serve: Start, become: 
     port = free_port()
     service = await serve(metrics_listen=f"127.0.0.1:{port}", fetch_hosts="example.com", **SETTINGS)
     tenant = become(service)
-    await tenant.serve(mcp.url(), timeout={"nanos": 500_000_000})
+    await tenant.serve(mcp.url())
     helper = {"agent": {"agent": "helper", "description": "Helps."}}
     tools = [{"builtin": "calculator"}, {"builtin": "http_fetch"}, {"mcp": {"mcp_server": "crm"}}]
     await tenant.agent(name="helper", tools=[{"builtin": "calculator"}])
@@ -33,6 +33,7 @@ async def test_tool_calls_are_counted_by_kind_and_outcome(serve: Start, become: 
     await call("http_fetch", '{"url": "http://127.0.0.1/"}')
     await call("crm_echo", '{"text": "a"}')
     await call("crm_fail", "{}")
+    await tenant.serve(mcp.url(), timeout={"seconds": 1})
     await call("crm_hang", '{"hold": "never"}')
     task = "@sandbox tool-loop calls=2 tool=calculator input={}"
     await call("agent_helper", json.dumps({"task": task}))

@@ -57,7 +57,8 @@ async def test_secret_that_a_server_repeats_is_masked(tenant: Tenant, mcp: Mcp, 
     reported = [each.tool_progress.message for each in turn.responses if each.HasField("tool_progress")]
     assert "[secret" in "".join([output(turn)[1], *reported])
     service = tenant.caller.service
-    for text in (str(turn.responses), str(service.requests("talk")), stored_bytes(service).decode("latin-1")):
+    stored = stored_bytes(service, tenant_id=service.tenant_id)
+    for text in (str(turn.responses), str(service.requests("talk")), stored.decode("latin-1")):
         assert HALF not in text
 
 

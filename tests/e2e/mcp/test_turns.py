@@ -8,9 +8,9 @@ import grpc
 import pytest
 from godoty.v1 import agent_service_pb2, turn_pb2
 
-from tests.conftest import StartProcess
-from tests.e2e.mcp.conftest import ENCRYPTION_KEY, Become, Mcp, Tenant, output
-from tests.support.service import eventually, soon
+from tests.conftest import ENCRYPTION_KEY, StartProcess
+from tests.e2e.mcp.conftest import Become, Mcp, Tenant, output
+from tests.support.service import LONG_PAUSE, eventually, soon
 
 
 async def test_turn_calls_tools_of_a_server(tenant: Tenant, mcp: Mcp) -> None:
@@ -83,14 +83,14 @@ async def test_progress_reaches_readers(tenant: Tenant, mcp: Mcp) -> None:
         ("nonsense", '{"kind": "items"}', ""),
         ("crumble", "{}", ""),
         ("redirect", '{"to": "https://10.0.0.1/mcp"}', "not permitted"),
-        ("hang", '{"hold": "never"}', "did not answer within 0.5 s"),
+        ("hang", '{"hold": "never"}', "did not answer within 3 s"),
     ],
 )
 async def test_tool_that_misbehaves_is_an_error_that_the_model_sees(
     tenant: Tenant, mcp: Mcp, tool: str, arguments: str, part: str
 ) -> None:
     """The turn goes on to its end, and the next one works."""
-    await tenant.serve(mcp.url(), timeout={"nanos": 500_000_000} if tool == "hang" else None)
+    await tenant.serve(mcp.url(), timeout={"seconds": 3} if tool == "hang" else None)
     await tenant.agent("crm")
 
     turn = await tenant.use(tool, arguments)
@@ -138,12 +138,12 @@ async def test_session_that_is_lost_within_a_turn_is_opened_anew(tenant: Tenant,
         agent="support",
     )
     events = []
+    forgotten = False
     async for event in session:
         events.append(event)
-        if event.HasField("tool_call_finished") and len(events) < 20:
+        if event.HasField("tool_call_finished") and not forgotten:
+            forgotten = True
             await mcp.later(mcp.sandbox.forget_sessions)
-            tenant.caller.service.backends.allow("between")
-        if event.HasField("turn_started"):
             tenant.caller.service.backends.allow("between")
 
     finished = [each.tool_call_finished for each in events if each.HasField("tool_call_finished")]
@@ -175,7 +175,7 @@ async def test_changed_list_reaches_a_later_turn(tenant: Tenant, mcp: Mcp) -> No
         await tenant.caller.converse("hello", session_id="later", agent="support")
         return "crm_dance" in [each["function"]["name"] for each in tenant.offered("later")]
 
-    await eventually(offered)
+    await eventually(offered, pause=LONG_PAUSE)
     assert output(await tenant.use("dance", session_id="last")) == (True, "dance was learned")
 
 
@@ -226,34 +226,37 @@ async def test_cancelled_turn_cancels_its_tool(tenant: Tenant, mcp: Mcp) -> None
     assert (await tenant.caller.converse("on", agent="support")).failure is None
 
 
-async def test_fifty_turns_at_a_server_that_hangs_hold_up_no_other(tenant: Tenant, mcp: Mcp) -> None:
+async def test_forty_turns_at_a_server_that_hangs_hold_up_no_other(tenant: Tenant, mcp: Mcp) -> None:
     """Neither another turn at the same server nor one without tools."""
     await tenant.serve(mcp.url())
     await tenant.agent("crm")
     hung = [
-        asyncio.create_task(tenant.use("hang", '{"hold": "later"}', session_id=f"s{number}")) for number in range(50)
+        asyncio.create_task(tenant.use("hang", '{"hold": "later"}', session_id=f"s{number}")) for number in range(40)
     ]
-    await soon(lambda: mcp.calls("hang") == 50)
+    await soon(lambda: mcp.calls("hang") == 40)
 
     assert output(await tenant.use("echo", '{"text": "a"}')) == (True, "a")
     assert (await tenant.caller.converse("hello", session_id="plain")).failure is None
 
     mcp.release("later")
-    assert [output(each) for each in await asyncio.gather(*hung)] == [(True, "released")] * 50
+    assert [output(each) for each in await asyncio.gather(*hung)] == [(True, "released")] * 40
 
 
 async def test_mute_server_holds_up_no_turn_of_others(tenant: Tenant, mcp: Mcp, become: Become) -> None:
     """Turns that wait for the list of a mute server do not take the places in which turns start."""
     await tenant.serve(mcp.url("/silent"))
     await tenant.agent("crm")
+    other = become(tenant.caller.service.another_tenant())
+    assert (await other.caller.converse("hello")).failure is None  # all that it needs has been read
     waiting = [
         asyncio.create_task(tenant.caller.converse("hello", session_id=f"s{number}", agent="support"))
         for number in range(8)
     ]
+    turns = tenant.caller.service.database["turns"]
+    await soon(lambda: turns.count_documents({"tenant_id": tenant.caller.service.tenant_id}) == 8)
     await soon(lambda: mcp.ask(lambda sandbox: sandbox.state.requests))
 
-    other = become(tenant.caller.service.another_tenant())
-    assert (await other.caller.converse("hello")).failure is None
+    assert (await other.caller.converse("hello again")).failure is None
     assert not any(each.done() for each in waiting)
 
     for turn in await asyncio.gather(*waiting):
@@ -271,7 +274,7 @@ def _memory_and_threads(pid: int) -> tuple[int, int]:
 async def test_flooding_and_many_servers_cost_no_memory_and_no_threads(
     serve_process: StartProcess, become: Become, mcp: Mcp
 ) -> None:
-    """Twenty floods of 100 MB, and ten servers in use: less than 30 MB, and no further thread."""
+    """Twelve floods of 100 MB, and ten servers in use: less than 30 MB, and no further thread."""
     process, service = await serve_process(GODOTY_MCP_NETWORKS="127.0.0.0/8", GODOTY_ENCRYPTION_KEYS=ENCRYPTION_KEY)
     tenant = become(service)
     names = [f"crm-{number}" for number in range(10)]
@@ -286,7 +289,7 @@ async def test_flooding_and_many_servers_cost_no_memory_and_no_threads(
     pid = process.process.pid
     memory, threads = _memory_and_threads(pid)
 
-    await asyncio.gather(*(tenant.use("flood", '{"megabytes": 100}', session_id=f"f{number}") for number in range(20)))
+    await asyncio.gather(*(tenant.use("flood", '{"megabytes": 100}', session_id=f"f{number}") for number in range(12)))
     for number in range(10):
         await tenant.caller.converse("hello", session_id=f"m{number}", agent="many")
 

@@ -14,7 +14,6 @@ from godoty.v1 import (
     billing_service_pb2_grpc,
 )
 
-from godoty_service.bootstrap.components import open_components
 from godoty_service.ids import new_id
 from godoty_service.tenancy.auth import Scope
 from godoty_service.tenancy.policies import Policy
@@ -80,8 +79,7 @@ class Environment:
 
     async def policy(self, **limits: Any) -> None:
         """Set the tenant's policy, before the server has read one."""
-        async with open_components(self.service.backends.settings(self.service.database.name)) as components:
-            await components.tenancy.policies.set(self.service.tenant_id, Policy(**limits))
+        self.service.backends.set_policy(self.service.database.name, self.service.tenant_id, Policy(**limits))
 
     async def held(self, caller: Caller | None = None, **fields: Any) -> tuple[Any, Callable[[], None]]:
         """Start a turn whose answer waits; return its stream, and what lets it end."""

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -111,8 +112,8 @@ async def _storage(environment: Environment) -> Failure:
 async def _shutting_down(environment: Environment) -> Failure:
     backends = environment.service.backends
     async with AsyncExitStack() as stack:
-        database = backends.new_database()
-        server = await stack.enter_async_context(running(backends.settings(database)))
+        database = backends.empty_database()
+        server = await stack.enter_async_context(running(backends.settings(database, drain_grace=60.0)))
         caller = environment.connect(backends.service(server.address, database))
         call, release = await environment.held(caller)
         stopped = asyncio.create_task(stack.aclose())
@@ -180,10 +181,8 @@ async def _cancelled(environment: Environment) -> Failure:
 
 @raises("DEADLINE_EXCEEDED")
 async def _deadline(environment: Environment) -> Failure:
-    call, release = await environment.held(environment.connect(await environment.serve(longest_turn=1.0)))
-    failure = failed(await read(call))
-    release()
-    return failure
+    caller = environment.connect(await environment.serve(longest_turn=1.0))
+    return failed(await caller.converse("@sandbox plain tokens=9 hold_after=3"))
 
 
 @raises("SESSION_LOST")
@@ -281,7 +280,8 @@ async def _no_key(environment: Environment) -> Failure:
 
 @raises("PROVIDER_KEYS_OFF")
 async def _keys_off(environment: Environment) -> Failure:
-    return await environment.admin("SetProviderKey", provider_key="sk-or-v1-made-up")
+    own = replace(environment, caller=environment.connect(await environment.serve()))
+    return await own.admin("SetProviderKey", provider_key="sk-or-v1-made-up")
 
 
 async def _adjust(environment: Environment, call_id: str) -> Failure:

@@ -14,7 +14,7 @@ EVENT = f"evt_{'0' * 32}"
 
 
 async def _store(environment: Environment, *names: str, enabled: bool = False) -> None:
-    """Store webhooks, which the shared server has no encryption key to create."""
+    """Store webhooks, which the shared server lets no tenant have on this machine."""
     service = environment.service
     async with open_components(service.backends.settings(service.database.name), indexes=False) as components:
         now = components.clock() - timedelta(hours=1)

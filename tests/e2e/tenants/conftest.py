@@ -10,11 +10,11 @@ import pytest
 
 from godoty_service.tenancy.auth import Scope
 from tests.e2e.admin.conftest import Admin, Godoty, admin, admin_of, godoty
-from tests.e2e.turns.conftest import second_caller, second_server
+from tests.e2e.turns.conftest import second_server
 from tests.support.invoking import invoke
 from tests.support.service import Service
 
-__all__ = ["Admin", "Godoty", "admin", "admin_of", "godoty", "second_caller", "second_server"]
+__all__ = ["Admin", "Godoty", "admin", "admin_of", "godoty", "second_server"]
 
 PROMISE = 5.0  # seconds after which a change of a tenant's state is in force on every server
 ERASING: dict[str, Any] = {"erasure_interval": 0.1}

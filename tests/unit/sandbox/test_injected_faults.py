@@ -164,6 +164,22 @@ async def test_fault_applies_to_one_step_of_tool_loop(ask: Ask) -> None:
     assert (await ask("", messages=second, tools=tools)).status_code == 502
 
 
+async def test_hold_applies_to_one_step_of_tool_loop(ask: Ask, sandbox: Sandbox) -> None:
+    """With `at=`, only the answer of that step waits."""
+    text = "@sandbox tool-loop calls=3 hold_after=0 hold=second at=2"
+    tools = [{"type": "function", "function": {"name": "noop", "parameters": {"type": "object"}}}]
+    first = {"role": "user", "content": text}
+    call = {"id": "1", "type": "function", "function": {"name": "noop", "arguments": "{}"}}
+    second = [first, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "1"}]
+    assert (await ask("", messages=[first], tools=tools)).status_code == 200
+
+    held = asyncio.ensure_future(ask("", messages=second, tools=tools))
+    await asyncio.wait({held}, timeout=0.2)
+    assert not held.done()
+    sandbox.holds.allow("second")
+    assert (await held).status_code == 200
+
+
 async def test_unknown_scenario_gets_400_with_known_names(ask: Ask) -> None:
     """A misspelled scenario gets 400 with the names of the scenarios."""
     response = await ask("@sandbox plian")
