@@ -1,4 +1,4 @@
-"""A program on a pseudo-terminal, whose screen is emulated."""
+"""The chat on a pseudo-terminal, whose screen is emulated."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import fcntl
 import os
 import pty
 import struct
-import subprocess
 import termios
 from typing import TYPE_CHECKING, Self
 
 import pyte
+
+from tests.clients.programs import CHAT, Program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -22,33 +23,30 @@ _HISTORY = 5000  # lines
 
 
 class PseudoTerminal:
-    """Runs a program, types into it, and waits for what its screen shows.
+    """Runs the chat, types into it, and waits for what its screen shows.
 
     Attributes:
         output: All bytes that the program has written.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], *, columns: int, rows: int = 40) -> None:
-        self._command = command
+    def __init__(
+        self, arguments: Sequence[str], environment: Mapping[str, str], *, columns: int, rows: int = 40
+    ) -> None:
+        self._arguments = arguments
         self._environment = environment
         self._size = struct.pack("HHHH", rows, columns, 0, 0)
         self._screen = pyte.HistoryScreen(columns, rows, history=_HISTORY, ratio=0.5)
         self._stream = pyte.ByteStream(self._screen)
         self._changed = asyncio.Event()
         self._keyboard = -1
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program: Program | None = None
         self.output = b""
 
     async def __aenter__(self) -> Self:
         self._keyboard, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, self._size)
-        self._process = subprocess.Popen(  # noqa: ASYNC220, S603 - it does not wait; our own command
-            self._command,
-            env=dict(self._environment),
-            stdin=terminal,
-            stdout=terminal,
-            stderr=terminal,
-            start_new_session=True,
+        self._program = Program(
+            CHAT, *self._arguments, environment=self._environment, streams=(terminal, terminal, terminal)
         )
         os.close(terminal)
         os.set_blocking(self._keyboard, False)
@@ -59,9 +57,9 @@ class PseudoTerminal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         asyncio.get_running_loop().remove_reader(self._keyboard)
-        if self._process is not None:
-            self._process.kill()
-            await asyncio.to_thread(self._process.wait)
+        if self._program is not None:
+            self._program.process.kill()
+            await self._program.wait()
         os.close(self._keyboard)
 
     @property
@@ -104,8 +102,8 @@ class PseudoTerminal:
 
     async def leaves(self) -> int:
         """Wait until the program has ended, and return its exit code."""
-        assert self._process is not None
-        return await asyncio.wait_for(asyncio.to_thread(self._process.wait), _TIMEOUT)
+        assert self._program is not None
+        return await self._program.wait()
 
     def _read(self) -> None:
         try:

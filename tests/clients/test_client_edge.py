@@ -179,6 +179,7 @@ async def test_left_turn_is_cancelled_by_its_id(fake_service: FakeAgentService, 
         yield _delta(2, "endless")
         while not fake_service.cancelled:
             yield _event(2, heartbeat=turn_pb2.Heartbeat())
+            await asyncio.sleep(0.01)
 
     fake_service.script = script
     turn = fake.client.converse("hi")

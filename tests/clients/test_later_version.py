@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from godoty import StopReason, TextDelta, ToolCallFinished, ToolCallStarted, TurnFinished, TurnStarted
 
 from tests.clients.later_version import later_turn
+from tests.support.service import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,7 @@ async def test_the_chat_shows_what_it_knows(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), timeout=30)
+    out, err = await asyncio.wait_for(process.communicate(), timeout=PATIENCE)
 
     assert (process.returncode, err) == (0, b"")
     assert "known words" in out.decode()

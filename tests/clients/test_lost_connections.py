@@ -10,7 +10,7 @@ import pytest
 from godoty import ConnectionFailed, StopReason
 
 from tests.clients.cutting_proxy import CuttingProxy
-from tests.support.leases import SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import LONG_LEASE_ENVIRONMENT, end_leases
 from tests.support.service import soon
 
 if TYPE_CHECKING:
@@ -91,11 +91,12 @@ async def test_turn_of_a_killed_server_ends_interrupted_and_the_next_one_works(
     serve_process: StartProcess, connect_to: Callable[..., Driver], session_id: str
 ) -> None:
     """The client waits for the server to come back; what was shown stays."""
-    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
+    process, service = await serve_process(**LONG_LEASE_ENVIRONMENT)
     driver = connect_to(service.target, service.api_key, **PATIENT)
     turn = driver.client.converse(f"@sandbox plain tokens=9 hold_after=3 hold={session_id}", session=session_id)
     await driver.until_text(turn, "t2 ")
     await process.kill()
+    end_leases(service.database, process.replica_id)
     reading = asyncio.create_task(driver.do(turn.wait))
     await process.start()
     await reading

@@ -365,7 +365,10 @@ async def test_interrupted_program_cancels_its_turn(driver: Driver, service: Ser
         stderr=subprocess.PIPE,
     )
     assert process.stdout is not None
-    turn_id = (await process.stdout.readline()).decode().split()[0]
+    line = await process.stdout.readline()
+    while b"t2 " not in line:  # then it waits for the next one
+        line = await process.stdout.readline()
+    turn_id = line.decode().split()[0]
     process.send_signal(signal.SIGINT)
     _, err = await process.communicate()
 

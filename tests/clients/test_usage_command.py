@@ -21,7 +21,8 @@ from godoty.v1 import metering_pb2
 from godoty.v1.billing_service_pb2_grpc import BillingServiceServicer, add_BillingServiceServicer_to_server
 
 from godoty_service.tenancy.auth import Scope
-from tests.support.service import format_amount
+from tests.clients.programs import USAGE, run
+from tests.support.service import PATIENCE, format_amount
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
@@ -39,13 +40,19 @@ _COST = "0.0000000000000000000000001"  # 25 decimals, the finest of an amount
 
 async def _run(*arguments: str, **environment: str) -> tuple[int, str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("GODOTY_")}
+    return await run(USAGE, *arguments, environment=kept | environment)
+
+
+async def _run_anew(*arguments: str, **environment: str) -> tuple[int, str, str]:
+    """Run the command in a fresh interpreter."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GODOTY_")}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "godoty.usage", *arguments),
         env=kept | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), timeout=90)
+    out, err = await asyncio.wait_for(process.communicate(), timeout=PATIENCE)
     return process.returncode or 0, out.decode(), err.decode()
 
 
@@ -204,7 +211,8 @@ async def test_failure_is_one_line_and_leaves_the_file(service: Service, usage: 
     """A key without the scope, groups that do not go together, a time that is none, a missing file name."""
     kept = tmp_path / "usage.csv"
     kept.write_text("before")
-    code, out, err = await _run("--output", str(kept), GODOTY_LISTEN=service.target, GODOTY_API_KEY=service.api_key)
+    known = {"GODOTY_LISTEN": service.target, "GODOTY_API_KEY": service.api_key}
+    code, out, err = await _run_anew("--output", str(kept), **known)
     assert (code, out) == (1, "")
     assert err.startswith("godoty-usage: SCOPE_MISSING: ")
 

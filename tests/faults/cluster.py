@@ -4,8 +4,9 @@ import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from openrouter_sandbox.server import Sandbox
 from tests.faults.invoice_comparison import InvoiceComparison, ServerEvidence, compare
 from tests.support.command import Command
 from tests.support.leases import SHORT_LEASE_ENVIRONMENT
+from tests.support.ports import hold_port
 
 _READY = 60.0  # start timeout of a server, in seconds
 
@@ -36,6 +38,7 @@ class ServerProcess:
     process: Command | None = None
     replica_id: str = ""
     killed: list[str] = field(default_factory=list)
+    _reserved: socket.socket | None = None  # its port, while it is down
 
     @property
     def address(self) -> str:
@@ -59,6 +62,12 @@ class ServerProcess:
                 await asyncio.sleep(0.02)
         self.environment = {**self.environment, "GODOTY_LISTEN": started[0]["address"]}
         self.replica_id = started[0]["replica_id"]
+        self._release_port()
+
+    def _release_port(self) -> None:
+        if self._reserved is not None:
+            self._reserved.close()
+            self._reserved = None
 
     def _log_from(self, start: int) -> bytes:
         return self.log.read_bytes()[start:] if self.log.exists() else b""
@@ -67,10 +76,13 @@ class ServerProcess:
         """Kill the process with SIGKILL, like a crash."""
         self.killed.append(self.replica_id)
         await self._end(signal.SIGKILL)
+        with suppress(OSError):  # a worker of it listens still
+            self._reserved = self._reserved or hold_port(int(self.address.rpartition(":")[2]))
 
     async def stop(self) -> None:
         """Stop the process with SIGTERM; a paused process is resumed first, since it would not receive the signal."""
         await self._end(signal.SIGCONT, signal.SIGTERM)
+        self._release_port()
 
     async def _end(self, *numbers: signal.Signals) -> None:
         if self.process is not None and self.running:

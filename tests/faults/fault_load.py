@@ -17,6 +17,7 @@ from tests.faults.load_agents import apply_agents
 from tests.faults.load_client import LoadClient, TurnCounts
 from tests.faults.planned_turns import draw_turns
 from tests.support.backends import ME
+from tests.support.service import soon
 from tests.support.system_clock import SKEW
 
 MAX_SKEW = 600.0  # maximum offset of a server's clock, in seconds
@@ -54,6 +55,11 @@ class LoadResult:
     findings: list[str] = field(default_factory=list)
     verifications: int = 0
     requested: RequestedAdjustments = field(default_factory=RequestedAdjustments)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether something of each kind has happened beside the turns."""
+        return min(self.policies, self.verifications, len(self.requested.amounts)) > 0
 
 
 async def set_first_budget(cluster: Cluster) -> None:
@@ -115,6 +121,7 @@ async def run_fault_load(
             )
         )
         await killer
+        await soon(lambda: result.is_complete or any(each.done() for each in background))
     finally:
         for each in background:
             each.cancel()

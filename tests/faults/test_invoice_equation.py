@@ -63,7 +63,7 @@ async def test_ledger_and_invoice_agree_after_fault_load(
             for tenant_id, key in tenants:
                 client = LoadClient(servers, key, TurnCounts(), random.Random(seed))
                 result.findings += await conclude(cluster.components, client, tenant_id)
-            await cluster.settled(within=150)
+            await cluster.settled(within=240)
             result.findings += await receipts.mismatches(cluster)
         finally:
             for server in servers:
@@ -90,7 +90,7 @@ async def test_ledger_and_invoice_agree_after_fault_load(
         assert result.kills == KILLS
         assert sum(result.counts.outcomes.values()) >= TURNS
         assert result.counts.outcomes["OK"] > 0
-        assert min(result.policies, result.verifications, len(result.requested.amounts)) > 0
+        assert result.is_complete
         assert min(result.counts.asked, result.counts.follow_ups.total(), receipts.number) > 0
 
 

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from godoty_service.agents.outbound.pool import trusted_certificates
@@ -23,8 +24,10 @@ from tests.support.system_clock import SKEW, skew
 FILES = "GODOTY_TEST_OPEN_FILES"  # in a command's environment: its soft limit of open files
 
 trusted_certificates()  # loaded before the fork, too
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["godoty_service.cli.app", "godoty_service.server", __name__])
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["godoty_service.cli.app", "godoty_service.server", "godoty.chat.app", "godoty.usage.app", __name__]
+)
 
 
 class Command:
@@ -43,7 +46,7 @@ class Command:
             out: The file that its output is appended to.
             err: The file that its error output is appended to; None: the same file.
         """
-        self._process = _FORKS.Process(target=_run, args=(arguments, dict(environment), str(out), str(err or out)))
+        self._process = FORKS.Process(target=_run, args=(arguments, dict(environment), str(out), str(err or out)))
         self._process.start()
         self.pid = self._process.pid or 0
 
@@ -59,15 +62,20 @@ class Command:
 
     async def wait(self) -> int:
         """Wait for its end; return its exit status."""
-        while self._process.exitcode is None:
-            ended = asyncio.Event()
-            loop = asyncio.get_running_loop()
-            loop.add_reader(self._process.sentinel, ended.set)
-            try:
-                await ended.wait()
-            finally:
-                loop.remove_reader(self._process.sentinel)
-        return self._process.exitcode
+        return await ended(self._process)
+
+
+async def ended(process: BaseProcess) -> int:
+    """Wait for the end of a process; return its exit status."""
+    while process.exitcode is None:
+        seen = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_reader(process.sentinel, seen.set)
+        try:
+            await seen.wait()
+        finally:
+            loop.remove_reader(process.sentinel)
+    return process.exitcode
 
 
 def _run(arguments: tuple[str, ...], environment: dict[str, str], out: str, err: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import struct
 import zlib
+from functools import lru_cache
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -25,9 +26,14 @@ def png(width: int = 8, height: int = 8, *, size: int = 0) -> bytes:
         height: Pixels.
         size: Bytes that it has at least.
     """
-    pixels = zlib.compress(b"\0" * (height * (1 + 3 * width)))
+    pixels = _pixels(width, height)
     mark = chunk(b"prVt", os.urandom(max(16, size)))
     return png_header(width, height) + mark + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+@lru_cache
+def _pixels(width: int, height: int) -> bytes:
+    return zlib.compress(b"\0" * (height * (1 + 3 * width)))
 
 
 def png_bomb() -> bytes:

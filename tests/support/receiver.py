@@ -7,11 +7,13 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
+from tests.support.ports import hold_port
 from tests.support.service import soon
 
 Answer = Callable[["Received"], Awaitable[bytes]]
@@ -84,6 +86,7 @@ class Receiver:
         self.pieces: Callable[[], AsyncIterator[bytes]] | None = None
         self.sent = 0
         self._server: asyncio.Server | None = None
+        self._reserved: socket.socket | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def url(self, path: str = "/", host: str = "127.0.0.1") -> str:
@@ -122,8 +125,9 @@ class Receiver:
 
     async def start(self) -> None:
         """Listen, on the port of before."""
+        self._reserved = self._reserved or hold_port()
+        self.port = self._reserved.getsockname()[1]
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Stop to listen, and close all connections."""
@@ -139,6 +143,8 @@ class Receiver:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+        if self._reserved is not None:
+            self._reserved.close()
 
     async def _send_pieces(self, pieces: AsyncIterator[bytes], writer: asyncio.StreamWriter) -> None:
         async for piece in pieces:

@@ -1,22 +1,19 @@
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import subprocess
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.clients.programs import CHAT, run
 from tests.support.media import png
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.support.service import Service
-
-_TIMEOUT = 90
 
 
 @pytest.fixture
@@ -25,25 +22,14 @@ def chat_settings(service: Service, chat_environment: dict[str, str]) -> dict[st
 
 
 async def _chat(
-    command: list[str], environment: dict[str, str], typed: str = "", cwd: Path | None = None
+    arguments: list[str], environment: dict[str, str], typed: str = "", cwd: Path | None = None
 ) -> tuple[int, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env=environment,
-        cwd=cwd,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(typed.encode()), timeout=_TIMEOUT)
-    return process.returncode or 0, out.decode(), err.decode()
+    return await run(CHAT, *arguments, environment=environment, typed=typed, cwd=cwd)
 
 
-async def test_once_prints_answer_and_cost(
-    chat_command: list[str], chat_settings: dict[str, str], session_id: str
-) -> None:
+async def test_once_prints_answer_and_cost(chat_settings: dict[str, str], session_id: str) -> None:
     """One turn: the answer, then a line with the turn's cost, the session's and the served model."""
-    command = [*chat_command, "--session", session_id, "--once", "@sandbox plain text=hello"]
+    command = ["--session", session_id, "--once", "@sandbox plain text=hello"]
 
     code, out, err = await _chat(command, chat_settings)
 
@@ -53,11 +39,9 @@ async def test_once_prints_answer_and_cost(
     assert re.fullmatch(r"turn: \$0\.\d+, \d+ tokens \| session: \$0\.\d+, 1 turn, \d+ tokens \| \S+/\S+", last)
 
 
-async def test_reopened_session_shows_history_and_cost(
-    chat_command: list[str], chat_settings: dict[str, str], session_id: str
-) -> None:
+async def test_reopened_session_shows_history_and_cost(chat_settings: dict[str, str], session_id: str) -> None:
     """Opened again, a session shows what was said and, as the last line, what it has cost so far."""
-    command = [*chat_command, "--session", session_id]
+    command = ["--session", session_id]
     _, first, _ = await _chat([*command, "--once", "@sandbox plain text=hello"], chat_settings)
 
     code, out, err = await _chat(command, chat_settings)
@@ -69,11 +53,11 @@ async def test_reopened_session_shows_history_and_cost(
     assert out.rstrip().splitlines()[-1] == f"so far: {session[1]}"
 
 
-async def test_piped_lines_are_turns(chat_command: list[str], chat_settings: dict[str, str], session_id: str) -> None:
+async def test_piped_lines_are_turns(chat_settings: dict[str, str], session_id: str) -> None:
     """Each line of a pipe is a turn or a command, until /quit."""
     typed = "@sandbox tool-loop calls=3\n\n/metrics\n/sessions\n/help\n/quit\nnever said\n"
 
-    code, out, err = await _chat([*chat_command, "--session", session_id], chat_settings, typed)
+    code, out, err = await _chat(["--session", session_id], chat_settings, typed)
 
     assert (code, err) == (0, "")
     assert f"A new session, {session_id}." in out
@@ -85,13 +69,13 @@ async def test_piped_lines_are_turns(chat_command: list[str], chat_settings: dic
 
 
 async def test_file_is_attached_to_the_next_message(
-    chat_command: list[str], chat_settings: dict[str, str], session_id: str, tmp_path: Path
+    chat_settings: dict[str, str], session_id: str, tmp_path: Path
 ) -> None:
     """Its type and size are shown, now and in the history; a file that is none, or no attachment, is an error."""
     picture, text = tmp_path / "picture", tmp_path / "text.png"
     picture.write_bytes(png(30, 20))
     text.write_text("no picture")
-    command = [*chat_command, "--session", session_id, "--model", "anthropic/claude-haiku-4.5"]
+    command = ["--session", session_id, "--model", "anthropic/claude-haiku-4.5"]
     typed = f"/attach {tmp_path}/missing\n/attach {text}\n/attach {picture}\nlook\nand now?\n"
 
     _, out, err = await _chat(command, chat_settings, typed)
@@ -104,12 +88,12 @@ async def test_file_is_attached_to_the_next_message(
 
 
 async def test_file_of_a_refused_turn_is_attached_to_the_next(
-    chat_command: list[str], chat_settings: dict[str, str], session_id: str, tmp_path: Path
+    chat_settings: dict[str, str], session_id: str, tmp_path: Path
 ) -> None:
     """The model takes no images: with another one, the file is still attached."""
     picture = tmp_path / "picture"
     picture.write_bytes(png(30, 20))
-    command = [*chat_command, "--session", session_id, "--model", "deepseek/deepseek-v3.2"]
+    command = ["--session", session_id, "--model", "deepseek/deepseek-v3.2"]
 
     _, _, err = await _chat(
         command, chat_settings, f"/attach {picture}\nlook\n/model anthropic/claude-haiku-4.5\nlook again\nand now?\n"
@@ -120,9 +104,9 @@ async def test_file_of_a_refused_turn_is_attached_to_the_next(
     assert len(re.findall(r"^\[image/png, 30 x 20, \d+ bytes\]$", out, re.MULTILINE)) == 1
 
 
-async def test_error_is_one_line_with_advice(chat_command: list[str], chat_settings: dict[str, str]) -> None:
+async def test_error_is_one_line_with_advice(chat_settings: dict[str, str]) -> None:
     """A wrong key, an unreachable server, a missing key: one line each, and an exit code other than 0."""
-    once = [*chat_command, "--once", "hi"]
+    once = ["--once", "hi"]
     wrong_key = chat_settings | {"GODOTY_API_KEY": "gdt_no_such_key"}
 
     code, _, err = await _chat(once, wrong_key)
@@ -136,10 +120,10 @@ async def test_error_is_one_line_with_advice(chat_command: list[str], chat_setti
 
 
 async def test_key_is_read_from_development_file(
-    chat_command: list[str], chat_environment: dict[str, str], service: Service, session_id: str, tmp_path: Path
+    chat_environment: dict[str, str], service: Service, session_id: str, tmp_path: Path
 ) -> None:
     """Without settings in the environment the chat asks .local/dev.env, and says so when it is missing."""
-    command = [*chat_command, "--session", session_id, "--once", "hi"]
+    command = ["--session", session_id, "--once", "hi"]
 
     code, _, err = await _chat(command, chat_environment, cwd=tmp_path)
     assert code == 2
@@ -154,12 +138,12 @@ async def test_key_is_read_from_development_file(
 
 
 async def test_last_message_is_sent_again_or_edited_in_a_fork(
-    chat_command: list[str], chat_settings: dict[str, str], session_id: str, tmp_path: Path
+    chat_settings: dict[str, str], session_id: str, tmp_path: Path
 ) -> None:
     """With what it carries; the session before is as it was, and a new one has nothing to send again."""
     picture = tmp_path / "picture"
     picture.write_bytes(png(30, 20))
-    command = [*chat_command, "--model", "anthropic/claude-haiku-4.5", "--session"]
+    command = ["--model", "anthropic/claude-haiku-4.5", "--session"]
     typed = (
         f"/retry\n@sandbox plain text=first\n/attach {picture}\n@sandbox tool-loop calls=2\n/retry\n/edit other words\n"
     )
@@ -178,12 +162,10 @@ async def test_last_message_is_sent_again_or_edited_in_a_fork(
     assert list(said.values()) == [[first, loop], [first, loop], [first, "other words"]]
 
 
-async def test_standard_input_is_one_message(
-    chat_command: list[str], chat_settings: dict[str, str], service: Service, session_id: str
-) -> None:
+async def test_standard_input_is_one_message(chat_settings: dict[str, str], service: Service, session_id: str) -> None:
     """With `--once -`, also its empty lines."""
     code, out, err = await _chat(
-        [*chat_command, "--session", session_id, "--once", "-"], chat_settings, "@sandbox plain text=hello\n\n/more"
+        ["--session", session_id, "--once", "-"], chat_settings, "@sandbox plain text=hello\n\n/more"
     )
 
     assert (code, err) == (0, "")
@@ -191,12 +173,10 @@ async def test_standard_input_is_one_message(
     assert len(service.entries(session_id)) == 1
 
 
-async def test_each_line_gives_a_line_of_json(
-    chat_command: list[str], chat_settings: dict[str, str], session_id: str
-) -> None:
+async def test_each_line_gives_a_line_of_json(chat_settings: dict[str, str], session_id: str) -> None:
     """With the answer, its cost and its calls; a failed turn is an object, too, and the exit code says so."""
     typed = "@sandbox tool-loop calls=2\n/help\n"
-    command = [*chat_command, "--session", session_id, "--json"]
+    command = ["--session", session_id, "--json"]
 
     code, out, err = await _chat(command, chat_settings, typed)
     assert (code, err) == (0, "")
@@ -213,14 +193,12 @@ async def test_each_line_gives_a_line_of_json(
     assert json.loads(out)["error"]["reason"] == "UNKNOWN_MODEL"
 
 
-async def test_session_is_exported(
-    chat_command: list[str], chat_settings: dict[str, str], session_id: str, tmp_path: Path
-) -> None:
+async def test_session_is_exported(chat_settings: dict[str, str], session_id: str, tmp_path: Path) -> None:
     """As Markdown, into a new file; one that is there is not written over."""
     path = tmp_path / "session.md"
     typed = f"/export {path}\n@sandbox tool-loop calls=2\n/export {path}\n/export {path}\n"
 
-    code, out, err = await _chat([*chat_command, "--session", session_id], chat_settings, typed)
+    code, out, err = await _chat(["--session", session_id], chat_settings, typed)
 
     assert code == 0
     assert f"4 messages written to {path}" in out
@@ -231,13 +209,11 @@ async def test_session_is_exported(
     assert "### Tool call: calculator" in written
 
 
-async def test_fork_goes_on_in_another_session(
-    chat_command: list[str], chat_settings: dict[str, str], session_id: str
-) -> None:
+async def test_fork_goes_on_in_another_session(chat_settings: dict[str, str], session_id: str) -> None:
     """With all messages; its cost begins at 0."""
     typed = "/fork\n@sandbox plain text=one\n/fork\n@sandbox plain text=two\n/fork nothing\n"
 
-    _, out, err = await _chat([*chat_command, "--session", session_id], chat_settings, typed)
+    _, out, err = await _chat(["--session", session_id], chat_settings, typed)
 
     assert f"forked from {session_id}." in out
     sessions = re.findall(r"session: \S+, (\d turns?), ", out)

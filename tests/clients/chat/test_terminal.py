@@ -14,7 +14,7 @@ from godoty.v1 import turn_pb2 as turn_pb
 from godoty_service.tenancy.auth import Scope
 from tests.clients.cutting_proxy import CuttingProxy
 from tests.clients.pseudo_terminal import PseudoTerminal
-from tests.support.leases import SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import LONG_LEASE_ENVIRONMENT, end_leases
 from tests.support.service import format_amount, soon
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ SEQUENCES = re.compile(rb"\x1b(?:\[[0-9;?]*[A-Za-z]|[=>78])")
 
 
 @pytest.fixture
-def open_chat(chat_command: list[str], chat_environment: dict[str, str]) -> Open:
+def open_chat(chat_environment: dict[str, str]) -> Open:
     """Opens the chat on a terminal of a number of columns."""
 
     def start(
@@ -46,7 +46,7 @@ def open_chat(chat_command: list[str], chat_environment: dict[str, str]) -> Open
             "TERM": "xterm-256color",
         }
         del environment["NO_COLOR"]
-        return PseudoTerminal([*chat_command, *options], environment, columns=columns, rows=rows)
+        return PseudoTerminal(options, environment, columns=columns, rows=rows)
 
     return start
 
@@ -173,12 +173,13 @@ async def test_killed_server_leaves_an_interrupted_answer(
     serve_process: StartProcess, open_chat: Open, session_id: str
 ) -> None:
     """What was shown stays, marked as interrupted, and its cost counts; the next message goes on."""
-    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
+    process, service = await serve_process(**LONG_LEASE_ENVIRONMENT)
     async with open_chat(service, "--session", session_id, *PATIENT) as chat:
         await chat.is_ready()
         chat.type(f"@sandbox plain tokens=9 hold_after=3 hold={session_id}{ENTER}")
         await chat.sees("t0 t1 t2")
         await process.kill()
+        end_leases(service.database, process.replica_id)
         await chat.shows("the connection is lost: resuming")
         await process.start()
         await chat.sees("t0 t1 t2", "interrupted: the server that ran the turn stopped", "turn: $")

@@ -16,9 +16,9 @@ from godoty.v1 import mcp_server_pb2 as mcp_pb
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import Start, StartProcess
 from tests.e2e.mcp.conftest import PREFIX, SETTINGS, Mcp, mcp
-from tests.faults.cluster import ServerProcess
 from tests.support.caller import Caller, EventStream, Failure, Turn, failure_of, read
 from tests.support.history import assert_valid_history, assert_valid_request
+from tests.support.leases import LONG_LEASE, LONG_LEASE_ENVIRONMENT, end_leases
 from tests.support.service import Service, eventually
 
 ACTION_REQUIRED, END_TURN = turn_pb2.STOP_REASON_ACTION_REQUIRED, turn_pb2.STOP_REASON_END_TURN
@@ -29,7 +29,6 @@ REFUND = {"tool_name": "refund", "description": "Refunds.", "input_schema": '{"t
 FREE, ASKS, CLIENT = ("calculator", f"{PREFIX}_echo"), ("current_time", f"{PREFIX}_hang"), "refund"
 STEP_INPUT = '{"expression": "6 * 7", "text": "hi", "hold": "step"}'
 STEP = f"@sandbox tool-loop calls=2 parallel=5 input='{STEP_INPUT}'"
-LEASE = 600.0  # seconds: no busy machine loses it; that of a server that was killed is ended
 DONE: dict[str, Any] = {"output": {"output_text": "done"}}
 __all__ = ["Mcp", "mcp"]
 
@@ -211,23 +210,18 @@ async def assert_sound(asker: Asker, mcp: Mcp, *, model_calls: int) -> None:
     assert len(asker.service.entries("talk")) == model_calls
 
 
-def expire_lease(service: Service, process: ServerProcess) -> None:
-    """Let the lease of a server that was killed expire at once."""
-    service.database["replicas"].delete_one({"_id": process.replica_id})
-
-
 @pytest.fixture
 async def servers(
     serve_process: StartProcess, serve: Start, become: Callable[[Service], Asker], mcp: Mcp
 ) -> tuple[Asker, Callable[[], Awaitable[Asker]]]:
     """A tenant of a server that can be killed, and what kills it and returns the tenant at another server."""
-    process, service = await serve_process(GODOTY_LEASE=str(LEASE))
+    process, service = await serve_process(**LONG_LEASE_ENVIRONMENT)
     asker = become(service)
 
     async def survivor() -> Asker:
         await process.kill()
-        expire_lease(service, process)
-        other = await serve(database=service.database.name, lease=LEASE, **SETTINGS)
+        end_leases(service.database, process.replica_id)
+        other = await serve(database=service.database.name, lease=LONG_LEASE, **SETTINGS)
         restarted = become(service.at(other.target))
         await restarted.check()
         return restarted

@@ -10,21 +10,21 @@ from tests.e2e.turns.conftest import differences
 from tests.support.waiting import settled
 
 
-async def test_ledger_passes_verification(local: Asker) -> None:
+async def test_ledger_passes_verification(asker: Asker) -> None:
     """With approvals, client tools and sub-agents in one session; what was not carried out costs nothing."""
-    await local.agent({"builtin": "calculator", **ALWAYS}, {"client": REFUND}, name="checker")
-    await local.agent(*tools("checker"), "current_time", name="support")
-    first = await local.ask(asks("checker", summing(calls=2)))
-    second = await local.answer((asked(first)[0], APPROVE))
+    await asker.agent({"builtin": "calculator", **ALWAYS}, {"client": REFUND}, name="checker")
+    await asker.agent(*tools("checker"), "current_time", name="support")
+    first = await asker.ask(asks("checker", summing(calls=2)))
+    second = await asker.answer((asked(first)[0], APPROVE))
     assert second.finished.stop_reason == END_TURN
-    third = await local.ask(asks("checker", "@sandbox tool-loop calls=2 tool=refund"))
-    fourth = await local.answer((asked(third)[0], {"output": {"output_text": "done"}}))
+    third = await asker.ask(asks("checker", "@sandbox tool-loop calls=2 tool=refund"))
+    fourth = await asker.answer((asked(third)[0], {"output": {"output_text": "done"}}))
     assert fourth.finished.stop_reason == END_TURN
-    await local.ask(asks("checker", summing(calls=2)))
-    last = await local.ask("never mind")
-    await settled(local.caller)
+    await asker.ask(asks("checker", summing(calls=2)))
+    last = await asker.ask("never mind")
+    await settled(asker.caller)
 
-    total = sum((each.cost or Decimal(0) for each in local.service.entries("talk")), Decimal(0))
-    assert Decimal(last.finished.session_totals.cost_usd) == total == local.service.invoiced("talk")
-    uri, database = local.service.backends.mongodb_uri, local.service.database.name
-    assert await differences(uri, database) == []
+    total = sum((each.cost or Decimal(0) for each in asker.service.entries("talk")), Decimal(0))
+    assert Decimal(last.finished.session_totals.cost_usd) == total == asker.service.invoiced("talk")
+    service = asker.service
+    assert await differences(service.backends.mongodb_uri, service.database.name, service.tenant_id) == []

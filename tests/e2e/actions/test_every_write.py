@@ -29,11 +29,9 @@ from tests.e2e.actions.conftest import (
     CLIENT,
     DONE,
     END_TURN,
-    LEASE,
     Asker,
     Mcp,
     asked,
-    expire_lease,
     not_busy,
     prepare,
 )
@@ -44,11 +42,12 @@ from tests.support.backends import Backends
 from tests.support.caller import Turn
 from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.killed_writes import KILL_AFTER
+from tests.support.leases import LONG_LEASE, LONG_LEASE_ENVIRONMENT, end_leases
 from tests.support.service import PATIENCE, Service
 
 STRIDE = 1 if LONG else 5  # of the writes: a kill takes half a second of CPU
 AT_ONCE = 4  # kills
-ENVIRONMENT = {"GODOTY_LEASE": str(LEASE), "GODOTY_STORAGE_TIMEOUT": str(PATIENCE)}
+ENVIRONMENT = {**LONG_LEASE_ENVIRONMENT, "GODOTY_STORAGE_TIMEOUT": str(PATIENCE)}
 ENVIRONMENT |= {"GODOTY_STORAGE_PROBE_TIMEOUT": "60"}
 
 
@@ -91,7 +90,7 @@ class Killing:
         command = process.process
         if command is None or command.returncode != -signal.SIGKILL:
             return False
-        expire_lease(self.survivor.service, process)
+        end_leases(self.survivor.service.database, process.replica_id)
         return True
 
     def results(self, session_id: str) -> Mapping[str, str]:
@@ -162,7 +161,9 @@ async def killing(
     """A tenant of a server that survives; the ledger is verified afterwards."""
     database = backends.new_database()
     survivor = become(
-        await serve(database=database, lease=LEASE, storage_timeout=PATIENCE, storage_probe_timeout=60.0, **SETTINGS)
+        await serve(
+            database=database, lease=LONG_LEASE, storage_timeout=PATIENCE, storage_probe_timeout=60.0, **SETTINGS
+        )
     )
     await prepare(survivor, counted[0])
     await survivor.agent("calculator", {"mcp": {"mcp_server": PREFIX, "allow": ["echo"]}}, name="plain")

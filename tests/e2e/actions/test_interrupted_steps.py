@@ -59,16 +59,16 @@ async def test_killed_server_leaves_what_is_known_of_each_call(servers: Any, mcp
     assert mcp.calls("hang") == 1
 
 
-async def test_starts_are_stored_before_tools_begin(servers: Any, mcp: Mcp) -> None:
+async def test_starts_are_stored_before_tools_begin(local: Asker, mcp: Mcp) -> None:
     """When a tool of a step of several runs, the log has the starts of all, and the history their calls."""
-    asker, _ = servers
-    await agent(asker)
-    stream = asker.caller.start(TWO, agent="support", on_disconnect=CONTINUE)
+    await local.serve(mcp)
+    await agent(local)
+    stream = local.caller.start(TWO, agent="support", on_disconnect=CONTINUE)
     await soon(lambda: mcp.calls("hang"))
 
-    assert in_log(asker, "tool") == 2
+    assert in_log(local, "tool") == 2
     assert [
-        each["role"] for each in asker.service.database["messages"].find({"tenant_id": asker.service.tenant_id})
+        each["role"] for each in local.service.database["messages"].find({"tenant_id": local.service.tenant_id})
     ] == [
         "user",
         "assistant",
@@ -77,19 +77,20 @@ async def test_starts_are_stored_before_tools_begin(servers: Any, mcp: Mcp) -> N
     assert await until(stream, "turn_finished")
 
 
-async def test_cancelled_turn_keeps_the_results_that_there_are(servers: Any, mcp: Mcp) -> None:
+async def test_cancelled_turn_keeps_the_results_that_there_are(local: Asker, mcp: Mcp) -> None:
     """As after the death of a server."""
-    asker, _ = servers
-    await agent(asker)
-    stream = asker.caller.start(TWO, agent="support", on_disconnect=CONTINUE)
+    await local.serve(mcp)
+    await agent(local)
+    stream = local.caller.start(TWO, agent="support", on_disconnect=CONTINUE)
     started = await until(stream, "tool_call_finished")
     await soon(lambda: mcp.calls("hang"))
-    await cancel(asker.caller, started[0].turn_id)
-    await free(asker.service)
-    assert (await asker.ask("and now?")).finished.stop_reason == END_TURN
+    await cancel(local.caller, started[0].turn_id)
+    await free(local.service)
+    turn = await not_busy(lambda: local.ask("and now?"))  # a moment later it is free in the server's memory, too
+    assert turn.finished.stop_reason == END_TURN
 
-    assert await results(asker) == ["42", UNKNOWN_OUTCOME]
-    assert NOT_RUN not in str(asker.requests()[-1]["messages"])
+    assert await results(local) == ["42", UNKNOWN_OUTCOME]
+    assert NOT_RUN not in str(local.requests()[-1]["messages"])
 
 
 async def test_one_tool_has_an_unknown_outcome(servers: Any, mcp: Mcp) -> None:

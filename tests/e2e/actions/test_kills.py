@@ -80,8 +80,9 @@ async def test_kill_while_an_approved_tool_runs(servers: Any, mcp: Mcp) -> None:
     ran: list[Any] = []
     async for event in stream:
         ran.append(event)
-        if {"current_time", CLIENT} <= outputs(Turn(tuple(ran))).keys() and mcp.calls("hang"):
+        if {"current_time", CLIENT} <= outputs(Turn(tuple(ran))).keys():
             break
+    await soon(lambda: mcp.calls("hang"))
     other = await survivor()
     turn = await answered(other, actions)
     mcp.release("step")
@@ -117,9 +118,10 @@ async def test_new_message_after_a_kill_keeps_what_has_finished(servers: Any, mc
     asker, survivor = servers
     actions = asked(await asker.ask(STEP))
     hang = next(each for each in actions if each.name == f"{PREFIX}_hang")
-    asker.answering((hang, APPROVE), on_disconnect=turn_pb2.ON_DISCONNECT_CONTINUE)
+    stream = asker.answering((hang, APPROVE), on_disconnect=turn_pb2.ON_DISCONNECT_CONTINUE)
     await soon(lambda: mcp.calls("hang"))
     other = await survivor()
+    assert stream
     mcp.release("step")
 
     turn = await not_busy(lambda: other.ask("never mind"))

@@ -17,16 +17,15 @@ from tests.e2e.actions.conftest import (
     APPROVE,
     DONE,
     END_TURN,
-    LEASE,
     REFUND,
     Asker,
     asked,
-    expire_lease,
     not_busy,
     outputs,
 )
 from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.later_schema import LATER_SCHEMA
+from tests.support.leases import LONG_LEASE_ENVIRONMENT, end_leases
 from tests.support.service import Service
 
 BOTH = '@sandbox tool-loop calls=2 parallel=2 input=\'{"expression": "6 * 7"}\''
@@ -55,18 +54,18 @@ async def test_answers_act_after_a_change_of_the_schema(
     after: dict[str, str],
 ) -> None:
     """One comes to the first server, which is killed; the other to one of another schema, or to a restarted one."""
-    process, service = await serve_process(database=new_database, GODOTY_LEASE=str(LEASE), **before)
+    process, service = await serve_process(database=new_database, **LONG_LEASE_ENVIRONMENT, **before)
     asker = become(service)
     actions = await ask_both(asker)
     first = await asker.answer(*answers(actions)[:1])
     assert [each.action_id for each in asked(first)] == [actions[1].action_id]
     await process.kill()
-    expire_lease(service, process)
+    end_leases(service.database, process.replica_id)
     if after == before:
         await process.start()
         address = process.address
     else:
-        address = (await serve_process(database=new_database, GODOTY_LEASE=str(LEASE), **after))[0].address
+        address = (await serve_process(database=new_database, **LONG_LEASE_ENVIRONMENT, **after))[0].address
     other = become(service.at(address))
     turn = await not_busy(lambda: other.answer(*answers(actions)))
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from godoty_service.sessions.history_repair import UNKNOWN_OUTCOME
-from tests.conftest import Start, StartProcess
+from tests.conftest import Start
 from tests.e2e.actions.conftest import ACTION_REQUIRED, ALWAYS, APPROVE, END_TURN, Asker, Mcp, asked, not_busy, outputs
 from tests.e2e.agents.trees import asks, summing, tools
 from tests.e2e.mcp.conftest import PREFIX
@@ -46,14 +46,12 @@ async def test_approval_two_levels_down_goes_on_there(asker: Asker) -> None:
 
 
 async def test_approval_of_a_sub_agent_goes_on_at_another_server(
-    serve_process: StartProcess, serve: Start, become: Callable[[Service], Asker]
+    serve: Start, asker: Asker, become: Callable[[Service], Asker]
 ) -> None:
-    """After the first one was killed: its conversation is stored."""
-    process, service = await serve_process()
-    asker = become(service)
+    """Its conversation is stored."""
+    service = asker.service
     await tree(asker)
     (action,) = asked(await asker.ask(asks("researcher", asks("checker", summing(calls=2)))))
-    await process.kill()
     other = become(service.at((await serve(database=service.database.name)).target))
     turn = await other.answer((action, APPROVE))
 

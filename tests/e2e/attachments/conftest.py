@@ -8,11 +8,11 @@ import pytest
 from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import attachment_pb2
 
-from tests.e2e.tenants.conftest import Admin, admin, admin_of, operator, second_server
+from tests.e2e.tenants.conftest import Admin, admin, admin_of, operator
 from tests.support.caller import Caller, Turn
 from tests.support.service import Service
 
-__all__ = ["Admin", "admin", "admin_of", "operator", "second_server"]
+__all__ = ["Admin", "admin", "admin_of", "operator"]
 
 VISION = "anthropic/claude-haiku-4.5"  # takes images
 BLIND = "deepseek/deepseek-v3.2"  # takes text alone

@@ -4,8 +4,10 @@ import base64
 from collections.abc import Callable
 
 import grpc
-from bson import Binary
+from bson.codec_options import CodecOptions
+from bson.raw_bson import RawBSONDocument
 from godoty.v1 import agent_service_pb2 as pb
+from pymongo.database import Database
 
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import Start
@@ -22,15 +24,15 @@ MISSING = (grpc.StatusCode.NOT_FOUND, "ATTACHMENT_NOT_FOUND")
 
 
 def stored(service: Service, data: bytes) -> set[str]:
-    """Return the collections that have a part of some bytes, as they are or as base64."""
-    part, encoded = data[60:90], base64.b64encode(data[60:90])[:36]
-    found = set()
-    for name in service.database.list_collection_names():
-        for document in service.database[name].find():
-            raw = b"".join(bytes(each) for each in document.values() if isinstance(each, (bytes, Binary)))
-            if part in raw or encoded in str(document).encode():
-                found.add(name)
-    return found
+    """Return the collections with a document that has a part of some bytes, as they are or as base64."""
+    parts = data[60:90], base64.b64encode(data[60:90])[:36]
+    options: CodecOptions[RawBSONDocument] = CodecOptions(document_class=RawBSONDocument)
+    database: Database[RawBSONDocument] = service.database.with_options(options)
+    return {
+        name
+        for name in database.list_collection_names()
+        if any(part in document.raw for document in database[name].find() for part in parts)
+    }
 
 
 async def refusals(attacher: Attacher, attachment_id: str) -> list[tuple[grpc.StatusCode, str]]:

@@ -14,7 +14,7 @@ from godoty_service.tenancy.policies import Policy
 from tests.conftest import Start, StartProcess
 from tests.e2e.attachments.conftest import BLIND, VISION, Attacher, digest, notes
 from tests.support.history import assert_valid_history
-from tests.support.leases import SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import LONG_LEASE, LONG_LEASE_ENVIRONMENT, end_leases
 from tests.support.media import gif, jpeg, pdf, png, webp
 from tests.support.service import Service, soon
 
@@ -57,12 +57,13 @@ async def test_every_format_is_taken(attacher: Attacher) -> None:
 
 
 async def test_later_turn_on_another_server_sees_the_same_bytes(
-    attacher: Attacher, second_server: str, attach: Attach
+    attacher: Attacher, serve: Start, attach: Attach
 ) -> None:
     """The messages that name them are its history, and its requests carry them."""
     data = png(size=2_000_000)
     await attacher.converse("look", (await attacher.upload(data)).attachment_id)
-    turn = await attach(attacher.service.at(second_server)).converse("and again")
+    other = await serve(database=attacher.service.database.name)
+    turn = await attach(attacher.service.at(other.target)).converse("and again")
 
     assert turn.finished
     assert attacher.seen() == [[digest(data)]] * 2
@@ -177,9 +178,11 @@ async def test_request_id_replays_a_turn_with_attachments(attacher: Attacher) ->
     assert attacher.documents() == (1, 1)
 
 
-async def test_dead_servers_turn_keeps_its_attachments(serve_process: StartProcess, attach: Attach) -> None:
+async def test_dead_servers_turn_keeps_its_attachments(
+    serve: Start, serve_process: StartProcess, attach: Attach
+) -> None:
     """A server is killed before the message is stored: the turn that follows completes it with what it names."""
-    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
+    process, service = await serve_process(**LONG_LEASE_ENVIRONMENT)
     attacher = attach(service)
     data = png()
     uploaded = await attacher.upload(data)
@@ -193,7 +196,8 @@ async def test_dead_servers_turn_keeps_its_attachments(serve_process: StartProce
     assert service.database["messages"].count_documents({"tenant_id": service.tenant_id}) == 0
     await process.kill()
     call.cancel()
-    _, other = await serve_process(database=service.database.name, **SHORT_LEASE_ENVIRONMENT)
+    end_leases(service.database, process.replica_id)
+    other = await serve(database=service.database.name, lease=LONG_LEASE)
     later = attach(service.at(other.target))
     turn = await later.converse("hello", on_busy=turn_pb.ON_BUSY_WAIT)
     messages = await later.caller.messages()

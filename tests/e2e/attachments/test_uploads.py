@@ -8,6 +8,7 @@ import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
 
+from godoty_service.attachments.uploads import UploadMemory
 from godoty_service.rpc import interceptor
 from godoty_service.tenancy.auth import Scope
 from tests.conftest import Start
@@ -30,6 +31,29 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "a document of 101 pages": (lambda: pdf(101), "pages"),
     "half an image": (lambda: png(size=2 * MIB)[: MIB + 11], "damaged"),
 }
+
+
+@pytest.fixture
+def in_use(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """Returns the bytes of uploads that servers of this process are receiving."""
+    memories: list[UploadMemory] = []
+    create = UploadMemory.__init__
+
+    def noting(memory: UploadMemory, limit: int) -> None:
+        create(memory, limit)
+        memories.append(memory)
+
+    monkeypatch.setattr(UploadMemory, "__init__", noting)
+    return lambda: sum(each._in_use.total() for each in memories)
+
+
+async def taken(attacher: Attacher, data: bytes) -> bool:
+    """Upload bytes; return whether they are taken."""
+    try:
+        await attacher.upload(data)
+    except grpc.aio.AioRpcError:
+        return False
+    return True
 
 
 @pytest.mark.parametrize("name", HOSTILE)
@@ -88,7 +112,9 @@ async def test_empty_piece_is_refused(attacher: Attacher, pieces: list[bytes]) -
     assert attacher.documents() == (0, 0)
 
 
-async def test_upload_that_stops_arriving_ends(serve: Start, attach: Attach, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_upload_that_stops_arriving_ends(
+    serve: Start, attach: Attach, in_use: Callable[[], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between two pieces, and in all; a caller that leaves ends it as well. Nothing is stored."""
     attacher = attach(await serve(request_timeout=0.5))
 
@@ -105,12 +131,18 @@ async def test_upload_that_stops_arriving_ends(serve: Start, attach: Attach, mon
     with monkeypatch.context() as short:
         short.setattr(interceptor, "LONGEST_STREAM", 0.2)
         assert (await failure_of(upload(100, 0.1))).reason == "DEADLINE_EXCEEDED"
-    leaving = upload(3, 30.0)
-    await asyncio.sleep(0.1)
+
+    async def begun() -> Any:
+        call = upload(3, 30.0)
+        await soon(lambda: in_use() or call.done())
+        return None if call.done() else call
+
+    leaving = await eventually(begun)
     leaving.cancel()
+    await soon(lambda: in_use() == 0)
 
     assert attacher.documents() == (0, 0)
-    assert await attacher.upload(png())
+    assert await eventually(lambda: taken(attacher, png()))  # the time for it is short on a busy machine
 
 
 async def test_key_that_is_revoked_while_an_upload_arrives_stores_nothing(
@@ -171,23 +203,20 @@ async def test_limits_of_a_tenant(serve: Start, attach: Attach) -> None:
     assert await attacher.upload(png())
 
 
-async def test_uploads_share_bounded_memory(serve: Start, attach: Attach) -> None:
+async def test_uploads_share_bounded_memory(serve: Start, attach: Attach, in_use: Callable[[], int]) -> None:
     """A tenant whose uploads wait for their ends has half of it: its next is refused for a while."""
     service = await serve(attachment_bytes=MIB, attachment_upload_bytes=2 * MIB)
     attacher, other = attach(service), attach(service.another_tenant())
     done = asyncio.Event()
     data = png(size=MIB - 1000)
-    arrived = []
 
     async def requests() -> AsyncIterator[pb.UploadAttachmentRequest]:
         for start in range(0, len(data), 200_000):
             yield pb.UploadAttachmentRequest(data=data[start : start + 200_000])
-        arrived.append(1)
         await done.wait()
 
     waiting = attacher.caller.stub.UploadAttachment(requests(), metadata=service.metadata, timeout=60)
-    await soon(lambda: bool(arrived))
-    await asyncio.sleep(0.2)
+    await soon(lambda: in_use() == len(data))
     failure = await failure_of(attacher.upload(png(size=100_000)))
     assert (failure.reason, failure.quotas) == ("RATE_LIMITED", ("attachment_bytes/uploading",))
     assert failure.retry_after

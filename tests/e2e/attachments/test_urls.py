@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from godoty.v1 import attachment_pb2
+from godoty.v1 import turn_pb2 as turn_pb
 
 from tests.conftest import Start
 from tests.e2e.attachments.conftest import BLIND, VISION, Attacher, digest
@@ -24,10 +26,10 @@ async def web() -> AsyncIterator[Web]:
         yield server
 
 
-async def look(attacher: Attacher, url: str, *, session_id: str = "talk", model: str = VISION) -> Turn:
+async def look(attacher: Attacher, url: str, *, model: str = VISION, **fields: Any) -> Turn:
     """Run a turn with a file at a URL."""
     source = attachment_pb2.AttachmentSource(url=url)
-    return await attacher.caller.converse("look", attachments=[source], session_id=session_id, model=model)
+    return await attacher.caller.converse("look", attachments=[source], model=model, **fields)
 
 
 def refused(turn: Turn) -> tuple[str, str]:
@@ -52,11 +54,13 @@ async def test_file_is_fetched_once(serve: Start, attach: Attach, web: Web) -> N
     assert (await attacher.download(asked.content[1].attachment.attachment_id))[1] == data
 
 
-async def test_address_that_is_not_permitted_is_not_asked(serve: Start, attach: Attach, web: Web) -> None:
+async def test_address_that_is_not_permitted_is_not_asked(
+    serve: Start, attach: Attach, attacher: Attacher, web: Web
+) -> None:
     """Neither by the URL nor by a redirect; by default nothing of this host is."""
-    local, public = attach(await serve(**LOCAL)), attach(await serve())
+    local, public = attach(await serve(**LOCAL)), attacher
     web.answers |= {"/there": redirect(web.url("/picture", "127.0.0.2")), "/picture": page(png())}
-    for attacher, url, reason in (
+    for each, url, reason in (
         (local, web.url("/picture", "127.0.0.2"), "INVALID_FIELD"),
         (local, web.url("/there"), "ATTACHMENT_REJECTED"),
         (public, web.url("/picture"), "INVALID_FIELD"),
@@ -64,8 +68,8 @@ async def test_address_that_is_not_permitted_is_not_asked(serve: Start, attach: 
         (public, "https://169.254.169.254/latest", "INVALID_FIELD"),
         (public, "file:///etc/passwd", "INVALID_FIELD"),
     ):
-        assert refused(await look(attacher, url))[0] == reason, url
-        assert attacher.documents() == (0, 0)
+        assert refused(await look(each, url))[0] == reason, url
+        assert each.documents() == (0, 0)
     assert web.paths == ["/there"]
 
 
@@ -111,4 +115,4 @@ async def test_turn_that_is_refused_leaves_no_file(serve: Start, attach: Attach,
     await soon(lambda: web.waiting == 0)
 
     assert attacher.documents() == (0, 0)
-    assert (await look(attacher, web.url("/picture"))).finished
+    assert (await look(attacher, web.url("/picture"), on_busy=turn_pb.ON_BUSY_WAIT)).finished

@@ -12,7 +12,7 @@ from godoty.v1 import session_pb2 as session_pb
 
 from tests.conftest import Start
 from tests.e2e.forks.conftest import Definer, Forker
-from tests.support.caller import Caller, failure_of
+from tests.support.caller import failure_of
 from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.media import png
 from tests.support.service import Service, soon
@@ -65,9 +65,11 @@ def contents(messages: Sequence[session_pb.Message]) -> list[tuple[Any, ...]]:
     return [(each.number, each.role, list(each.content), list(each.citations)) for each in messages]
 
 
-async def test_imported_session_is_the_exported_one(definer: Definer, forker: Forker, second_caller: Caller) -> None:
+async def test_imported_session_is_the_exported_one(
+    definer: Definer, forker: Forker, serve: Start, fork_at: Callable[[Service], Forker]
+) -> None:
     """By another server: its messages, attachments, state, agent and user; a turn sees what it would have seen."""
-    other = Forker(second_caller)
+    other = fork_at(forker.service.at((await serve(database=forker.service.database.name)).target))
     await definer.apply("support", tools=[{"builtin": "notebook"}, {"builtin": "calculator"}])
     agent = {"agent": "support@1", "user": "ada"}
     note = json.dumps({"action": "write", "name": "plan", "text": "ü" * 3_000})

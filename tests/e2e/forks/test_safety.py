@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from godoty.v1 import agent_service_pb2 as pb
+from pymongo.read_concern import ReadConcern
 
 from godoty_service.session_copies.copies import SessionCopies
 from godoty_service.session_copies.forks import Fork, SessionForks
@@ -18,8 +19,9 @@ from tests.conftest import Start, StartProcess
 from tests.e2e.admin.conftest import Admin
 from tests.e2e.forks.conftest import Forker
 from tests.e2e.turns.streams import insert_messages
+from tests.faults.cluster import ServerProcess
 from tests.support.caller import failure_of
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import LONG_LEASE, LONG_LEASE_ENVIRONMENT, SHORT_LEASE, end_leases
 from tests.support.media import png
 from tests.support.service import Service, soon
 
@@ -59,10 +61,13 @@ def only(forker: Forker, *, sessions: int) -> bool:
     return forker.stored() == {"sessions": sessions, "messages": 2 * sessions}
 
 
-def copying(service: Service, origin: str, least: int) -> bool:
-    """Return whether a session is being made, with a number of messages of its origin at least."""
-    copied = {"session_uid": {"$ne": origin}, "turn_id": ""}
-    return incomplete(service) == 1 and service.database["messages"].count_documents(copied) >= least
+def copying(service: Service, number: int) -> bool:
+    """Return whether a session is being made that has the message of a number; 0: any session."""
+    made = service.database["sessions"].find_one({"incomplete": True}, {"_id": 1})
+    if made is None or number == 0:
+        return made is not None
+    message = {"tenant_id": service.tenant_id, "session_uid": made["_id"], "number": number}
+    return service.database["messages"].find_one(message) is not None
 
 
 async def listed(forker: Forker) -> list[str]:
@@ -113,7 +118,7 @@ async def test_origin_that_is_deleted_meanwhile_has_no_fork(
 
         assert (failure.code, failure.reason) == (NOT_FOUND, "SESSION_NOT_FOUND")
         await soon(partial(only, forker, sessions=int(begin_again)))
-        assert forker.documents() == (0, 0)
+        await soon(lambda: forker.documents() == (0, 0))
 
 
 async def test_cancelled_fork_is_deleted(serve: Start, fork_at: ForkAt, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,33 +176,46 @@ async def test_erasure_of_the_user_has_all_forks(
     assert of_no_session(forker.service) == set()
 
 
-async def test_killed_server_leaves_no_half_of_a_fork(serve_process: StartProcess, fork_at: ForkAt) -> None:
+async def test_killed_server_leaves_no_half_of_a_fork(
+    serve: Start, serve_process: StartProcess, fork_at: ForkAt
+) -> None:
     """Killed while it copies: the fork is complete or not there, and another server deletes the rest."""
-    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
-    _, other = await serve_process(database=service.database.name, **SHORT_LEASE_ENVIRONMENT)
-    forker, later = fork_at(service), fork_at(service.at(other.target))
-    await forker.converse("look", png())
+    process, service = await serve_process(**LONG_LEASE_ENVIRONMENT)
+    survivor = await serve(database=service.database.name, lease=LONG_LEASE, heartbeat=0.2)
+    later, messages = fork_at(service.at(survivor.target)), service.database["messages"]
+    await later.converse("look", png())
     insert_messages(service, "talk", 29_998)
-    messages = service.database["messages"]
-    for number in range(3):
-        request = pb.ForkSessionRequest(session_id="talk", fork_session_id=f"fork-{number}")
-        forking = asyncio.ensure_future(forker.caller.stub.ForkSession(request, metadata=service.metadata))
-        # Before it copies, within the first piece, and after it.
-        wanted = (0, 1, 10_001)[number]
-        await soon(partial(copying, service, later.uid("talk"), wanted))
-        await process.kill()
-        await asyncio.wait([forking])
-        assert forking.exception() is not None
-        forks = [each for each in await listed(later) if each != "talk"]
-        assert forks == []
+    for copied in (0, 1, 10_001):  # before it copies, within the first piece, and after it
+        while not await killed_within(process, fork_at(service), copied):
+            assert messages.count_documents({"session_uid": later.uid("fork")}) == 30_000
+            await later.delete("fork")
         await soon(lambda: incomplete(service) == 0)
         await soon(lambda: of_no_session(service) == set())
+        assert await listed(later) == ["talk"]
         assert messages.count_documents({}) == 30_000
-        await process.start()
-        forker = fork_at(service.at(process.address))
 
-    fork = await later.fork(fork_session_id="fork-0")
-    assert fork.session.message_count == messages.count_documents({"session_uid": later.uid("fork-0")}) == 30_000
+    fork = await later.fork(fork_session_id="fork")
+    assert fork.session.message_count == messages.count_documents({"session_uid": later.uid("fork")}) == 30_000
+
+
+async def killed_within(process: ServerProcess, forker: Forker, copied: int) -> bool:
+    """Kill a server when a message of its fork is copied, 0: any; return False if the fork was complete before."""
+    database = forker.service.database
+    if process.killed:
+        await process.start()
+    request = pb.ForkSessionRequest(session_id="talk", fork_session_id="fork")
+    forking = asyncio.ensure_future(forker.caller.stub.ForkSession(request, metadata=forker.service.metadata))
+    await soon(lambda: forking.done() or copying(forker.service, copied))
+    await process.kill()
+    await asyncio.wait([forking])
+    assert isinstance(forking.exception(), grpc.RpcError | None)
+    copies = {"ns": f"{database.name}.messages", "command.aggregate": "messages"}
+    running: list[dict[str, Any]] = [{"$currentOp": {}}, {"$match": copies}]
+    admin = database.client.admin.with_options(read_concern=ReadConcern("local"))
+    await soon(lambda: not [*admin.aggregate(running)])  # the database ends the copy by itself
+    half = incomplete(forker.service) == 1
+    end_leases(database, process.replica_id)
+    return half
 
 
 async def test_sweep_leaves_what_a_living_server_makes(

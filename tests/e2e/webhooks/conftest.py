@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,8 @@ from godoty.v1 import agent_definition_service_pb2_grpc as stubs
 from godoty.v1 import webhook_pb2 as pb
 
 from godoty_service.tenancy.auth import Scope
-from tests.conftest import Start
+from tests.conftest import serving
+from tests.support.backends import Backends
 from tests.support.caller import Caller
 from tests.support.receiver import Receiver
 from tests.support.service import Document, Service, eventually
@@ -27,6 +28,7 @@ SETTINGS: dict[str, Any] = {
 }
 ENVIRONMENT = {f"GODOTY_{name.upper()}": str(value) for name, value in SETTINGS.items()}
 HOOK = "hook"
+PATIENT = {"GODOTY_WEBHOOK_TIMEOUT": "60"}  # no attempt ends because the machine is busy
 State = pb.DeliveryState
 
 
@@ -80,6 +82,22 @@ class Tenant:
 
         return await eventually(found)
 
+    async def attempted(self, number: int, *, name: str = HOOK) -> pb.WebhookDelivery:
+        """Wait until the newest delivery of a webhook was attempted a number of times; return it."""
+
+        async def found() -> pb.WebhookDelivery | None:
+            deliveries = await self.deliveries(name)
+            return deliveries[0] if deliveries and deliveries[0].attempts >= number else None
+
+        delivery = await eventually(found)
+        assert delivery is not None
+        return delivery
+
+    def end_retries(self) -> None:
+        """Let the next attempt of each pending delivery be its last one, as if the time for it were over."""
+        query = {"tenant_id": self.service.tenant_id, "state": "pending"}
+        self.service.database["webhook_deliveries"].update_many(query, [{"$set": {"deadline": "$create_time"}}])
+
     def documents(self, collection: str) -> list[Document]:
         """Return the tenant's documents of a collection."""
         return list(self.service.database[collection].find({"tenant_id": self.service.tenant_id}))
@@ -100,10 +118,19 @@ def become(connect: Callable[[Service], Caller], issue: Callable[..., str]) -> B
     return for_service
 
 
+@pytest.fixture(scope="module")
+def webhook_server(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The address and the database of a server that lets webhooks be on this machine."""
+    with serving(backends, tmp_path_factory, **ENVIRONMENT, **PATIENT) as served:
+        yield served
+
+
 @pytest.fixture
-async def tenant(serve: Start, become: Become) -> Tenant:
-    """A tenant of a server that lets webhooks be on this machine."""
-    return become(await serve(**SETTINGS))
+def tenant(backends: Backends, webhook_server: tuple[str, str], become: Become) -> Iterator[Tenant]:
+    """A tenant of that server, whose webhooks are deleted afterwards: another receiver may get the port of theirs."""
+    tenant = become(backends.service(*webhook_server))
+    yield tenant
+    tenant.service.database["webhooks"].delete_many({"tenant_id": tenant.service.tenant_id})
 
 
 @pytest.fixture

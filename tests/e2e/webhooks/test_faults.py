@@ -13,13 +13,12 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import agent_service_pb2_grpc, webhook_pb2
 
 from godoty_service.tenancy.auth import Scope
-from openrouter_sandbox.mongodb.mongod import Mongod
 from openrouter_sandbox.mongodb.replica_set import LocalReplicaSet
 from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import until_text
-from tests.e2e.webhooks.conftest import ENVIRONMENT, SETTINGS, Become
+from tests.e2e.webhooks.conftest import ENVIRONMENT, PATIENT, SETTINGS, Become
 from tests.faults.cluster import Cluster, open_cluster
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import LONG_LEASE, LONG_LEASE_ENVIRONMENT, end_leases
 from tests.support.receiver import Received, Receiver, status
 from tests.support.service import eventually, soon
 
@@ -30,14 +29,15 @@ async def test_turn_of_a_killed_server_is_reported_that_no_client_asks_for(
     serve: Start, serve_process: StartProcess, become: Become, receiver: Receiver
 ) -> None:
     """Its log is ended by another server, once the lease of the dead one is over."""
-    process, service = await serve_process(**(ENVIRONMENT | NEVER), **SHORT_LEASE_ENVIRONMENT)
+    process, service = await serve_process(**(ENVIRONMENT | NEVER), **LONG_LEASE_ENVIRONMENT)
     tenant = become(service)
     await tenant.apply(receiver.url())
     stream = tenant.caller.start("@sandbox plain tokens=9 hold_after=3 hold=killed", user="ada")
     turn_id = (await until_text(stream, "t2 "))[0].turn_id
     await process.kill()
     service.backends.allow("killed")
-    await serve(database=service.database.name, **SETTINGS, **SHORT_LEASE)
+    await serve(database=service.database.name, **SETTINGS, lease=LONG_LEASE)
+    end_leases(service.database, process.replica_id)
 
     received = await receiver.first()
 
@@ -52,14 +52,14 @@ async def test_event_of_a_server_that_dies_before_it_publishes_is_published_by_a
     serve: Start, serve_process: StartProcess, become: Become, receiver: Receiver
 ) -> None:
     """The end of the turn was stored with its mark, and nothing else."""
-    process, service = await serve_process(**(ENVIRONMENT | NEVER), **SHORT_LEASE_ENVIRONMENT)
+    process, service = await serve_process(**(ENVIRONMENT | NEVER), **LONG_LEASE_ENVIRONMENT)
     tenant = become(service)
     await tenant.apply(receiver.url())
     turn = await tenant.caller.converse("hello")
     await soon(lambda: service.database["turn_logs"].count_documents({"ended": True}) == 1)
     assert tenant.documents("webhook_deliveries") == []
     await process.kill()
-    await serve(database=service.database.name, **SETTINGS, **SHORT_LEASE)
+    await serve(database=service.database.name, **SETTINGS, lease=LONG_LEASE)
 
     received = await receiver.first()
 
@@ -71,7 +71,7 @@ async def test_event_of_a_server_that_dies_while_it_sends_is_sent_again_under_it
     serve: Start, serve_process: StartProcess, become: Become, receiver: Receiver
 ) -> None:
     """The receiver has it, and the dead server did not record that: another one sends it when the lease is over."""
-    process, service = await serve_process(**ENVIRONMENT, **SHORT_LEASE_ENVIRONMENT, GODOTY_WEBHOOK_TIMEOUT="0.5")
+    process, service = await serve_process(**ENVIRONMENT, **PATIENT, **LONG_LEASE_ENVIRONMENT)
     tenant = become(service)
 
     async def answer(received: Received) -> bytes:
@@ -82,8 +82,9 @@ async def test_event_of_a_server_that_dies_while_it_sends_is_sent_again_under_it
     receiver.answer = answer
     await tenant.apply(receiver.url())
     await tenant.caller.converse("hello")
-    await receiver.first()
-    other = await serve(database=service.database.name, **SETTINGS, **SHORT_LEASE)
+    await soon(lambda: process.killed and process.process and process.process.returncode is not None)
+    other = await serve(database=service.database.name, **SETTINGS, lease=LONG_LEASE)
+    end_leases(service.database, process.replica_id)
     there = become(service.at(other.target))
 
     (delivery,) = await there.delivered(1)
@@ -110,9 +111,6 @@ async def test_two_servers_send_each_event_once(serve: Start, become: Become, re
     assert sorted(arrived) == sorted(each.responses[0].turn_id for each in turns)
 
 
-Lose = Callable[[LocalReplicaSet], Awaitable[Mongod]]
-
-
 @pytest.fixture
 async def members(tmp_path: Path) -> AsyncIterator[LocalReplicaSet]:
     """Three members, one of them primary."""
@@ -120,12 +118,10 @@ async def members(tmp_path: Path) -> AsyncIterator[LocalReplicaSet]:
         yield started
 
 
-@pytest.mark.parametrize("lose", [LocalReplicaSet.kill_primary, LocalReplicaSet.step_down], ids=["killed", "stepped"])
-async def test_events_outlive_a_failover(
-    members: LocalReplicaSet, receiver: Receiver, tmp_path: Path, lose: Lose
-) -> None:
-    """Turns end before, while and after the primary fails: each is reported, and no other."""
+async def test_events_outlive_failovers(members: LocalReplicaSet, receiver: Receiver, tmp_path: Path) -> None:
+    """Turns end before, while and after a primary steps down, and one is killed: each is reported, and no other."""
     name = f"godoty_test_failover_{secrets.token_hex(4)}"
+    begun: set[str] = set()
     async with open_cluster(mongodb_uri=members.uri, name=name, directory=tmp_path) as cluster:
         server = cluster.server(**ENVIRONMENT, GODOTY_LEASE="15")
         await server.start()
@@ -139,21 +135,42 @@ async def test_events_outlive_a_failover(
                 webhook = webhook_pb2.Webhook(name="hook", url=receiver.url())
                 metadata = (("authorization", f"Bearer {key}"),)
                 await manage.ApplyWebhook(webhook_pb2.ApplyWebhookRequest(webhook=webhook), metadata=metadata)
-                turns = [asyncio.create_task(_turn(stub, cluster.api_key, number)) for number in range(8)]
-                await receiver.first()
-                await lose(members)
-                begun = {each for each in await asyncio.gather(*turns) if each}
 
                 async def all_arrived() -> bool:
-                    return {each.data["turn_id"] for each in receiver.received} >= begun | await _ended(cluster)
+                    return {*_reported(receiver)} >= begun | await _ended(cluster)
 
-                await eventually(all_arrived)
-                ended = await _ended(cluster)
+                for lose in (members.step_down, members.kill_primary):
+                    begun |= await _failover(lose, stub, cluster.api_key, receiver)
+                    await eventually(all_arrived)
         finally:
             await server.stop()
+        ended = await _ended(cluster)
 
-    assert {each.data["turn_id"] for each in receiver.received} == ended >= begun
-    assert len({each.event_id for each in receiver.received}) == len(ended)
+    reported = _reported(receiver)
+    assert begun <= reported.keys() <= ended
+    assert len({*reported.values()}) == len(reported)
+
+
+async def _failover(
+    lose: Callable[[], Awaitable[object]],
+    stub: agent_service_pb2_grpc.AgentServiceStub,
+    api_key: str,
+    receiver: Receiver,
+) -> set[str]:
+    """Run turns, and lose the primary once the first one is reported; return those that began."""
+    before = len(_reported(receiver))
+    turns = [asyncio.create_task(_turn(stub, api_key, number)) for number in range(8)]
+    await soon(lambda: len(_reported(receiver)) > before)
+    await lose()
+    return {each for each in await asyncio.gather(*turns) if each}
+
+
+def _reported(receiver: Receiver) -> dict[str, str]:
+    """Return the turns whose ends have arrived, each with the id of the event, of which it may have one."""
+    found: dict[str, str] = {}
+    for each in receiver.of_type("turn.finished"):
+        assert found.setdefault(each.data["turn_id"], each.event_id) == each.event_id
+    return found
 
 
 async def _ended(cluster: Cluster) -> set[str]:
@@ -169,7 +186,7 @@ async def _turn(stub: agent_service_pb2_grpc.AgentServiceStub, api_key: str, num
     """
     text = f"@sandbox slow tokens={1 + 12 * number} first_delay_ms=0 delay_ms=25"
     call = stub.Converse(
-        pb.ConverseRequest(session_id=f"s{number}", text=text),
+        pb.ConverseRequest(text=text),
         metadata=(("authorization", f"Bearer {api_key}"),),
         timeout=170,
     )

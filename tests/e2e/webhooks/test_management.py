@@ -156,8 +156,9 @@ async def test_deliveries_are_paged_newest_first(tenant: Tenant, receiver: Recei
     assert len(await tenant.deliveries(state=pb.DELIVERY_STATE_DELIVERED)) == 3
 
 
-async def test_secrets_are_resealed_with_the_first_key(tenant: Tenant, receiver: Receiver) -> None:
+async def test_secrets_are_resealed_with_the_first_key(serve: Start, become: Become, receiver: Receiver) -> None:
     """Then the other key is not needed any more."""
+    tenant = become(await serve(**SETTINGS))
     secret = await tenant.apply(receiver.url())
     new_key = base64.b64encode(b"n" * 32).decode()
     service = tenant.service

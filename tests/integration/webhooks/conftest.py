@@ -18,6 +18,7 @@ from godoty_service.ids import new_id
 from godoty_service.ledger.entries import ModelCall
 from godoty_service.ledger.states import CallState
 from godoty_service.ledger.totals import Totals
+from godoty_service.settings.settings import Settings
 from godoty_service.turns.event_log.events import StopReason, TextDelta, TurnFinished
 from godoty_service.turns.event_log.outbox import ended_turn
 from godoty_service.turns.event_log.store import Chunk
@@ -44,14 +45,33 @@ class Server:
     """A server.
 
     Attributes:
+        settings: Its settings.
         components: Its components.
-        loops: Its outbox and its dispatcher.
         events: The events that it has published.
+        loops: Its outbox and its dispatcher.
     """
 
+    settings: Settings
     components: Components
-    loops: WebhookLoops
     events: list[WebhookEvent] = field(default_factory=list)
+    loops: WebhookLoops = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget what it was about to do, as a new process does."""
+        components = self.components
+        self.loops = build_loops(
+            self.settings,
+            components.webhooks,
+            ledger=components.accounting.ledger,
+            turn_store=components.conversations.turn_store,
+            recovery=build_recovery(components),
+            replicas=components.replicas,
+            clock=components.clock,
+            observe=self.events.append,
+        )
 
     async def apply(self, tenant_id: str, url: str, *, name: str = "hook", **terms: Any) -> Webhook:
         """Apply a webhook."""
@@ -140,27 +160,20 @@ StartServer = Callable[..., Awaitable[Server]]
 
 
 @pytest.fixture
-async def start(backends: Backends, new_database: str) -> AsyncIterator[StartServer]:
-    """Starts servers on one database."""
+async def start(backends: Backends) -> AsyncIterator[StartServer]:
+    """Starts servers on one database; they have one clock, as each reads the database's to within a round trip."""
     async with AsyncExitStack() as stack:
+        database, servers = backends.empty_database(), list[Server]()
 
         async def start_server(*, indexes: bool = True, **settings: Any) -> Server:
-            chosen = backends.settings(new_database, **SETTINGS | settings)
+            chosen = backends.settings(database, **SETTINGS | settings)
             components = await stack.enter_async_context(open_components(chosen, migrate=True, indexes=indexes))
+            servers.append(Server(chosen, components))
+            components.clock._origin = servers[0].components.clock._origin
+            components.webhooks.subscribers._tick = lambda: 0.0  # a busy machine takes seconds
             await components.replicas.heartbeat()
             await components.webhooks.subscribers.refresh()
-            events: list[WebhookEvent] = []
-            loops = build_loops(
-                chosen,
-                components.webhooks,
-                ledger=components.accounting.ledger,
-                turn_store=components.conversations.turn_store,
-                recovery=build_recovery(components),
-                replicas=components.replicas,
-                clock=components.clock,
-                observe=events.append,
-            )
-            return Server(components, loops, events)
+            return servers[-1]
 
         yield start_server
 

@@ -65,11 +65,11 @@ async def test_server_killed_at_each_operation_loses_nothing(
     start: StartServer, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, *, after: bool
 ) -> None:
     """The end of a turn, that of a turn of a dead server, and an unresolved call arrive, each under one id."""
-    survivor = await start()
+    survivor, victim = await start(), await start(indexes=False)
     number = kills = 0
     while kills == number:
         number += 1
-        victim = await start(indexes=False)
+        victim.restart()
         tenant = (await survivor.components.tenancy.tenants.create("acme")).tenant_id
         for each in (survivor, victim):
             await each.apply(tenant, receiver.url())
