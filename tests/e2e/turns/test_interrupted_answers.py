@@ -12,12 +12,13 @@ from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, SLOW, last_stored_sequence, resume, until_text
 from tests.support.caller import Caller, read
 from tests.support.history import assert_valid_history, assert_valid_request
-from tests.support.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import HEARTBEAT, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service, soon
 from tests.support.waiting import when_free
 
 Connect = Callable[[Service], Caller]
 _ROUNDING = 0.002  # seconds; times are rounded to milliseconds
+LEASE = 9.0  # seconds, of which some must be left when a busy machine asks
 # The first answer calls a tool and is complete; the second streams a token every 50 ms.
 LOOP = "@sandbox tool-loop calls=2 tool=calculator tokens=60 delay_ms=50 hold_after=40 record_ms=-1"
 
@@ -97,10 +98,10 @@ async def test_busy_session_of_dead_server_reports_remaining_lease(
     serve: Start, serve_process: StartProcess, connect: Connect
 ) -> None:
     """The retry time of SESSION_BUSY is the remaining time of the dead server's lease: a retry after it is served."""
-    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
+    process, service = await serve_process(GODOTY_LEASE=str(LEASE), GODOTY_HEARTBEAT=str(HEARTBEAT))
     call = connect(service).start(SLOW)
     await until_text(call, "t2 ")
-    other = await serve(database=service.database.name, **SHORT_LEASE)
+    other = await serve(database=service.database.name, lease=LEASE, heartbeat=HEARTBEAT)
     survivor = connect(service.at(other.target))
     await process.kill()
     before = _lease_left(service, process.replica_id)
