@@ -248,6 +248,7 @@ def server_environment(backends: Backends, database: str) -> dict[str, str]:
         "GODOTY_DRAIN_GRACE": "2",
         "GODOTY_WRONG_KEY_LOOKUPS": "1000000",  # all tests call from one address
         "GODOTY_MCP_NETWORKS": "127.0.0.0/8",
+        "GODOTY_STORAGE_PROBE_TIMEOUT": str(backends.probe_timeout),
     }
 
 

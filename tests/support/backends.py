@@ -69,6 +69,7 @@ class Backends:
         mongodb_uri: The URI of MongoDB.
         mongo: A blocking client.
         sandbox: The provider. It runs in the thread: call it by `ask`.
+        probe_timeout: After how many seconds without an answer its servers count MongoDB as unavailable.
     """
 
     def __init__(self, directory: Path, mongodb_uri: str | None, *, drops: bool = True) -> None:
@@ -90,6 +91,8 @@ class Backends:
         self._client: Any = None  # of the thread, for all databases
         self._borrowed = mongodb_uri is not None
         self._drops = self._borrowed and drops
+        # Servers do not give up the MongoDB of all tests for a moment in which a busy machine is slow.
+        self.probe_timeout = 3.0 if self._drops else 60.0
         self.mongodb_uri = mongodb_uri or ""
         # All histories of the tests must be ones that strict providers accept.
         self.sandbox = Sandbox(recorded=_RECORDED, settings=SandboxSettings(strict="openai,anthropic"))
@@ -221,6 +224,7 @@ class Backends:
                 "OPENROUTER_API_KEY": ACCOUNT,
                 "drain_grace": 2.0,
                 "wrong_key_lookups": 1_000_000.0,  # all tests call from one address
+                "storage_probe_timeout": self.probe_timeout,
                 **others,
             }
         )

@@ -9,7 +9,7 @@ from godoty.v1 import billing_service_pb2 as pb
 from godoty.v1 import billing_service_pb2_grpc, ledger_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from tests.support.service import Service
+from tests.support.service import PATIENCE, Service
 
 
 class BillingCaller:
@@ -32,7 +32,7 @@ class BillingCaller:
 
     async def call(self, method: str, request: Any) -> Any:
         """Call a unary method."""
-        return await getattr(self.stub, method)(request, metadata=self._metadata, timeout=30)
+        return await getattr(self.stub, method)(request, metadata=self._metadata, timeout=PATIENCE)
 
     async def all_entries(self, **fields: Any) -> list[ledger_pb2.LedgerEntry]:
         """Read all pages."""
@@ -48,7 +48,7 @@ class BillingCaller:
     async def export(self, **fields: Any) -> list[pb.ExportLedgerResponse]:
         """Read the stream."""
         request = pb.ExportLedgerRequest(**fields)
-        return [each async for each in self.stub.ExportLedger(request, metadata=self._metadata, timeout=60)]
+        return [each async for each in self.stub.ExportLedger(request, metadata=self._metadata, timeout=PATIENCE)]
 
 
 def keys_of(report: pb.GetUsageResponse) -> list[tuple[str, ...]]:
