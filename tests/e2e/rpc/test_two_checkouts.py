@@ -82,18 +82,18 @@ async def test_two_checkouts_serve_at_the_same_time_and_keep_their_ports(tmp_pat
     port = int(before["GODOTY_LISTEN"].rpartition(":")[2])
     mongo = int(before["GODOTY_MONGODB_URI"].rpartition("127.0.0.1:")[2].partition("/")[0])
     async with AsyncExitStack() as stack:
-        for each in (port, mongo, *PREFERRED):  # else it would also find a preferred port again that it has not stored
+        for each in PREFERRED:  # else they would be found again although they are not stored
             await stack.enter_async_context(taken(each))
-        moved = await stack.enter_async_context(dev(tmp_path / "second"))
-        assert "156" in await answer(moved)
-    assert moved["GODOTY_API_KEY"] == before["GODOTY_API_KEY"]
-    assert {moved["GODOTY_LISTEN"], moved["GODOTY_MONGODB_URI"]}.isdisjoint(
-        {before["GODOTY_LISTEN"], before["GODOTY_MONGODB_URI"]}
-    )
-    for _ in range(3):  # another process of the machine may take a port in the meantime
-        async with dev(tmp_path / "second") as again:
-            pass
-        if kept(again) == kept(moved):
-            return
-        moved = again
+        async with taken(port), taken(mongo), dev(tmp_path / "second") as moved:
+            assert "156" in await answer(moved)
+        assert moved["GODOTY_API_KEY"] == before["GODOTY_API_KEY"]
+        assert {moved["GODOTY_LISTEN"], moved["GODOTY_MONGODB_URI"]}.isdisjoint(
+            {before["GODOTY_LISTEN"], before["GODOTY_MONGODB_URI"]}
+        )
+        for _ in range(3):  # another process of the machine may take a port in the meantime
+            async with dev(tmp_path / "second") as again:
+                pass
+            if kept(again) == kept(moved):
+                return
+            moved = again
     raise AssertionError("it does not keep its ports")
