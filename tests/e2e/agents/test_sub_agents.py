@@ -181,11 +181,15 @@ async def test_conversations_of_sub_agents_are_freed_without_garbage_collection(
     await chain(define(caller))
     gc.collect()
     gc.disable()
-    kinds = (EventLog, OpenRouterModel, SubAgents, SubAgentTool)
-    before = {id(each) for each in gc.get_objects() if isinstance(each, kinds)}  # of other servers in this process
+    kinds = {EventLog, OpenRouterModel, SubAgents, SubAgentTool}
+
+    def found() -> set[int]:
+        return {id(each) for each in gc.get_objects() if type(each) in kinds}  # `isinstance` asks dead proxies
+
+    before = found()  # of other servers in this process
 
     def present() -> set[int]:
-        return {id(each) for each in gc.get_objects() if isinstance(each, kinds)} - before
+        return found() - before
 
     try:
         stream = caller.start(reaching(3, deepest), agent="coordinator")

@@ -13,6 +13,7 @@ from godoty.v1 import model_pb2
 
 import openrouter_sandbox
 from godoty_service.bootstrap.components import open_components
+from godoty_service.pricing import stored_catalogues
 from godoty_service.pricing.abilities import Abilities
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.tenancy.api_keys import ApiKeyTerms
@@ -118,6 +119,7 @@ async def test_page_is_limited_in_bytes(
     serve: Start, connect: Callable[[Service], Caller], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends where the next model would exceed the limit, and the pages have all models, also with long names."""
+    monkeypatch.setattr(stored_catalogues, "_last_parsed", stored_catalogues._last_parsed.__wrapped__)
     monkeypatch.setattr(Abilities, "parse", lambda _: Abilities(name="n" * 200))
     caller = connect(await serve(page_bytes=65_536))
     first = await caller.call("ListModels", pb.ListModelsRequest(page_size=500))
