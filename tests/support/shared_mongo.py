@@ -43,7 +43,7 @@ class SharedMongo:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker the address."""
+        """Give a worker the address."""
         if not self._started:
             asyncio.run(self._mongo.start())
             self._started = True
