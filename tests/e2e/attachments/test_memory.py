@@ -19,19 +19,17 @@ def resident(process: int) -> int:
     return int(dict(lines)["VmRSS"].split()[0]) * 1024
 
 
-async def test_memory_returns_after_requests_with_many_large_images(
-    serve_process: StartProcess, attach: Attach
-) -> None:
-    """Eight images of 5 MB, all of which each later request carries: 40 MB of bytes a turn, of which none is kept."""
+async def test_memory_returns_after_ten_images_over_twenty_turns(serve_process: StartProcess, attach: Attach) -> None:
+    """Ten images of 5 MB, all of which each later request carries: 50 MB of bytes a turn, of which none is kept."""
     process, service = await serve_process()
     attacher = attach(service)
     await attacher.converse("warm", png(size=1_000_000), session_id="warm")
     assert process.process is not None
     pid = process.process.pid
     before, files = resident(pid), []
-    for number in range(11):
+    for number in range(20):
         attachments = []
-        if number < 8:
+        if number < 10:
             files.append(png(size=5_000_000))
             attachments = [(await attacher.upload(files[-1])).attachment_id]
         turn = await attacher.converse(f"turn {number}", *attachments)

@@ -231,15 +231,15 @@ async def test_forty_turns_at_a_server_that_hangs_hold_up_no_other(tenant: Tenan
     await tenant.serve(mcp.url())
     await tenant.agent("crm")
     hung = [
-        asyncio.create_task(tenant.use("hang", '{"hold": "later"}', session_id=f"s{number}")) for number in range(40)
+        asyncio.create_task(tenant.use("hang", '{"hold": "later"}', session_id=f"s{number}")) for number in range(50)
     ]
-    await soon(lambda: mcp.calls("hang") == 40)
+    await soon(lambda: mcp.calls("hang") == 50)
 
     assert output(await tenant.use("echo", '{"text": "a"}')) == (True, "a")
     assert (await tenant.caller.converse("hello", session_id="plain")).failure is None
 
     mcp.release("later")
-    assert [output(each) for each in await asyncio.gather(*hung)] == [(True, "released")] * 40
+    assert [output(each) for each in await asyncio.gather(*hung)] == [(True, "released")] * 50
 
 
 async def test_mute_server_holds_up_no_turn_of_others(tenant: Tenant, mcp: Mcp, become: Become) -> None:
