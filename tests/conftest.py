@@ -19,6 +19,7 @@ from openrouter_sandbox.mongodb.mongod import find_mongod
 from tests.faults.cluster import ServerProcess
 from tests.support.backends import ACCOUNT, Backends
 from tests.support.caller import Caller
+from tests.support.lasting import leave_after
 from tests.support.logging_configuration import restored_logging
 from tests.support.order import ordered
 from tests.support.service import Service
@@ -50,6 +51,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in long]
         config.hook.pytest_deselected(items=long)
     items[:] = ordered(items, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Stop the server of a folder after its last test."""
+    leave_after(item, nextitem)
 
 
 def pytest_collection_finish() -> None:

@@ -1,7 +1,7 @@
 """A context that several files of tests use: it ends when the tests of their folder have run."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -36,13 +36,22 @@ class Lasting(Generic[T]):
         self._stack.close()
 
 
-def keep(session: pytest.Session, folder: Path, lasting: Lasting[Any]) -> None:
-    """Have a context left after the last test of a folder."""
-    session.stash.setdefault(_KEPT, {})[folder] = lasting
+@contextmanager
+def lasting(
+    request: pytest.FixtureRequest, folder: Path, make: Callable[[], AbstractContextManager[T]]
+) -> Iterator[Lasting[T]]:
+    """Make a context that is left after the last test of a folder: the body of a session's fixture."""
+    one = Lasting(make)
+    request.session.stash.setdefault(_KEPT, {})[folder] = one
+    try:
+        yield one
+    finally:
+        one.leave()
 
 
-def leave_after(item: pytest.Item, nextitem: pytest.Item | None, folder: Path) -> None:
-    """Leave a folder's context if the next test is in another one; a hook of the folder's conftest calls this."""
-    lasting = item.session.stash.setdefault(_KEPT, {}).get(folder)
-    if lasting is not None and nextitem is not None and not nextitem.path.is_relative_to(folder):
-        lasting.leave()
+def leave_after(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Leave the context of a test's folder if the next test is in another one."""
+    for folder, one in item.session.stash.get(_KEPT, {}).items():
+        within = item.path.is_relative_to(folder)
+        if within and nextitem is not None and not nextitem.path.is_relative_to(folder):
+            one.leave()

@@ -12,7 +12,7 @@ from tests.conftest import WITHOUT_WEBHOOKS, Start, serving
 from tests.e2e.answers.gateway import Gateway, Relay, gateway, listening
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn
-from tests.support.lasting import Lasting, keep, leave_after
+from tests.support.lasting import Lasting, lasting
 from tests.support.service import Service
 
 Relaying = tuple[Relay, tuple[str, str]]
@@ -78,16 +78,8 @@ def lasting_relay(
     request: pytest.FixtureRequest, backends: Backends, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lasting[Relaying]]:
     """The server of `relay`, for all files of this folder."""
-    lasting = Lasting(lambda: _relaying(backends, tmp_path_factory))
-    keep(request.session, _FOLDER, lasting)
-    yield lasting
-    lasting.leave()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Stop that server after the last test of this folder."""
-    leave_after(item, nextitem, _FOLDER)
+    with lasting(request, _FOLDER, lambda: _relaying(backends, tmp_path_factory)) as one:
+        yield one
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import ENCRYPTION_KEY, WITHOUT_WEBHOOKS, serving
 from tests.e2e.contract.requests import Party
 from tests.support.backends import Backends
-from tests.support.lasting import Lasting, keep, leave_after
+from tests.support.lasting import Lasting, lasting
 
 _FOLDER = Path(__file__).parent
 # So that tenants can have webhooks, to which nothing is delivered meanwhile.
@@ -25,16 +25,8 @@ def lasting_server(
     request: pytest.FixtureRequest, backends: Backends, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lasting[tuple[str, str]]]:
     """The server of `contract_server`, for all files of this folder."""
-    lasting = Lasting(lambda: serving(backends, tmp_path_factory, **_ENVIRONMENT))
-    keep(request.session, _FOLDER, lasting)
-    yield lasting
-    lasting.leave()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Stop that server after the last test of this folder."""
-    leave_after(item, nextitem, _FOLDER)
+    with lasting(request, _FOLDER, lambda: serving(backends, tmp_path_factory, **_ENVIRONMENT)) as one:
+        yield one
 
 
 @pytest.fixture(scope="module")

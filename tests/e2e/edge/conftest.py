@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import WITHOUT_WEBHOOKS, server_environment
 from tests.faults.cluster import ServerProcess
 from tests.support.backends import Backends
-from tests.support.lasting import Lasting, keep, leave_after
+from tests.support.lasting import Lasting, lasting
 from tests.support.service import Service
 
 Measured = tuple[ServerProcess, str]
@@ -34,16 +34,8 @@ def lasting_server(
     request: pytest.FixtureRequest, backends: Backends, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Lasting[Measured]]:
     """The server of `measured_server`, for all files of this folder."""
-    lasting = Lasting(lambda: _measured(backends, tmp_path_factory))
-    keep(request.session, _FOLDER, lasting)
-    yield lasting
-    lasting.leave()
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Stop that server after the last test of this folder."""
-    leave_after(item, nextitem, _FOLDER)
+    with lasting(request, _FOLDER, lambda: _measured(backends, tmp_path_factory)) as one:
+        yield one
 
 
 @pytest.fixture(scope="module")
