@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from math import ceil
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypedDict, cast
 
 import httpx2 as httpx
 import openai
@@ -52,6 +52,12 @@ class OpenRouterModel(OpenAIModel):
         purpose: What the agent's own calls are for.
         output: The value that the agent has answered with by its output schema, as JSON; None: there is none.
     """
+
+    class OpenAIConfig(TypedDict, total=False):
+        """What is configured in Strands, which reads these hints for each model: fewer take less time."""
+
+        model_id: str
+        context_window_limit: int | None
 
     def __init__(
         self,

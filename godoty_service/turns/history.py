@@ -7,7 +7,7 @@ steps halve and quarter the history.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -101,12 +101,13 @@ class OverflowTrimmer:
         trimmed: Whether the history was trimmed.
     """
 
-    def __init__(self, *, context_tokens: int | None, fixed_bytes: int) -> None:
+    def __init__(self, *, context_tokens: int | None, fixed_bytes: Callable[[], int]) -> None:
         """Initialize the trimmer.
 
         Args:
             context_tokens: The model's context length; None: unknown.
-            fixed_bytes: The bytes of each request beside the history: the system prompt and the tool specs.
+            fixed_bytes: Returns the bytes of each request beside the history: the system prompt and the tool specs.
+                It is called if the history overflows: most turns need no count.
         """
         self._context_tokens = context_tokens
         self._fixed_bytes = fixed_bytes
@@ -132,7 +133,7 @@ class OverflowTrimmer:
         limit = size // (2 * (step + 1))  # the catalogue may be wrong: each step makes the history smaller
         if self._context_tokens is not None:
             tokens = self._context_tokens - self._context_tokens // _ANSWER_SHARE
-            limit = min(limit, tokens * _BYTES_PER_TOKEN[step] - self._fixed_bytes)
+            limit = min(limit, tokens * _BYTES_PER_TOKEN[step] - self._fixed_bytes())
         return max(limit, _MIN_BYTES)
 
 

@@ -67,13 +67,15 @@ def build_agent(
         manager: Stores its messages; None: they are not stored, as it is a sub-agent.
     """
     name = str(model.get_config()["model_id"])
-    fixed = sum(len(json.dumps(tool.tool_spec)) for tool in tools) + len(profile.system_prompt.encode())
     client_tools = profile.definition.client_tools + (turn.request.client_tools if manager is not None else ())
-    fixed += sum(each.size for each in client_tools)
-    fixed += profile.output.sent_bytes if profile.output is not None else 0
-    trimmer = OverflowTrimmer(
-        context_tokens=context_length(dependencies.oracle.current, name), fixed_bytes=fixed + offered.spec_bytes
-    )
+
+    def fixed_bytes() -> int:
+        """Return the bytes of each request beside the history."""
+        size = sum(len(json.dumps(tool.tool_spec)) for tool in tools) + len(profile.system_prompt.encode())
+        size += sum(each.size for each in client_tools) + offered.spec_bytes
+        return size + (profile.output.sent_bytes if profile.output is not None else 0)
+
+    trimmer = OverflowTrimmer(context_tokens=context_length(dependencies.oracle.current, name), fixed_bytes=fixed_bytes)
     agent = Agent(
         model=model,
         system_prompt="\n\n".join(filter(None, (profile.system_prompt, *offered.notes))) or None,
@@ -82,19 +84,16 @@ def build_agent(
         agent_id=profile.name,
         name=profile.name,
         session_manager=manager,
-        hooks=[
-            guard,
-            listener,
-            ActionResults(guard),
-            UnparsedInputs(),
-            ToolOutputLimit(dependencies.defaults.tool_output_bytes),
-        ],
         plugins=[_NO_DELEGATION],
         callback_handler=None,
         retry_strategy=None,
         trace_attributes=turn_attributes(tenant_id=turn.tenant_id, session_id=session.session_id, turn_id=turn.turn_id),
         **history_management(profile, trimmer, sub_agent=manager is None),
     )
+    limit = ToolOutputLimit(dependencies.defaults.tool_output_bytes)
+    # Not as `hooks`: Strands would check each of them against a protocol, which is slow.
+    for hook in (guard, listener, ActionResults(guard), UnparsedInputs(), limit):
+        agent.hooks.add_hook(hook)
     offer(agent, offered)
     offer_client_tools(agent, client_tools)
     return agent, trimmer

@@ -40,7 +40,7 @@ def _ids(messages: Messages, kind: str) -> list[str]:
 @given(history=HISTORIES, context_tokens=some.none() | some.integers(500, 3000), fixed=some.integers(0, 300))
 def test_trimmed_history_is_complete_and_smaller(history: Messages, context_tokens: int | None, fixed: int) -> None:
     """It begins with a user text, each use has its result, and a step that returns True has removed something."""
-    trimmer = OverflowTrimmer(context_tokens=context_tokens, fixed_bytes=fixed)
+    trimmer = OverflowTrimmer(context_tokens=context_tokens, fixed_bytes=lambda: fixed)
     for _ in range(3):
         before = _size(history)
         changed = trimmer.trim(history)
@@ -53,7 +53,7 @@ def test_trimmed_history_is_complete_and_smaller(history: Messages, context_toke
 def test_second_step_fits_when_each_byte_is_a_token() -> None:
     """The second step's result fits any tokenizer: three quarters of the context, less a request's fixed part."""
     history = [message for number in range(60) for message in _turn(number, "w" * 90, [], "a" * 90)]
-    trimmer = OverflowTrimmer(context_tokens=4000, fixed_bytes=500)
+    trimmer = OverflowTrimmer(context_tokens=4000, fixed_bytes=lambda: 500)
     trimmer.trim(history)
     assert 2500 < _size(history) <= 3000 * 2 - 500
 
@@ -64,7 +64,7 @@ def test_second_step_fits_when_each_byte_is_a_token() -> None:
 def test_results_of_the_last_turn_are_shortened_not_dropped() -> None:
     """If there are no older messages, tool results keep their starts and ends."""
     history = _turn(1, "question", ["x" * 9_000, "y" * 9_000], "answer")[:-1]
-    trimmer = OverflowTrimmer(context_tokens=2_000, fixed_bytes=0)
+    trimmer = OverflowTrimmer(context_tokens=2_000, fixed_bytes=lambda: 0)
 
     assert trimmer.trim(history)
     assert len(history) == 5
