@@ -15,6 +15,14 @@ async def settled(caller: Caller, session_id: str = "talk") -> None:
     await eventually(nothing_pending)
 
 
+async def identified(service: Service, session_id: str = "talk") -> None:
+    """Wait until the session's last call has a generation id in the ledger.
+
+    It is stored while the answer arrives. If the server is killed before, nobody can find out what the call cost.
+    """
+    await soon(lambda: (entries := service.entries(session_id)) and entries[-1].generation_id)
+
+
 async def free(service: Service, session_id: str = "talk") -> Document:
     """Wait until the session has no lease; return its document."""
 

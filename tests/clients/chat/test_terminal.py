@@ -16,6 +16,7 @@ from tests.clients.cutting_proxy import CuttingProxy
 from tests.clients.pseudo_terminal import PseudoTerminal
 from tests.support.leases import LONG_LEASE_ENVIRONMENT, end_leases
 from tests.support.service import format_amount, soon
+from tests.support.waiting import identified
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -178,6 +179,7 @@ async def test_killed_server_leaves_an_interrupted_answer(
         await chat.is_ready()
         chat.type(f"@sandbox plain tokens=9 hold_after=3 hold={session_id}{ENTER}")
         await chat.sees("t0 t1 t2")
+        await identified(service, session_id)
         await process.kill()
         end_leases(service.database, process.replica_id)
         await chat.shows("the connection is lost: resuming")

@@ -17,6 +17,7 @@ from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, cal
 from tests.support.caller import Caller
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Document, Service, format_amount, soon
+from tests.support.waiting import identified
 
 SLOW = "@sandbox slow tokens=30 first_delay_ms=0 delay_ms=10"
 
@@ -87,7 +88,7 @@ async def test_reconcile_waits_until_a_dead_server_counts_as_dead(
     async for response in connect(service).start("@sandbox slow tokens=200 first_delay_ms=0 delay_ms=100 record_ms=0"):
         if response.HasField("text_delta"):
             break
-    await soon(lambda: service.entries("talk")[0].generation_id)  # by it the record is found
+    await identified(service)
     await process.kill()
     result = await godoty(service, "ledger", "reconcile", "--wait", "30", **SHORT_LEASE_ENVIRONMENT)
 

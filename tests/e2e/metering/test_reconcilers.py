@@ -17,6 +17,7 @@ from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, can
 from tests.support.caller import Caller, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import PATIENCE, Service, format_amount, soon
+from tests.support.waiting import identified
 
 CANCELLED = "@sandbox slow first_delay_ms=0 delay_ms=10 record_ms=0"
 
@@ -67,7 +68,7 @@ async def test_calls_of_a_killed_server_are_reconciled(
     caller = connect(service)
     call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 hold_after=10 record_ms=0")
     await _first_text(call)
-    await soon(lambda: service.entries("talk")[0].generation_id is not None)
+    await identified(service)
     await process.kill()
     await read(call)
     patient = await start_harness(service, lease=NEVER)  # for it, the heartbeat is fresh

@@ -12,7 +12,8 @@ from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, cancelled, serve_record
 from tests.support.caller import Caller, read
 from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
-from tests.support.service import PATIENCE, Service, soon
+from tests.support.service import PATIENCE, Service
+from tests.support.waiting import identified
 
 LONG = timedelta(minutes=61)
 CANCELLED = "@sandbox slow first_delay_ms=0 delay_ms=10"
@@ -80,7 +81,7 @@ async def test_long_stream_of_dead_server_waits_for_its_record(
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT, GODOTY_RECONCILE_INTERVAL=str(NEVER))
     caller = connect(service)
     call = caller.start(f"{CANCELLED} tokens=400 hold_after=10 record_ms=-1")
-    await soon(lambda: any(each.generation_id for each in service.entries("talk")))
+    await identified(service)
     await process.kill()
     await read(call)
     start_earlier(service, LONG)

@@ -19,7 +19,7 @@ from tests.support.caller import Caller, Turn, read
 from tests.support.history import assert_valid_history, assert_valid_request
 from tests.support.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
 from tests.support.service import Service, soon
-from tests.support.waiting import when_free
+from tests.support.waiting import identified, when_free
 
 Connect = Callable[[Service], Caller]
 HANGING = "@sandbox tool-loop calls=3 fault=hang at=2 hang_after=0 record_ms=-1"
@@ -72,6 +72,7 @@ async def test_session_of_a_killed_server_is_continued(
     caller = connect(service)
     calls = [caller.start(SLOW), caller.start(HANGING, session_id="loop")]
     await some_text(calls[0])
+    await identified(service)
     await soon(lambda: len(service.entries("loop")) == 2)
     other = await serve(database=service.database.name, **SHORT_LEASE)
     begun = time.monotonic()
