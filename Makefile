@@ -35,7 +35,8 @@ run: .venv/ready ## Start MongoDB, a sandbox OpenRouter and the service on this 
 chat: .venv/ready ## Talk to the running service in the terminal.
 	@$(BIN)/python -m godoty.chat
 
-PYTEST := $(BIN)/python -m pytest -n 4 --dist worksteal
+# Most tests wait more than they work: three workers a core keep two cores busy.
+PYTEST := $(BIN)/python -m pytest -n 6 --dist worksteal
 test: .venv/ready $(MCP_SERVERS)/ready ## Run all tests but `clients` against a real mongod, real HTTP and a real gRPC server.
 	$(PYTEST) tests --ignore tests/clients/polyglot
 
