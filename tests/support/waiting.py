@@ -18,7 +18,7 @@ async def settled(caller: Caller, session_id: str = "talk") -> None:
 async def identified(service: Service, session_id: str = "talk") -> None:
     """Wait until the session's last call has a generation id in the ledger.
 
-    It is stored while the answer arrives. If the server is killed before, nobody can find out what the call cost.
+    It is stored while the answer arrives. If the server is killed before, the call's cost stays unknown.
     """
     await soon(lambda: (entries := service.entries(session_id)) and entries[-1].generation_id)
 
