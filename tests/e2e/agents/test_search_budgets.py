@@ -77,7 +77,7 @@ async def test_turns_that_end_in_every_way_do_not_overspend(
     names = {f"s{number}": kind for number, kind in enumerate([*KINDS] * 2)}
     others = {name: kind for name, kind in names.items() if kind not in HELD}
     held = {name: await hold(caller, kind, name) for name, kind in names.items() if kind in HELD}
-    if calls == len(held):  # they have reserved all of the budget
+    if calls < len(names):  # the held turns have reserved all of the budget
         turns = await asyncio.gather(*(run(caller, kind, name) for name, kind in others.items()))
         assert {each.failure and each.failure.reason for each in turns} == {"BUDGET_RESERVED"}
     await asyncio.gather(
