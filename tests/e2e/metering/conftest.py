@@ -44,7 +44,7 @@ class StartHarness(Protocol):
 
 
 class StartFailing(Protocol):
-    """Starts a server with a database timeout of a second whose operations can be made to fail."""
+    """Starts a server whose operations can be made to fail."""
 
     async def __call__(self, **settings: Any) -> FailingServer:
         """Start it with these settings."""
@@ -92,7 +92,7 @@ async def start_failing(
             if not fail_point_backends.mongo[name].list_collection_names():
                 async with open_components(fail_point_backends.settings(name)):
                     pass
-            chosen = {"storage_timeout": 3.0, "reconcile_interval": 0.1, **settings}
+            chosen = {"storage_timeout": 6.0, "reconcile_interval": 0.1, **settings}
             stack = await servers.enter_async_context(AsyncExitStack())
             server = await stack.enter_async_context(running(fail_point_backends.settings(name, **chosen)))
             return FailingServer(connect(fail_point_backends.service(server.address, name)), stack)

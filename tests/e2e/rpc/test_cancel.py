@@ -249,7 +249,7 @@ async def test_cancel_during_the_handshake_voids_the_call(serve: Start, connect:
     """
     with unanswered_port() as port:
         url = f"http://127.0.0.1:{port}/api/v1"
-        caller = connect(await serve(openrouter_base_url=url, connect_timeout=10, lease=4.0, heartbeat=1.0))
+        caller = connect(await serve(openrouter_base_url=url, connect_timeout=10, lease=8.0, heartbeat=1.0))
         call = caller.start("hi")
         await soon(lambda: caller.service.entries("talk"))
         replicas = caller.service.database["replicas"]

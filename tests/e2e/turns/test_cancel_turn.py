@@ -130,7 +130,7 @@ async def test_remote_reader_keeps_turn_running(
 async def test_deadline_under_continue_ends_only_the_reader(caller: Caller, second_caller: Caller) -> None:
     """The caller's deadline passes, the turn runs to its end, and the rest can be read."""
     script = "@sandbox plain tokens=20 hold_after=5 hold=deadline"
-    turn = await caller.converse(script, on_disconnect=CONTINUE, timeout=6.0)
+    turn = await caller.converse(script, on_disconnect=CONTINUE, timeout=10.0)
     assert turn.failure is not None
     assert turn.failure.code is grpc.StatusCode.DEADLINE_EXCEEDED
     last = turn.responses[-1]

@@ -63,7 +63,7 @@ async def test_queued_turn_gets_heartbeats(serve: Start, connect: Connect) -> No
 async def test_stream_with_events_gets_no_heartbeat(serve: Start, connect: Connect) -> None:
     """A stream whose events are more frequent has no silence; with an interval of 0 there are no heartbeats."""
     for seconds, text in (
-        (4, "@sandbox slow tokens=30 first_delay_ms=0 delay_ms=200"),
+        (10, "@sandbox slow tokens=60 first_delay_ms=0 delay_ms=200"),
         (0, "@sandbox slow tokens=2"),
     ):
         caller = connect(await serve(stream_heartbeat=seconds))

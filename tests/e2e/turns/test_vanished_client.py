@@ -26,7 +26,7 @@ async def test_turns_of_silently_vanished_client_end_by_on_disconnect(
 ) -> None:
     """Under CANCEL they end, and their calls are reconciled; under CONTINUE another client reads their ends."""
     database = backends.empty_database()
-    async with running(backends.settings(database, keepalive_time=2.0, keepalive_timeout=3.0)) as server:
+    async with running(backends.settings(database, keepalive_time=2.0, keepalive_timeout=6.0)) as server:
         service = backends.service(server.address, database)
         async with SilentProxy(service.target) as proxy:
             client = connect(service.at(proxy.address))
@@ -55,7 +55,7 @@ async def test_waiting_client_that_answers_pings_is_not_disconnected(
     serve: Start, connect: Callable[[Service], Caller]
 ) -> None:
     """A living client answers the pings, for any delay of the model."""
-    caller = connect(await serve(keepalive_time=1.0, keepalive_timeout=3.0))
-    turn = await caller.converse("@sandbox slow tokens=2 first_delay_ms=6000")
+    caller = connect(await serve(keepalive_time=1.0, keepalive_timeout=6.0))
+    turn = await caller.converse("@sandbox slow tokens=2 first_delay_ms=9000")
 
     assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
