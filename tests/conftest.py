@@ -12,7 +12,7 @@ import grpc
 import pytest
 import uvloop
 from godoty.v1 import agent_service_pb2_grpc
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from godoty_service.server import running
 from openrouter_sandbox.mongodb.mongod import find_mongod
@@ -25,9 +25,15 @@ from tests.support.order import ordered
 from tests.support.service import Service
 from tests.support.shared_mongo import SharedMongo, given_uri, new_directory
 
-# The duration of an example is meaningless while other tests share the cores; long runs try more examples.
+# The durations of an example and of its generation are meaningless while other tests share the cores; long runs try
+# more examples.
 LONG = os.environ.get("GODOTY_TEST_LONG") == "1"
-settings.register_profile("godoty", deadline=None, max_examples=500 if LONG else 50)
+settings.register_profile(
+    "godoty",
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    max_examples=500 if LONG else 50,
+)
 settings.load_profile("godoty")
 
 # Variables of the developer's shell must not affect tests; only a MongoDB that runs already is used.

@@ -92,7 +92,8 @@ async def start_failing(
             if not fail_point_backends.mongo[name].list_collection_names():
                 async with open_components(fail_point_backends.settings(name)):
                     pass
-            chosen = {"storage_timeout": 6.0, "reconcile_interval": 0.1, **settings}
+            # A write fails by its own timeout: a probe that fails sooner ends the stream, and its turn goes on.
+            chosen = {"storage_timeout": 6.0, "storage_probe_timeout": 60.0, "reconcile_interval": 0.1, **settings}
             stack = await servers.enter_async_context(AsyncExitStack())
             server = await stack.enter_async_context(running(fail_point_backends.settings(name, **chosen)))
             return FailingServer(connect(fail_point_backends.service(server.address, name)), stack)

@@ -161,7 +161,7 @@ EVENTS = (
     max_examples=100 if LONG else 12,
     deadline=None,
     phases=[Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(events=st.lists(st.sampled_from(EVENTS), min_size=5, max_size=60), seed=st.integers(0, 2**32))
 async def test_report_is_exact_and_repeatable(database: Database, events: list[str], seed: int) -> None:
