@@ -120,6 +120,7 @@ class Cluster:
                 "GODOTY_OPENROUTER_BASE_URL": self.sandbox.base_url,
                 "OPENROUTER_API_KEY": provider_key.get_secret_value(),
                 **SHORT_LEASE_ENVIRONMENT,
+                "GODOTY_STORAGE_PROBE_TIMEOUT": "60",  # a slow machine, or an election, is no outage
                 # A server killed during a record lookup holds the call for 30 s, and lookups may fail.
                 "GODOTY_RECORD_PATIENCE": "120",
                 "GODOTY_RECORD_PATIENCE_WITH_USAGE": "5",
