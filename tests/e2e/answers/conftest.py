@@ -65,7 +65,8 @@ async def start_server(serve: Start, connect: Callable[[Service], Caller]) -> As
 def _relaying(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relaying]:
     one, stack = Relay(), AsyncExitStack()
     url = backends.run(stack.enter_async_context(listening(one.serve)))
-    environment = WITHOUT_WEBHOOKS | {"GODOTY_OPENROUTER_BASE_URL": url}
+    # What follows a bound has a minute on a busy machine, since its cost is known at its end.
+    environment = WITHOUT_WEBHOOKS | {"GODOTY_OPENROUTER_BASE_URL": url, "GODOTY_ANSWER_DRAIN": "60"}
     try:
         with serving(backends, tmp_path_factory, **environment) as served:
             yield one, served

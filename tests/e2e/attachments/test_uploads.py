@@ -175,8 +175,9 @@ async def test_key_that_is_revoked_while_an_upload_arrives_stores_nothing(
 
     await eventually(refused)
     revoked.set()
+    failure = await failed
 
-    assert (await failed).reason == "INVALID_API_KEY"
+    assert failure.reason == "INVALID_API_KEY", failure
     assert attacher.documents() == (0, 0)
 
 
