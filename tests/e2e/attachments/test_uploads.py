@@ -146,24 +146,24 @@ async def test_upload_that_stops_arriving_ends(
 
 
 async def test_key_that_is_revoked_while_an_upload_arrives_stores_nothing(
-    attacher: Attacher, issue: Callable[..., str]
+    serve: Start, attach: Attach, in_use: Callable[[], int], issue: Callable[..., str]
 ) -> None:
     """It is checked again once all has arrived."""
-    service = attacher.service
+    service = await serve()
+    attacher = attach(service)
     key = issue(service, scopes=frozenset({Scope.CONVERSE}))
     metadata = (("authorization", f"Bearer {key}"),)
-    arrived, revoked = asyncio.Event(), asyncio.Event()
+    revoked = asyncio.Event()
 
     async def requests() -> AsyncIterator[pb.UploadAttachmentRequest]:
         data = png()
         yield pb.UploadAttachmentRequest(data=data[:50])
-        arrived.set()
         await revoked.wait()
         yield pb.UploadAttachmentRequest(data=data[50:])
 
     call = attacher.caller.stub.UploadAttachment(requests(), metadata=metadata, timeout=60)
     failed = asyncio.ensure_future(failure_of(call))
-    await arrived.wait()
+    await soon(in_use)  # the key was valid
     service.database["api_keys"].update_one({"_id": key.split("_")[1]}, {"$set": {"revoke_time": _long_ago(service)}})
 
     async def refused() -> bool:
