@@ -351,6 +351,9 @@ class SessionStore:
             acquired = await self._sessions.find_one_and_update(
                 fenced(session), {"$set": {"lease": own}, "$inc": {"fence": 1}}
             )
+            if acquired is None:  # a turn has changed it, or an earlier try of this deletion, whose answer was lost
+                held = {"_id": session.uid, "lease.turn_id": deletion_id, "lease.replica_id": replica_id}
+                acquired = await self._sessions.find_one(held)
             if acquired is not None:
                 return session_from_document(acquired)
         raise self._busy(lease.replica_id if lease is not None else "", seconds)
