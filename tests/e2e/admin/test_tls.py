@@ -109,9 +109,8 @@ async def test_health_check_works_over_tls(serve: Start, files: dict[str, Any], 
         (tmp_path / "trusted.pem").write_bytes(trusted.pem)
         service = await serve(**files, **more)
         settings = service.backends.settings(service.database.name, **files, **more)
-        await eventually(
-            partial(serving, service.target, settings.certificates)
-        )  # a busy server may not answer in time
+        # A busy server may not answer within the command's timeout.
+        await eventually(partial(serving, service.target, settings.certificates))
         assert not await serving(service.target)
         wrong = authority("Else").write(tmp_path, "else")
         other = service.backends.settings(service.database.name, **wrong)
