@@ -50,7 +50,12 @@ class ListenerSettings(BaseSettings):
     max_connections: int = Field(
         4096, ge=1, le=1_000_000, description="Open connections of a server; at most half of its open files."
     )
-    max_connection_streams: int = Field(1000, ge=1, le=100_000, description="Open calls of one connection.")
+    max_connection_streams: int = Field(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Open calls of one connection, each until the server has released it; more are refused.",
+    )
     handshake_timeout: float = Field(
         10.0,
         ge=0.1,
