@@ -8,7 +8,7 @@ from typing import ClassVar
 import structlog
 
 from godoty_service.aio.periodic import run_every
-from godoty_service.mongo.collection import Collection, Index
+from godoty_service.mongo.collection import Collection, Document, Index
 
 log = structlog.get_logger(__name__)
 
@@ -18,7 +18,7 @@ class ReplicaHeartbeats:
 
     Attributes:
         replica_id: This server.
-        lease: How long after its last heartbeat a server counts as dead.
+        lease: How long after its last heartbeat this server counts as dead.
         epoch: How often this server's heartbeat has lapsed; a lease is valid only in the epoch it was acquired in.
     """
 
@@ -32,7 +32,8 @@ class ReplicaHeartbeats:
         Args:
             collection: `replicas`.
             replica_id: This server, new at each start.
-            lease: How long after its last heartbeat a server counts as dead.
+            lease: How long after its last heartbeat this server counts as dead. It is stored with the heartbeat:
+                servers may have different leases, as while a changed setting is rolled out.
             schema: The schema version of this build.
         """
         self._replicas = collection
@@ -45,7 +46,7 @@ class ReplicaHeartbeats:
     async def heartbeat(self) -> None:
         """Record that this server is alive."""
         begun = time.monotonic()
-        alive = {"heartbeat_time": "$$NOW", "schema": self._schema}
+        alive = {"heartbeat_time": "$$NOW", "lease_ms": _milliseconds(self.lease), "schema": self._schema}
         await self._replicas.update_one({"_id": self.replica_id}, [{"$set": alive}], upsert=True)
         if begun - self._last_heartbeat > self.lease.total_seconds():
             self.epoch += 1  # another server may have taken over leases that were acquired before
@@ -66,7 +67,7 @@ class ReplicaHeartbeats:
 
     async def lease_left(self, replica_id: str) -> float:
         """Return for how many seconds a server counts as alive without another heartbeat; 0: it counts as dead."""
-        left = {"$subtract": [{"$add": ["$heartbeat_time", self.lease // timedelta(milliseconds=1)]}, "$$NOW"]}
+        left = {"$subtract": [lease_end(self.lease), "$$NOW"]}
         found = await self._replicas.find({"_id": replica_id}, fields={"left": left})
         return max(0.0, found[0]["left"] / 1000) if found else 0.0
 
@@ -74,12 +75,20 @@ class ReplicaHeartbeats:
         """Return those of some servers that are alive."""
         if not among:
             return set()
-        milliseconds = self.lease // timedelta(milliseconds=1)
-        found = await self._replicas.find(
-            {
-                "_id": {"$in": list(among)},
-                "$expr": {"$gt": ["$heartbeat_time", {"$subtract": ["$$NOW", milliseconds]}]},
-            },
-            fields={"_id": 1},
-        )
+        alive = {"$gt": [lease_end(self.lease), "$$NOW"]}
+        found = await self._replicas.find({"_id": {"$in": list(among)}, "$expr": alive}, fields={"_id": 1})
         return {each["_id"] for each in found}
+
+
+def lease_end(default: timedelta, last: object = "$heartbeat_time") -> Document:
+    """Return the expression of the time at which a server counts as dead.
+
+    Args:
+        default: The lease of servers that have not stored theirs, as earlier builds.
+        last: The expression of the server's last heartbeat.
+    """
+    return {"$add": [last, {"$ifNull": ["$lease_ms", _milliseconds(default)]}]}
+
+
+def _milliseconds(time: timedelta) -> int:
+    return time // timedelta(milliseconds=1)

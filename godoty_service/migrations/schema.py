@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from godoty_service.cluster.heartbeats import lease_end
 from godoty_service.errors import DuplicateKey, SchemaError
 from godoty_service.migrations.steps import Step
 from godoty_service.mongo.client import Database
@@ -145,7 +146,7 @@ class Schema:
     async def old_servers(self, oldest: int, lease: timedelta) -> list[str]:
         """Return the running servers of schemas older than `oldest`; one that was killed counts for a lease's time."""
         last = {"$max": ["$heartbeat_time", "$beat"]}  # `beat`: schema 0
-        alive = {"$gt": [last, {"$subtract": ["$$NOW", lease // timedelta(milliseconds=1)]}]}
+        alive = {"$gt": [lease_end(lease, last), "$$NOW"]}
         found = await self._database.collection("replicas").find({"$expr": alive}, fields={"schema": 1})
         return sorted(each["_id"] for each in found if each.get("schema", 0) < oldest)
 

@@ -218,6 +218,25 @@ async def test_heartbeats_are_valid_by_database_clock(database: Database) -> Non
     assert await replicas["first"].alive(["first", "second"]) == {"first", "second"}
 
 
+@pytest.mark.parametrize(("stored", "alive"), [(True, {"first"}), (False, set())])
+async def test_servers_with_different_leases_agree_on_who_is_alive(
+    database: Database, *, stored: bool, alive: set[str]
+) -> None:
+    """A server is dead after the lease that it has stored, or after the reader's if it has stored none."""
+    first = ReplicaHeartbeats(database.collection("replicas"), replica_id="first", lease=LEASE)
+    second = ReplicaHeartbeats(database.collection("replicas"), replica_id="second", lease=timedelta(seconds=1))
+    await first.heartbeat()
+    earlier = {"heartbeat_time": {"$subtract": ["$heartbeat_time", 60_000]}}
+    assert await database.collection("replicas").update_one({"_id": "first"}, [{"$set": earlier}])
+    if not stored:
+        await database.collection("replicas").update_one({"_id": "first"}, {"$unset": {"lease_ms": ""}})
+
+    assert first.lease_valid(0)
+    assert await second.alive(["first"]) == alive
+    assert (await second.lease_left("first") > 0) == stored
+    assert await first.alive(["first"]) == {"first"}
+
+
 async def test_lapsed_heartbeat_invalidates_leases(database: Database) -> None:
     """A server that was silent for a lease may have lost them, even after a new heartbeat; new leases are valid."""
     replicas = ReplicaHeartbeats(database.collection("replicas"), replica_id="slow", lease=LEASE)
