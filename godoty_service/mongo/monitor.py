@@ -15,7 +15,7 @@ log = structlog.get_logger(__name__)
 _RETRY_AFTER = 1.0  # seconds
 _RETRY_PAUSE = 0.1  # seconds from a ping that failed at once to the next
 _MAX_PROBES = 8  # that wait for an answer concurrently
-_SLACK = 0.1  # seconds more: after this process was paused, the timer ends before the answer is read
+_LATE = 0.1  # seconds by which a timer ends too late if this process was paused
 
 
 class StorageGuard:
@@ -90,10 +90,15 @@ class StorageMonitor:
             probe = asyncio.create_task(self._answered())
             self._probes.add(probe)
             probe.add_done_callback(self._probes.discard)
-        for seconds in (self._timeout, _SLACK):
-            done, _ = await asyncio.wait(self._probes, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        loop = asyncio.get_running_loop()
+        for _ in range(2):
+            end = loop.time() + self._timeout
+            done, _ = await asyncio.wait(self._probes, timeout=self._timeout, return_when=asyncio.FIRST_COMPLETED)
             if done:
                 return any(each.result() for each in done)
+            # After a pause of this process the timer ends before an answer is read: it is given the time anew.
+            if loop.time() < end + _LATE:
+                break
         return False
 
     async def _answered(self) -> bool:
@@ -101,10 +106,11 @@ class StorageMonitor:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout
         while True:
+            begun = loop.time()
             try:
                 await self._ping()
             except GodotyError:
-                if loop.time() >= end:
+                if begun >= end:
                     return False
                 await asyncio.sleep(_RETRY_PAUSE)
             else:

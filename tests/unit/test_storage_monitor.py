@@ -1,6 +1,9 @@
 """The database counts as unavailable after the timeout, not when one connection was closed."""
 
 import asyncio
+import time
+
+import pytest
 
 from godoty_service.errors import StorageUnavailable
 from godoty_service.mongo.monitor import StorageMonitor
@@ -40,3 +43,22 @@ async def test_database_that_refuses_every_ping_is_unavailable_after_the_timeout
 
     assert not await StorageMonitor(database.ping, timeout=2).probe()
     assert database.pings > 1
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_database_that_answers_after_a_pause_of_this_process_is_available(*, fails: bool) -> None:
+    """The ping's time has passed meanwhile: its answer is read, or it fails and another one is answered."""
+    pings = 0
+
+    async def ping() -> None:
+        nonlocal pings
+        pings += 1
+        if pings == 1:
+            await asyncio.sleep(0.05)
+            time.sleep(1.5)  # noqa: ASYNC251 - the pause
+            await asyncio.sleep(0.5)
+            if fails:
+                raise StorageUnavailable("timed out")
+
+    assert await StorageMonitor(ping, timeout=1).probe()
+    assert pings == 1 + fails
