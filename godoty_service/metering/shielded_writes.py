@@ -17,8 +17,13 @@ class ShieldedWrites:
         """Start a write that `wait_all` waits for."""
         task = asyncio.create_task(write)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
         return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()  # retrieved: asyncio would log that of a write whose waiter was cancelled
 
     async def shielded(self, write: Coroutine[Any, Any, T]) -> T:
         """Run a write and return its result; cancelling the wait does not cancel the write."""
