@@ -100,7 +100,8 @@ class StartProcess(Protocol):
 def backends(request: pytest.FixtureRequest) -> Iterator[Backends]:
     """MongoDB and the sandbox; their data is in memory if possible."""
     shared = given_uri(request.config)
-    with Backends(new_directory(), _MONGODB_URI or shared, drops=shared is None) as started:
+    uri = _MONGODB_URI or shared
+    with Backends(None if uri else new_directory(), uri, drops=shared is None) as started:
         yield started
 
 

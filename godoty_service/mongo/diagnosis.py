@@ -16,7 +16,7 @@ from godoty_service.mongo.client import Database
 
 log = structlog.get_logger(__name__)
 
-_QUIET_SECONDS = 1.0  # before a slow connection is diagnosed
+_QUIET_SECONDS = 3.0  # before a slow connection is diagnosed
 _ERRNO = re.compile(r"\[Errno (\d+)\]")
 _HOST_SECONDS = 2.0  # for one host
 _TLS_OPTIONS = ("tls", "ssl")

@@ -94,7 +94,7 @@ async def _send(servers: Sequence[ServerProcess], rng: random.Random, request: p
         async with grpc.aio.insecure_channel(rng.choice(servers).address) as channel:
             stub = admin_service_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call] # generated
             try:
-                await stub.AdjustCall(request, metadata=metadata, timeout=30)
+                await stub.AdjustCall(request, metadata=metadata, timeout=180)
             except grpc.aio.AioRpcError as error:
                 if error.code() not in _RETRYABLE:
                     raise

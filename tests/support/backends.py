@@ -72,11 +72,11 @@ class Backends:
         probe_timeout: After how many seconds without an answer its servers count MongoDB as unavailable.
     """
 
-    def __init__(self, directory: Path, mongodb_uri: str | None, *, drops: bool = True) -> None:
+    def __init__(self, directory: Path | None, mongodb_uri: str | None, *, drops: bool = True) -> None:
         """Prepare the backends; entering them starts the servers.
 
         Args:
-            directory: The data directory of a MongoDB that is started.
+            directory: The data directory of a MongoDB that is started, which is deleted with it; None: none is started.
             mongodb_uri: A MongoDB that runs already; None: one is started.
             drops: Whether databases are dropped from it in the end.
         """
@@ -113,7 +113,8 @@ class Backends:
         self.mongo.close()
         self.run(self._stack.aclose())
         self.run(_cancel_others())
-        shutil.rmtree(self._directory)  # deletes all databases of a MongoDB that was started
+        if self._directory is not None:
+            shutil.rmtree(self._directory)  # deletes all databases of the MongoDB that was started
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -248,7 +249,7 @@ class Backends:
         self.run(Policies(Database(self._client, database).collection(Policies.COLLECTION)).set(tenant_id, policy))
 
     async def _start(self) -> None:
-        if not self._borrowed:
+        if self._directory is not None:
             local = LocalMongo(self._directory, parameters=PARAMETERS)
             mongo = await self._stack.enter_async_context(local)
             self.mongodb_uri = mongo.uri

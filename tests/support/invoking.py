@@ -29,4 +29,9 @@ def invoke(service: Service, *arguments: str, typed: str | None = None, **enviro
         outcome = CliRunner().invoke(app, arguments, env=known | environment, input=typed)
     if outcome.exception is not None:
         raise outcome.exception
-    return "".join(line for line in outcome.output.splitlines(keepends=True) if _WAITING not in line)
+    return without_waiting(outcome.output)
+
+
+def without_waiting(output: str) -> str:
+    """Return a command's output without the log line of a slow database."""
+    return "".join(line for line in output.splitlines(keepends=True) if _WAITING not in line)

@@ -14,6 +14,7 @@ SHORT_LEASE: dict[str, Any] = {"lease": LEASE, "heartbeat": HEARTBEAT}  # for a 
 SHORT_LEASE_ENVIRONMENT = {"GODOTY_LEASE": str(LEASE), "GODOTY_HEARTBEAT": str(HEARTBEAT)}  # for a server process
 _PAST = datetime.fromtimestamp(0, UTC)
 LONG_LEASE = 600.0  # seconds: no busy machine loses it
+SURVIVOR: dict[str, Any] = {"lease": LONG_LEASE, "heartbeat": HEARTBEAT}  # for a server that outlives another
 # For a server process that is killed: no heartbeat of it is under way then, which would be applied afterwards.
 LONG_LEASE_ENVIRONMENT = {"GODOTY_LEASE": str(LONG_LEASE), "GODOTY_HEARTBEAT": "200"}
 

@@ -29,7 +29,7 @@ async def page(request: pytest.FixtureRequest) -> AsyncIterator[MetricsServer]:
 
 def fetch(page: MetricsServer) -> str:
     """Read the page."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{page.port}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{page.port}/metrics", timeout=180) as answer:
         text: str = answer.read().decode()
     return text
 

@@ -41,7 +41,7 @@ class Runs:
     async def wait(self, count: int) -> None:
         """Wait until `count` runs have started."""
         async with self._started:
-            await asyncio.wait_for(self._started.wait_for(lambda: self.count >= count), 30)
+            await asyncio.wait_for(self._started.wait_for(lambda: self.count >= count), 180)
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ def metrics() -> Metrics:
 
 
 def fetch(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=30) as page:  # noqa: S310 - our own page on this machine
+    with urllib.request.urlopen(url, timeout=180) as page:  # noqa: S310 - our own page on this machine
         text: str = page.read().decode()
     return text
 

@@ -86,7 +86,7 @@ async def _set_budget(service: Service, issue: Callable[..., str]) -> None:
     key = issue(service, scopes=frozenset({Scope.ADMIN}))
     async with grpc.aio.insecure_channel(service.target) as channel:
         stub: Any = admin_service_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call] # generated
-        await stub.UpdatePolicy(request, metadata=(("authorization", f"Bearer {key}"),), timeout=30)
+        await stub.UpdatePolicy(request, metadata=(("authorization", f"Bearer {key}"),), timeout=180)
 
 
 async def test_tls_by_environment(language: Language, serve: Start, tmp_path: Path) -> None:

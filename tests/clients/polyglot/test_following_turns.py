@@ -132,7 +132,7 @@ async def test_turn_that_is_left_while_a_tool_runs_sends_nothing_more(language: 
     tools = [{**_FIND, "sleep_ms": 150_000}]
     async with serving(language, [started(), *asks(action("act_1"))]) as (turns, program):
         asking = program.ask("converse", session_id="talk", text="hi", tools=tools, timeout_ms=1500)
-        result = await asyncio.wait_for(asking, 100)
+        result = await asyncio.wait_for(asking, 180)
 
     assert result.error["code"] == 4
     assert result.events[-1]["event"] == "tool_ran"

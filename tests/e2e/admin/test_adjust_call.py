@@ -161,7 +161,7 @@ async def test_adjusting_needs_the_scope_admin(admin: Admin, call_id: str, issue
     request = pb.AdjustCallRequest(**_fields(admin, call_id, add_usd="1"))
 
     failure = await failure_of(
-        admin.stub.AdjustCall(request, metadata=(("authorization", f"Bearer {key}"),), timeout=30)
+        admin.stub.AdjustCall(request, metadata=(("authorization", f"Bearer {key}"),), timeout=180)
     )
 
     assert failure.reason == "SCOPE_MISSING"

@@ -21,7 +21,7 @@ from tests.e2e.admin.test_bound_keys import bound_admin
 from tests.e2e.turns.streams import CONTINUE, until_text
 from tests.support.caller import Caller, failure_of, read
 from tests.support.invoking import invoke
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import SHORT_LEASE_ENVIRONMENT, SURVIVOR
 from tests.support.service import LONG_PAUSE, Service, collections_with, eventually, soon
 
 Connect = Callable[[Service], Caller]
@@ -137,7 +137,7 @@ async def test_erasure_of_a_killed_server_is_finished_by_another(
 ) -> None:
     """The order is kept; the same request returns its result, also when a new user has the name."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
-    other = await serve(database=service.database.name, **SHORT_LEASE)
+    other = await serve(database=service.database.name, **SURVIVOR)
     survivor = service.at(other.target)
     await connect(survivor).converse("hello", user=name)
     fields = {"tenant_id": service.tenant_id, "user": name, "request_id": "erase-1"}

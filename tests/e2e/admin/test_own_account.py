@@ -26,7 +26,7 @@ OWN = "sandbox-of-a-tenant-itself"
 
 async def settled(service: Service, session_id: str) -> ModelCall:
     """Wait until the session's only call is settled."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while True:
             (call,) = service.entries(session_id)
             if call.state is not CallState.PENDING:

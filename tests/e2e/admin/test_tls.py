@@ -48,7 +48,7 @@ async def answers(target: str, root: Pair | None, client: Pair | None = None, na
         channel = grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(root.pem, *shown), options=options)
     async with channel:
         try:
-            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=180)
         except grpc.aio.AioRpcError as error:
             assert error.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - else it is no answer
             return False
@@ -137,7 +137,7 @@ async def test_health_check_works_if_the_certificate_is_for_servers_only(
     credentials = grpc.ssl_channel_credentials(trusted.pem, *forged)
     async with grpc.aio.secure_channel(service.target, credentials, options=options) as channel:
         with pytest.raises(grpc.aio.AioRpcError):
-            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30)
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=180)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ async def godoty(command: str, environment: dict[str, str]) -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 60)
+    output, _ = await asyncio.wait_for(process.communicate(), 180)
     assert process.returncode is not None
     return process.returncode, output.decode()
 

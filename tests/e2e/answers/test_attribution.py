@@ -89,7 +89,7 @@ async def test_requests_with_tenants_own_key_have_attribution_headers(
         request = admin_service_pb2.SetProviderKeyRequest(
             tenant_id=caller.service.tenant_id, provider_key="sandbox-of-a-tenant-itself"
         )
-        await stub.SetProviderKey(request, metadata=(("authorization", f"Bearer {key}"),), timeout=30)
+        await stub.SetProviderKey(request, metadata=(("authorization", f"Bearer {key}"),), timeout=180)
     sandbox.request_log.clear()
     await cancel_call(caller, "own")
     await wait_for_kinds(sandbox, {"turn", "generation record"})

@@ -106,7 +106,7 @@ async def test_empty_piece_is_refused(attacher: Attacher, pieces: list[bytes]) -
             yield pb.UploadAttachmentRequest(data=each)
 
     for given in (pieces, [bytes(256 * 1024 + 1)]):
-        call = attacher.caller.stub.UploadAttachment(requests(given), metadata=attacher.service.metadata, timeout=30)
+        call = attacher.caller.stub.UploadAttachment(requests(given), metadata=attacher.service.metadata, timeout=180)
         failure = await failure_of(call)
         assert (failure.reason, list(failure.fields)) == ("INVALID_FIELD", ["data"])
     assert attacher.documents() == (0, 0)

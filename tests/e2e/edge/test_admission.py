@@ -78,7 +78,7 @@ async def test_compressed_request_is_refused(caller: Caller, compressed_with: st
     """With any key it is UNIMPLEMENTED, gRPC's status for an unsupported compression."""
     compression = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}[compressed_with]
     request = pb.ListSessionsRequest(user="x" * 100)
-    call = caller.stub.ListSessions(request, metadata=caller.service.metadata, compression=compression, timeout=20)
+    call = caller.stub.ListSessions(request, metadata=caller.service.metadata, compression=compression, timeout=180)
     failure = await failure_of(call)
 
     assert failure.code is grpc.StatusCode.UNIMPLEMENTED
@@ -90,7 +90,7 @@ async def test_compressed_requests_do_not_fill_the_log(measured: Measured, conne
     caller = connect(service)
     for _ in range(20):
         request = pb.ListSessionsRequest(user="x" * 100)
-        await failure_of(caller.stub.ListSessions(request, compression=grpc.Compression.Gzip, timeout=20))
+        await failure_of(caller.stub.ListSessions(request, compression=grpc.Compression.Gzip, timeout=180))
 
     assert [line for line in process.log.read_text().splitlines() if not line.startswith("{")] == []
 
@@ -162,7 +162,7 @@ async def test_message_that_announces_gigabytes_is_not_buffered(measured: Measur
     connection = await Http2.connect(service.target)
     stream = connection.begin(LIST_SESSIONS, service.metadata)
     body = message(bytes(64_000_000), length=1_000_000_000)
-    sent = await asyncio.wait_for(connection.send_data(stream, body), 90)
+    sent = await asyncio.wait_for(connection.send_data(stream, body), 180)
 
     await connection.close()
     assert sent < len(body)

@@ -59,7 +59,7 @@ async def served(caller: Caller) -> bool:
     ) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=30)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=180)
         except grpc.aio.AioRpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
@@ -109,7 +109,7 @@ async def test_watch_streams_per_source_are_limited(serve: Start, connect: Conne
 
 async def _watch(service: Service) -> int:
     async with grpc.aio.insecure_channel(service.target) as channel:
-        call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+        call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=180)
         return int((await anext(aiter(call))).status)
 
 

@@ -67,7 +67,7 @@ async def read(
 ) -> tuple[session_pb.Message, list[session_pb.ContentBlock], list[pb.ReadMessageResponse]]:
     """Read a whole message; return its head, its blocks, and the responses."""
     request = pb.ReadMessageRequest(session_id="talk", number=number)
-    responses = [each async for each in caller.stub.ReadMessage(request, metadata=caller.service.metadata, timeout=30)]
+    responses = [each async for each in caller.stub.ReadMessage(request, metadata=caller.service.metadata, timeout=180)]
     blocks: list[session_pb.ContentBlock] = []
     for each in responses:
         if each.HasField("content"):
@@ -157,7 +157,7 @@ async def test_missing_message_is_not_found(caller: Caller, other_tenant: Caller
     await caller.converse("hello")
 
     async def failed(who: Caller, **fields: Any) -> tuple[str, dict[str, str]]:
-        call = who.stub.ReadMessage(pb.ReadMessageRequest(**fields), metadata=who.service.metadata, timeout=20)
+        call = who.stub.ReadMessage(pb.ReadMessageRequest(**fields), metadata=who.service.metadata, timeout=180)
         failure = await failure_of(anext(aiter(call)))
         return failure.reason, failure.metadata or failure.fields
 

@@ -22,6 +22,7 @@ from tests.e2e.metering.reconciler_harness import TIMEOUTS, ReconcilerHarness
 from tests.support.backends import ACCOUNT, Backends
 from tests.support.caller import Caller
 from tests.support.command import Command
+from tests.support.invoking import without_waiting
 from tests.support.service import PATIENCE, Service
 
 NEVER = 3600.0
@@ -69,12 +70,11 @@ class Godoty(Protocol):
 @pytest.fixture(scope="module")
 def fail_point_backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
     """A MongoDB of its own that takes fail points, and a sandbox."""
-    directory = tmp_path_factory.mktemp("fragile")
-    mongo = LocalMongo(directory, parameters={"enableTestCommands": "1"})
+    mongo = LocalMongo(tmp_path_factory.mktemp("fragile"), parameters={"enableTestCommands": "1"})
     asyncio.run(mongo.start())
     try:
         # A real server that steps down notifies its clients; here they must poll until it is healthy again.
-        with Backends(directory, f"{mongo.uri}&heartbeatFrequencyMS=500") as backends:
+        with Backends(None, f"{mongo.uri}&heartbeatFrequencyMS=500") as backends:
             yield backends
     finally:
         asyncio.run(mongo.stop())
@@ -157,6 +157,6 @@ def godoty(tmp_path: Path) -> Godoty:
             err=(err := out.with_suffix(".err")),
         )
         status = await asyncio.wait_for(process.wait(), PATIENCE)
-        return CommandResult(status, out.read_text(), err.read_text())
+        return CommandResult(status, out.read_text(), without_waiting(err.read_text()))
 
     return run

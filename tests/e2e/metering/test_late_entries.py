@@ -18,7 +18,7 @@ from tests.e2e.metering.reconciler_harness import ReconcilerHarness, calls
 from tests.faults.cluster import ServerProcess
 from tests.support.backends import Backends
 from tests.support.caller import Caller, read
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import SHORT_LEASE_ENVIRONMENT, SURVIVOR
 from tests.support.service import Service, format_amount, soon
 
 
@@ -79,7 +79,7 @@ async def test_late_entry_of_a_stopped_server_is_void(
             **SHORT_LEASE_ENVIRONMENT, GODOTY_STORAGE_TIMEOUT="60", GODOTY_MONGODB_URI=proxy.uri
         )
         try:
-            other = await serve(database=service.database.name, **SHORT_LEASE, reconcile_interval=NEVER)
+            other = await serve(database=service.database.name, **SURVIVOR, reconcile_interval=NEVER)
             survivor = connect(service.at(other.target))
             reading = asyncio.create_task(read(connect(service).start("@sandbox tool-loop calls=25 delay_ms=20")))
             await soon(lambda: len(calls(survivor)) >= 2)

@@ -15,7 +15,7 @@ from tests.conftest import StartProcess
 from tests.e2e.metering.conftest import NEVER, Godoty, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, cancelled, serve_record
 from tests.support.caller import Caller
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import SHORT_LEASE_ENVIRONMENT, SURVIVOR
 from tests.support.service import Document, Service, format_amount, soon
 from tests.support.waiting import identified
 
@@ -97,7 +97,7 @@ async def test_reconcile_waits_until_a_dead_server_counts_as_dead(
 
 async def test_reconcile_does_not_wait_for_a_live_server(start_caller: StartCaller, godoty: Godoty) -> None:
     """Its open call is its own: it is still open when the command ends, before the turn does."""
-    caller = await start_caller(reconcile_interval=NEVER, **SHORT_LEASE)
+    caller = await start_caller(reconcile_interval=NEVER, **SURVIVOR)
     call = caller.start("@sandbox plain tokens=5 hold_after=2 hold=alive", timeout=None)
     async for response in call:
         if response.HasField("text_delta"):

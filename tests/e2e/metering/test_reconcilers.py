@@ -15,7 +15,7 @@ from tests.conftest import StartProcess
 from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, cancelled, last_call_after_turn
 from tests.support.caller import Caller, read
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import LONG_LEASE_ENVIRONMENT, end_leases
 from tests.support.service import PATIENCE, Service, format_amount, soon
 from tests.support.waiting import identified
 
@@ -64,19 +64,19 @@ async def test_calls_of_a_killed_server_are_reconciled(
     serve_process: StartProcess, start_harness: StartHarness, connect: Callable[[Service], Caller]
 ) -> None:
     """With a fresh heartbeat no server reconciles the call; with a stale one any server settles it, to the digit."""
-    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT, GODOTY_RECONCILE_INTERVAL=str(NEVER))
+    process, service = await serve_process(**LONG_LEASE_ENVIRONMENT, GODOTY_RECONCILE_INTERVAL=str(NEVER))
     caller = connect(service)
     call = caller.start("@sandbox slow tokens=400 first_delay_ms=0 delay_ms=10 hold_after=10 record_ms=0")
     await _first_text(call)
     await identified(service)
     await process.kill()
     await read(call)
-    patient = await start_harness(service, lease=NEVER)  # for it, the heartbeat is fresh
-    harness = await start_harness(service, **SHORT_LEASE)
+    harness = await start_harness(service)
 
-    assert await patient.reconciler.tick() == dict.fromkeys(Outcome, 0)
+    assert await harness.reconciler.tick() == dict.fromkeys(Outcome, 0)
     (pending,) = service.entries("talk")
     assert (pending.state, pending.generation_id is not None) == (CallState.PENDING, True)
+    end_leases(service.database, process.replica_id)
     await _tick_until_closed(harness)
 
     (entry,) = service.entries("talk")

@@ -11,7 +11,7 @@ from tests.conftest import StartProcess
 from tests.e2e.metering.conftest import NEVER, StartCaller, StartHarness
 from tests.e2e.metering.reconciler_harness import ReconcilerHarness, billed, calls, cancelled, serve_record
 from tests.support.caller import Caller, read
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import LONG_LEASE_ENVIRONMENT, end_leases
 from tests.support.service import PATIENCE, Service
 from tests.support.waiting import identified
 
@@ -78,14 +78,15 @@ async def test_long_stream_of_dead_server_waits_for_its_record(
     serve_process: StartProcess, start_harness: StartHarness, connect: Callable[[Service], Caller]
 ) -> None:
     """The hour begins when its server is found dead."""
-    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT, GODOTY_RECONCILE_INTERVAL=str(NEVER))
+    process, service = await serve_process(**LONG_LEASE_ENVIRONMENT, GODOTY_RECONCILE_INTERVAL=str(NEVER))
     caller = connect(service)
     call = caller.start(f"{CANCELLED} tokens=400 hold_after=10 record_ms=-1")
     await identified(service)
     await process.kill()
     await read(call)
     start_earlier(service, LONG)
-    harness = await start_harness(service, **SHORT_LEASE)
+    end_leases(service.database, process.replica_id)
+    harness = await start_harness(service)
 
     found = dict.fromkeys(Outcome, 0)
     async with asyncio.timeout(PATIENCE):

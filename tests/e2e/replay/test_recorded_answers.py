@@ -110,7 +110,7 @@ async def replay(caller: Caller, recording: Recording) -> Turn:
 
 async def settled(caller: Caller) -> ModelCall:
     """Return the first entry, once it is settled: at once if the answer reported its cost, else from the record."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         while (entry := calls(caller)[0]).state is CallState.PENDING:
             await asyncio.sleep(0.05)
     return entry

@@ -59,7 +59,7 @@ def own_mongo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalM
     mongo = LocalMongo(tmp_path_factory.mktemp("mongo"))
     asyncio.run(mongo.start())
     try:
-        with Backends(tmp_path_factory.mktemp("backends"), mongo.uri) as backends:
+        with Backends(None, mongo.uri) as backends:
             yield mongo, backends
     finally:
         asyncio.run(mongo.stop())

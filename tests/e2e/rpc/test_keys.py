@@ -31,7 +31,7 @@ METHODS: list[tuple[str, Any]] = [
 
 async def _with(caller: Caller, *values: str, key: str = "authorization") -> Failure:
     metadata = tuple((key, value) for value in values)
-    return await failure_of(caller.stub.ListSessions(pb.ListSessionsRequest(), metadata=metadata, timeout=20))
+    return await failure_of(caller.stub.ListSessions(pb.ListSessionsRequest(), metadata=metadata, timeout=180))
 
 
 def _refused(failure: Failure) -> bool:
@@ -42,7 +42,7 @@ async def test_every_method_needs_a_key(caller: Caller) -> None:
     """Without a key nothing is served, streaming or unary."""
     for method, request in METHODS:
         assert _refused(await failure_of(getattr(caller.stub, method)(request, timeout=20)))
-    assert _refused(await failure_of(anext(aiter(caller.stub.Converse(pb.ConverseRequest(text="hi"), timeout=20)))))
+    assert _refused(await failure_of(anext(aiter(caller.stub.Converse(pb.ConverseRequest(text="hi"), timeout=180)))))
     assert caller.service.document_counts() == {"sessions": 0, "messages": 0, "ledger": 0}
 
 
@@ -75,7 +75,7 @@ async def test_scheme_is_case_insensitive(caller: Caller, scheme: str) -> None:
     """As RFC 9110 requires."""
     metadata = (("authorization", f"{scheme} {caller.service.api_key}"),)
 
-    assert await caller.stub.ListSessions(pb.ListSessionsRequest(), metadata=metadata, timeout=20) is not None
+    assert await caller.stub.ListSessions(pb.ListSessionsRequest(), metadata=metadata, timeout=180) is not None
 
 
 @pytest.mark.parametrize(("scopes", "works"), [(["converse", "telepathy"], True), (["telepathy"], False)])
@@ -127,7 +127,7 @@ async def test_key_without_the_scope_is_denied(
     caller, key = connect(service), issue(service, scopes=frozenset({scope}))
     metadata = (("authorization", f"Bearer {key}"),)
     calls = [getattr(caller.stub, method)(request, metadata=metadata, timeout=20) for method, request in METHODS]
-    calls.append(anext(aiter(caller.stub.Converse(pb.ConverseRequest(text="hi"), metadata=metadata, timeout=20))))
+    calls.append(anext(aiter(caller.stub.Converse(pb.ConverseRequest(text="hi"), metadata=metadata, timeout=180))))
 
     for call in calls:
         failure = await failure_of(call)
@@ -141,9 +141,9 @@ async def test_health_needs_no_key(service: Service) -> None:
     async with grpc.aio.insecure_channel(service.target) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         for name in ("", "godoty.v1.AgentService"):
-            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=20)
+            answer = await stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=180)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        failure = await failure_of(stub.Check(health_pb2.HealthCheckRequest(service="else"), timeout=20))
+        failure = await failure_of(stub.Check(health_pb2.HealthCheckRequest(service="else"), timeout=180))
     assert failure.code is grpc.StatusCode.NOT_FOUND
 
 

@@ -17,7 +17,7 @@ from tests.conftest import Start, StartProcess
 from tests.support.backends import Backends
 from tests.support.caller import Caller, Turn, read
 from tests.support.history import assert_valid_history, assert_valid_request
-from tests.support.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import LEASE, SHORT_LEASE_ENVIRONMENT, SURVIVOR
 from tests.support.service import Service, soon
 from tests.support.waiting import identified, when_free
 
@@ -74,7 +74,7 @@ async def test_session_of_a_killed_server_is_continued(
     await some_text(calls[0])
     await identified(service)
     await soon(lambda: len(service.entries("loop")) == 2)
-    other = await serve(database=service.database.name, **SHORT_LEASE)
+    other = await serve(database=service.database.name, **SURVIVOR)
     begun = time.monotonic()
     await process.kill()
     for call in calls:
@@ -119,7 +119,7 @@ async def test_paused_server_loses_its_session(serve: Start, serve_process: Star
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     call = connect(service).start("@sandbox slow tokens=2000 first_delay_ms=0 delay_ms=50 record_ms=-1")
     await some_text(call)
-    other = await serve(database=service.database.name, **SHORT_LEASE)
+    other = await serve(database=service.database.name, **SURVIVOR)
     assert process.process is not None
     os.kill(process.process.pid, signal.SIGSTOP)
     survivor = connect(service.at(other.target))

@@ -185,5 +185,5 @@ async def test_no_secret_is_in_a_span(serve: Start, connect: Connect, monkeypatc
 
 
 def _read(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=30) as response:  # noqa: S310 - a page of ours
+    with urllib.request.urlopen(url, timeout=180) as response:  # noqa: S310 - a page of ours
         return str(response.read().decode())

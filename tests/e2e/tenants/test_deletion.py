@@ -19,7 +19,7 @@ from tests.e2e.admin.conftest import ENCRYPTION_KEY
 from tests.e2e.tenants.conftest import ERASING, Admin, hasten_erasure, verify
 from tests.e2e.turns.streams import until_text
 from tests.support.caller import Caller, Failure, read
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import SHORT_LEASE_ENVIRONMENT, SURVIVOR
 from tests.support.service import LONG_PAUSE, PATIENCE, Service, collections_with, eventually, soon
 
 Connect = Callable[[Service], Caller]
@@ -197,7 +197,7 @@ async def test_another_server_continues_the_erasure(
     service.database["replicas"].delete_one({"_id": ELSEWHERE})
 
     second = await serve(
-        database=service.database.name, encryption_keys=ENCRYPTION_KEY, reconcile_interval=0.1, **SHORT_LEASE, **ERASING
+        database=service.database.name, encryption_keys=ENCRYPTION_KEY, reconcile_interval=0.1, **SURVIVOR, **ERASING
     )
     await erased(operator(second), tenant_id)
     assert collections_with(service, tenant_id) <= KEPT

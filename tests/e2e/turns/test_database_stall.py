@@ -30,10 +30,8 @@ SESSIONS = 20
 
 async def test_stalled_database_leaves_no_session_locked(tmp_path: Path, connect: Callable[[Service], Caller]) -> None:
     """Twenty turns begin while the database stalls for two timeouts: all sessions work afterwards."""
-    own = tmp_path / "backends"
-    own.mkdir()
-    async with LocalMongo(tmp_path / "mongo") as mongo:
-        with Backends(own, mongo.uri) as backends:
+    async with LocalMongo(tmp_path) as mongo:
+        with Backends(None, mongo.uri) as backends:
             database = backends.new_database()
             async with open_components(backends.settings(database)):  # creates the indexes with a longer timeout
                 pass

@@ -37,7 +37,7 @@ async def test_primary_failover_during_turns_loses_nothing(
     The operations' timeout is longer than the election, or shorter.
     """
     async with LocalReplicaSet(tmp_path) as mongo:
-        with Backends(tmp_path, mongo.uri) as backends:
+        with Backends(None, mongo.uri) as backends:
             database = backends.new_database()
             tenant = backends.service("", database)  # the indexes are created with a longer timeout
             async with running(

@@ -52,7 +52,7 @@ async def test_full_log_ends_turn_and_counts_its_cost(
 
 async def test_turn_timeout_ends_turn_and_counts_its_cost(serve: Start, connect: Connect) -> None:
     """DEADLINE_EXCEEDED for its readers, now and later, on both servers; its output and its cost are retained."""
-    service = await serve(longest_turn=4.0)
+    service = await serve(longest_turn=12.0)
     other = await serve(database=service.database.name)
     caller, second_caller = connect(service), connect(service.at(other.target))
     call = caller.start(SLOW, request_id="long", on_disconnect=CONTINUE)
@@ -110,7 +110,7 @@ async def test_slow_reader_gets_merged_deltas_and_exact_text(service: Service) -
     assert turn.finished.stop_reason == turn_pb.STOP_REASON_END_TURN
     assert_increasing(turn.responses)
     assert max(len(each.text_delta.text) for each in turn.responses) <= 64 * 1024
-    assert turn.responses[-1].sequence > 2 * len(turn.responses)  # each delta has kept its number
+    assert turn.responses[-1].sequence > len(turn.responses)  # each delta has kept its number
 
 
 async def test_stopped_reader_delays_no_other_reader(caller: Caller, second_caller: Caller) -> None:

@@ -8,7 +8,7 @@ from godoty.v1 import turn_pb2 as turn_pb
 from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, cancel, until_text
 from tests.support.caller import Caller, Turn, read
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import SHORT_LEASE_ENVIRONMENT, SURVIVOR
 from tests.support.service import Service
 
 Connect = Callable[[Service], Caller]
@@ -80,7 +80,7 @@ async def test_resumed_turn_of_a_killed_server_gets_heartbeats_until_its_end(
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     call = connect(service).start(SILENT, on_disconnect=CONTINUE)
     turn_id = (await until_text(call, LAST))[-1].turn_id
-    other = await serve(database=service.database.name, **SHORT_LEASE, stream_heartbeat=0.3)
+    other = await serve(database=service.database.name, **SURVIVOR, stream_heartbeat=0.3)
     reading = connect(service.at(other.target)).resume(turn_id)
     seen = await heartbeats(reading)
     await process.kill()

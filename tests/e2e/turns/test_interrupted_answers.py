@@ -12,7 +12,7 @@ from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, SLOW, last_stored_sequence, resume, until_text
 from tests.support.caller import Caller, read
 from tests.support.history import assert_valid_history, assert_valid_request
-from tests.support.leases import HEARTBEAT, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import HEARTBEAT, SHORT_LEASE_ENVIRONMENT, SURVIVOR
 from tests.support.service import Service, soon
 from tests.support.waiting import when_free
 
@@ -41,7 +41,7 @@ async def test_shown_text_is_in_the_messages_after_a_takeover(
 ) -> None:
     """ListMessages has the same text as ResumeTurn, marked as interrupted, and the model sees it in the next turn."""
     dead, turn_id = await killed(serve_process, connect, SLOW, "t20 ")
-    other = await serve(database=dead.service.database.name, **SHORT_LEASE)
+    other = await serve(database=dead.service.database.name, **SURVIVOR)
     survivor = connect(dead.service.at(other.target))
     turn, _ = await when_free(survivor, "and now?")
     shown = await resume(survivor, turn_id)
@@ -78,7 +78,7 @@ async def test_answer_before_the_interrupted_one_is_not_repeated(
     turn_id = seen[0].turn_id
     await soon(lambda: last_stored_sequence(service, turn_id) >= seen[-1].sequence)
     await process.kill()
-    other = await serve(database=service.database.name, **SHORT_LEASE)
+    other = await serve(database=service.database.name, **SURVIVOR)
     survivor = connect(service.at(other.target))
     await when_free(survivor, "and now?")
 
@@ -101,7 +101,7 @@ async def test_busy_session_of_dead_server_reports_remaining_lease(
     process, service = await serve_process(GODOTY_LEASE=str(LEASE), GODOTY_HEARTBEAT=str(HEARTBEAT))
     call = connect(service).start(SLOW)
     await until_text(call, "t2 ")
-    other = await serve(database=service.database.name, lease=LEASE, heartbeat=HEARTBEAT)
+    other = await serve(database=service.database.name, **SURVIVOR)
     survivor = connect(service.at(other.target))
     await process.kill()
     before = _lease_left(service, process.replica_id)

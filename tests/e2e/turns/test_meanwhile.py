@@ -43,7 +43,7 @@ async def set_policy(caller: Caller, issue: Callable[..., str]) -> AsyncIterator
             request = admin_pb.UpdatePolicyRequest(
                 tenant_id=caller.service.tenant_id, policy=policy, update_mask={"paths": ["*"]}
             )
-            await stub.UpdatePolicy(request, metadata=(("authorization", f"Bearer {key}"),), timeout=30)
+            await stub.UpdatePolicy(request, metadata=(("authorization", f"Bearer {key}"),), timeout=180)
 
         yield set_to
 

@@ -17,9 +17,13 @@ from godoty.v1 import agent_service_pb2 as pb
 from godoty.v1 import turn_pb2 as turn_pb
 from godoty.v1.budget_pb2 import BUDGET_WINDOW_DAY
 
+from godoty_service import reporting
+from godoty_service.attachments import attachments
 from godoty_service.metering.open_call import OpenCall
 from godoty_service.mongo.collection import Collection
 from godoty_service.tenancy.auth import Scope
+from godoty_service.webhooks.dispatch import dispatcher
+from godoty_service.webhooks.outbox import sweep
 from tests.conftest import Start
 from tests.e2e.turns.streams import CONTINUE, insert_messages, until_text
 from tests.support.caller import Caller
@@ -37,7 +41,7 @@ LOG_INTERVAL = 0.2  # seconds
 # Background tasks do not interfere.
 QUIET: dict[str, Any] = {"heartbeat": 600.0, "lease": 6000.0, "reconcile_interval": 600.0, "turn_watch_interval": 600.0}
 QUIET |= {"rollup_interval": 600.0, "key_use_interval": 600.0, "turn_log_interval": LOG_INTERVAL}
-QUIET |= {"webhook_interval": 60.0, "action_interval": 60.0}
+QUIET |= {"action_interval": 600.0, "erasure_interval": 600.0}
 
 
 @dataclass
@@ -84,7 +88,9 @@ class Operations:
 
 @pytest.fixture
 def operations(monkeypatch: pytest.MonkeyPatch) -> Operations:
-    """Record the database operations from now on."""
+    """Record the database operations from now on, without those of tasks that run each minute or more often."""
+    for module in (attachments, dispatcher, reporting, sweep):
+        monkeypatch.setattr(module, "run_every", _never)
     found = Operations()
 
     def wrapped(method: str) -> Callable[..., Any]:
@@ -114,6 +120,10 @@ def operations(monkeypatch: pytest.MonkeyPatch) -> Operations:
 
     monkeypatch.setattr(OpenCall, "sending", send)
     return found
+
+
+async def _never(*_: object, **__: object) -> None:
+    await asyncio.Event().wait()
 
 
 async def turn(caller: Caller, operations: Operations, text: str, session_id: str, **fields: Any) -> Operations:

@@ -35,7 +35,7 @@ from tests.e2e.turns.streams import CONTINUE, joined, resume
 from tests.faults.cluster import ServerProcess
 from tests.support.caller import Caller, Turn, read
 from tests.support.history import assert_valid_history, assert_valid_request
-from tests.support.leases import LEASE, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import LEASE, SHORT_LEASE_ENVIRONMENT, SURVIVOR
 from tests.support.service import Document, Service, eventually, soon
 
 BLINK = LEASE
@@ -141,8 +141,10 @@ async def test_dead_servers_sessions_continue_within_lease(
 
     A stopped server that wakes up afterwards changes no session, message or log.
     """
-    process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT, GODOTY_MAX_MODEL_CALLS="500")
-    other = await serve(database=service.database.name, **SHORT_LEASE)
+    process, service = await serve_process(
+        **SHORT_LEASE_ENVIRONMENT, GODOTY_MAX_MODEL_CALLS="500", GODOTY_STORAGE_TIMEOUT="60"
+    )
+    other = await serve(database=service.database.name, **SURVIVOR)
     survivor = connect(service.at(other.target))
     caller = connect(service)
     calls = {name: caller.start(text, session_id=name, on_disconnect=CONTINUE) for name, text in SCRIPTS.items()}
@@ -289,7 +291,7 @@ async def test_session_taken_over_twice_loses_nothing(
         claim = await eventually(partial(_claim_and_die, service, name))  # a heartbeat may have been applied late
         assert claim is not None
         assert claim.taken_from is not None
-    other = await serve(database=service.database.name, **SHORT_LEASE)
+    other = await serve(database=service.database.name, **SURVIVOR)
     survivor = connect(service.at(other.target))
 
     for name in ("kept", "lost"):

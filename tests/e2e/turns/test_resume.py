@@ -24,7 +24,7 @@ from tests.e2e.turns.streams import (
 )
 from tests.support.caller import Caller, failure_of, read
 from tests.support.history import assert_valid_history, assert_valid_request
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import SHORT_LEASE_ENVIRONMENT, SURVIVOR
 from tests.support.service import Service, soon
 
 TALK = "talk @sandbox tool-loop calls=2 reasoning=4 delay_ms=10 tokens=400 hold_after=60 record_ms=-1"
@@ -166,7 +166,7 @@ async def test_turns_of_killed_server_end_interrupted(
         assert late.failure is not None
         shown.extend(late.responses)
     kept = last_stored_sequence(service, seen[0].turn_id)
-    other = await serve(database=service.database.name, **SHORT_LEASE)
+    other = await serve(database=service.database.name, **SURVIVOR)
     survivor = connect(service.at(other.target))
 
     whole = await resume(survivor, seen[0].turn_id)

@@ -20,7 +20,7 @@ from godoty_service.turns.service import TurnService
 from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, free, joined, resume
 from tests.support.caller import Caller, failure_of, read
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import SHORT_LEASE_ENVIRONMENT, SURVIVOR
 from tests.support.media import png
 from tests.support.service import Service, soon
 
@@ -217,7 +217,7 @@ async def test_wait_returns_the_end_of_a_dead_servers_turn(
 ) -> None:
     """It is interrupted as soon as the lease has expired; a repeated start finds it."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
-    other = await serve(database=service.database.name, **SHORT_LEASE)
+    other = await serve(database=service.database.name, **SURVIVOR)
     caller = connect(service.at(other.target))
     started = await start(connect(service), f"{HELD}dead", request_id="dies")
     waiting = asyncio.create_task(wait(caller, started.turn_id))

@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, SLOW, cancel, free, resume, until_text
 from tests.support.caller import Caller, Failure, Turn, failure_of, read
-from tests.support.leases import SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import SHORT_LEASE_ENVIRONMENT, SURVIVOR
 from tests.support.service import Service, eventually, soon
 
 PAGE = 65_536  # bytes
@@ -216,7 +216,7 @@ async def test_turn_of_dead_server_is_interrupted(
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
     caller = connect(service)
     turn_id = (await until_text(caller.start(SLOW, on_disconnect=CONTINUE), "t2 "))[0].turn_id
-    other = await serve(database=service.database.name, **SHORT_LEASE)
+    other = await serve(database=service.database.name, **SURVIVOR)
     survivor = connect(service.at(other.target))
     assert (await get(survivor, turn_id)).state == RUNNING
     assert [each.turn_id for each in await listed(survivor, state=RUNNING)] == [turn_id]
@@ -240,7 +240,7 @@ async def test_turn_that_never_began_is_not_found(
 ) -> None:
     """Its server died while it waited in line: its record is deleted, and its request id is free."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
-    other = await serve(database=service.database.name, **SHORT_LEASE)
+    other = await serve(database=service.database.name, **SURVIVOR)
     caller, survivor = connect(service), connect(service.at(other.target))
     call = survivor.start(SLOW)
     await until_text(call, "t2 ")

@@ -21,7 +21,7 @@ from godoty_service.turns.turn_store import TurnStore
 from tests.conftest import Start, StartProcess
 from tests.e2e.turns.streams import CONTINUE, free, joined, until_text
 from tests.support.caller import Caller, Turn
-from tests.support.leases import HEARTBEAT, SHORT_LEASE, SHORT_LEASE_ENVIRONMENT
+from tests.support.leases import HEARTBEAT, SHORT_LEASE_ENVIRONMENT, SURVIVOR
 from tests.support.service import Document, Service, soon
 from tests.support.waiting import when_free
 
@@ -170,7 +170,7 @@ async def _queue(
 ) -> tuple[Any, Caller, Any]:
     """Queue a turn on a server process, behind one that another server runs and holds open."""
     process, service = await serve_process(**SHORT_LEASE_ENVIRONMENT)
-    there = connect(service.at((await serve(database=service.database.name, **SHORT_LEASE)).target))
+    there = connect(service.at((await serve(database=service.database.name, **SURVIVOR)).target))
     running = there.start(f"@sandbox plain tokens=9 hold_after=3 hold={hold}", on_disconnect=CONTINUE)
     await until_text(running, "t1")
     waiting = asyncio.create_task(connect(service).converse("hello", request_id="one", on_busy=WAIT))

@@ -76,7 +76,7 @@ class Load:
     async def reaches(self, target: str, turns: int = 3) -> None:
         """Wait until a server has served some more turns."""
         wanted = self.served[target] + turns
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while self.served[target] < wanted:
                 await asyncio.sleep(0.05)
 

@@ -159,7 +159,7 @@ async def assert_port_is_reserved(server: Server, tmp_path: Path) -> None:
     for workers in ("1", "2"):
         log = tmp_path / f"second-{workers}.log"
         environment = {**server.processes.environment, "GODOTY_LISTEN": address, "GODOTY_WORKERS": workers}
-        assert await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 60) == 1
+        assert await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 180) == 1
         assert log.read_text().splitlines()[-1].startswith(f"godoty: GODOTY_LISTEN={address}: the address cannot")
 
 
@@ -304,7 +304,7 @@ async def test_failed_start_is_reported_in_one_line(backends: Backends, new_data
     log = tmp_path / "server.log"
     environment = server_environment(backends, new_database) | {"GODOTY_WORKERS": "2", "OPENROUTER_API_KEY": ""}
     environment.pop("OPENROUTER_API_KEY")
-    code = await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 60)
+    code = await asyncio.wait_for(Command("serve", environment=environment, out=log).wait(), 180)
 
     assert code == 1
     assert [line for line in log.read_text().splitlines() if not line.startswith("{")] == [

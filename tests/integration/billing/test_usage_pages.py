@@ -1,6 +1,5 @@
 """Sums that are read from the entries one by one: in bounded pieces, and in pages of one consistent report."""
 
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,6 +25,7 @@ NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 MONTH = (datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 6, 1, tzinfo=UTC))
 PIECE = 7  # of the servers that tests start
 MANY = 600_000 if LONG else 2_000
+MANY_PIECE = MANY // 30  # entries
 
 
 async def test_each_operation_sums_a_bounded_number_of_entries(
@@ -142,28 +142,24 @@ async def test_pages_over_grpc(service: Service, served_tenant: Tenant, connect_
 
 
 async def test_hundreds_of_thousands_of_entries_are_reported(database: Database, tenant: Tenant) -> None:
-    """By session and by user; no operation comes near the storage timeout of 10 seconds."""
-    server = Server(database, "large", limits=ScanLimits(piece=20_000, entries=2_000_000))
+    """By session and by user, in pieces: none has more entries than can be read within the storage timeout."""
+    server = Server(database, "large", limits=ScanLimits(piece=MANY_PIECE, entries=2_000_000))
     for start in range(0, MANY, 20_000):
         count = min(20_000, MANY - start)
         await tenant.settled(
             [NOON + timedelta(seconds=number) for number in range(start, start + count)], rolled_up=True
         )
-    longest = 0.0
+    reads = 0
     aggregate = server.entries.aggregate
 
-    async def timed(pipeline: Any) -> Any:
-        nonlocal longest
-        begin = time.monotonic()
-        found = await aggregate(pipeline)
-        longest = max(longest, time.monotonic() - begin)
-        return found
+    async def counted(pipeline: Any) -> Any:
+        nonlocal reads
+        reads += 1
+        return await aggregate(pipeline)
 
-    server.entries.aggregate = timed  # type: ignore[method-assign] # a watch
+    server.entries.aggregate = counted  # type: ignore[method-assign] # a watch
     for group, rows in ((NamedGroup.USER, 1), (NamedGroup.SESSION, 1000)):
-        begin = time.monotonic()
+        reads = 0
         report = await server.query.run(tenant.tenant_id, usage_query(*MONTH, group), Page(size=1000))
-        taken = time.monotonic() - begin
-        print(f"{MANY} entries by {group.value}: {taken:.1f} s, an operation {longest:.2f} s")  # noqa: T201 - a figure
         assert (report.totals.model_calls, len(report.rows)) == (MANY, rows)
-    assert longest < 5
+        assert reads >= MANY / MANY_PIECE

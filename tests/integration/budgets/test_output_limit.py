@@ -41,7 +41,7 @@ async def set_policy(issue: Callable[..., str]) -> SetPolicy:
         key = issue(caller.service, scopes=frozenset({Scope.ADMIN}))
         async with grpc.aio.insecure_channel(caller.service.target) as channel:
             stub = admin_service_pb2_grpc.AdminServiceStub(channel)  # type: ignore[no-untyped-call] # generated
-            await stub.UpdatePolicy(request, metadata=(("authorization", f"Bearer {key}"),), timeout=30)
+            await stub.UpdatePolicy(request, metadata=(("authorization", f"Bearer {key}"),), timeout=180)
 
     return set_to
 

@@ -31,7 +31,7 @@ async def set_cap(caller: Caller, issue: Callable[..., str]) -> AsyncIterator[Se
                 policy=tenant_pb2.Policy(max_output_tokens=20, budgets=budgets),
                 update_mask={"paths": ["*"]},
             )
-            await stub.UpdatePolicy(request, metadata=(("authorization", f"Bearer {key}"),), timeout=30)
+            await stub.UpdatePolicy(request, metadata=(("authorization", f"Bearer {key}"),), timeout=180)
 
         yield set_to
 

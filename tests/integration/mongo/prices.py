@@ -80,7 +80,7 @@ class Provider:
         """Make a server fetch the current list, and wait until it has it."""
         await providers.prepare([MODEL])
         prompt = {Decimal(price) for price in self.own.values()}
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(180):
             while (newest := providers.newest(MODEL)) is None or {
                 each.prices.prompt for each in newest.endpoints
             } != prompt:

@@ -111,13 +111,13 @@ async def test_unseen_list_is_fetched_for_an_old_call(database: Database, provid
 
 async def _seen(database: Database, time: datetime) -> None:
     """Wait until a list is known to have been seen at a time."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(180):
         while await database.collection("provider_prices").count({"seen_time": time}) == 0:
             await asyncio.sleep(0.01)
 
 
 async def _asked(provider: Provider, times: int) -> None:
     """Wait for a background fetch."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(180):
         while provider.asked < times:
             await asyncio.sleep(0.01)

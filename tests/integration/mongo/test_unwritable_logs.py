@@ -60,11 +60,11 @@ async def test_unwritable_event_fails_its_own_turn_and_no_other(
     log_flusher.track(bad)
     log_flusher.track(good)
     good.log.end()
-    await asyncio.wait_for(log_flusher.wait_flushed(good), 30)
-    await asyncio.wait_for(log_flusher.wait_flushed(bad), 30)
+    await asyncio.wait_for(log_flusher.wait_flushed(good), 180)
+    await asyncio.wait_for(log_flusher.wait_flushed(bad), 180)
     log_flusher.track(later)
     later.log.end()
-    await asyncio.wait_for(log_flusher.wait_flushed(later), 30)
+    await asyncio.wait_for(log_flusher.wait_flushed(later), 180)
 
     assert await _stored(event_logs, good) == ([TextDelta("whole")], None, True)
     assert await _stored(event_logs, later) == ([TextDelta("later")], None, True)
@@ -83,7 +83,7 @@ async def test_finished_turn_with_unwritable_event_is_not_waited_for(
     bad = _turn(1, TextDelta("kept"), UNWRITABLE)
     bad.log.end()
     log_flusher.track(bad)
-    await asyncio.wait_for(log_flusher.wait_flushed(bad), 30)
+    await asyncio.wait_for(log_flusher.wait_flushed(bad), 180)
 
     events, error, ended = await _stored(event_logs, bad)
     assert (events, ended) == ([TextDelta("kept")], True)

@@ -60,7 +60,7 @@ async def test_mute_name_server_of_one_owner_holds_up_no_other(name_server: Name
     await asyncio.wait(waiting)
     waiting = [asyncio.create_task(lookups.addresses("acme", _MUTE, 443)) for _ in range(100)]
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         (found,) = await lookups.addresses("other", "server.example", 443)
         await asyncio.to_thread(int)
 
@@ -77,7 +77,7 @@ async def test_mute_name_server_of_one_tenant_holds_up_no_other_file(name_server
     hung = [asyncio.create_task(_fetch(fetcher, f"https://{_MUTE}/", "acme")) for _ in range(20)]
     await soon(lambda: len(name_server.asked) == _OF_ONE_OWNER)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(50):
         with pytest.raises(RequestRefused):
             await _fetch(fetcher, f"https://{_INSIDE}/", "other")
 

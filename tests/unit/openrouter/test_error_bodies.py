@@ -87,7 +87,7 @@ async def test_endless_error_body_is_closed_and_its_status_translated(
     """Reading ends at the bound of bytes or of seconds; status and `Retry-After` still count."""
     head = "429 x\r\nretry-after: 7"
     async with failed_completion(head, repeat(data), pause=pause, limits=limits) as (error, server):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             await server.ended.wait()
 
         translated = errors.from_exception(error)

@@ -147,12 +147,12 @@ async def test_cancelled_answer_is_settled_only_with_usage(pieces: tuple[bytes, 
     """Without its usage the call remains open. No word follows, and no byte is read."""
     call, listener = RecordingCall(), EventListener()
     async with provider(*pieces) as (url, gone), turn(url, call, listener) as (model, task):
-        await asyncio.wait_for(listener.received.wait(), 30)
+        await asyncio.wait_for(listener.received.wait(), 180)
         task.cancel()
         await asyncio.wait([task])
         await model.aclose()
         words = len(listener.words)
-        await asyncio.wait_for(gone.wait(), 30)
+        await asyncio.wait_for(gone.wait(), 180)
 
     assert call.events == end
     assert (call.usage is not None) == ("answered" in end)
@@ -163,10 +163,10 @@ async def test_closed_model_stops_reading() -> None:
     """Strands may abandon a stream without closing it: the turn closes the model's connections."""
     call, listener = RecordingCall(), EventListener()
     async with provider(TEXT) as (url, gone), turn(url, call, listener) as (model, _):
-        await asyncio.wait_for(listener.received.wait(), 30)
+        await asyncio.wait_for(listener.received.wait(), 180)
         await model.aclose()
         words = len(listener.words)
-        await asyncio.wait_for(gone.wait(), 30)
+        await asyncio.wait_for(gone.wait(), 180)
 
         assert len(listener.words) == words
 
@@ -176,8 +176,8 @@ async def test_error_of_listener_ends_answer() -> None:
     call, listener = RecordingCall(), EventListener(full=True)
     async with provider(TEXT) as (url, gone), turn(url, call, listener) as (_, task):
         with pytest.raises(TurnTooLarge):
-            await asyncio.wait_for(task, 30)
-        await asyncio.wait_for(gone.wait(), 30)
+            await asyncio.wait_for(task, 180)
+        await asyncio.wait_for(gone.wait(), 180)
 
 
 @pytest.mark.parametrize("delay", [0.0, 3600.0], ids=["by itself", "when it is closed"])

@@ -218,7 +218,7 @@ async def test_connection_of_unread_body_is_closed_at_once() -> None:
         response = await made.post()
         assert await anext(response.aiter_raw()) == b"abc"
         await response.aclose()
-        await asyncio.wait_for(gone.wait(), 20)
+        await asyncio.wait_for(gone.wait(), 180)
 
 
 async def test_body_without_its_end_is_error() -> None:

@@ -26,7 +26,7 @@ async def _started(*arguments: str) -> AsyncIterator[tuple[asyncio.subprocess.Pr
     )
     assert process.stdout is not None
     try:
-        yield process, (await asyncio.wait_for(process.stdout.readline(), 60)).decode().strip()
+        yield process, (await asyncio.wait_for(process.stdout.readline(), 180)).decode().strip()
     finally:
         if process.returncode is None:
             process.kill()
@@ -41,7 +41,7 @@ async def test_process_prints_base_url_and_stops_on_signal(signum: signal.Signal
         async with httpx.AsyncClient() as client:
             listed = await client.get(f"{base_url}/models")
         process.send_signal(signum)
-        code = await asyncio.wait_for(process.wait(), 60)
+        code = await asyncio.wait_for(process.wait(), 180)
 
     assert (listed.status_code, code) == (200, 0)
 
@@ -64,7 +64,7 @@ async def test_stop_does_not_wait_for_hanging_client() -> None:
     body = {"model": "openai/gpt-4o-mini", "stream": True, "messages": [{"role": "user", "content": "@sandbox hang"}]}
     async with httpx.AsyncClient(headers={"authorization": "Bearer sandbox"}) as client:
         async with client.stream("POST", f"{first.base_url}/chat/completions", json=body) as response:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 await first.stop()
             with pytest.raises(httpx.TransportError):
                 await response.aread()
