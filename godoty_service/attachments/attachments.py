@@ -6,6 +6,7 @@ from contextlib import aclosing
 from typing import Any, TypeVar
 
 from godoty_service.aio.periodic import run_every
+from godoty_service.aio.tasks import retrieve_exception
 from godoty_service.attachments.attachment import ID_KIND, Attachment, AttachmentSource, StoredAttachment
 from godoty_service.attachments.content import ContentInspector
 from godoty_service.attachments.errors import AttachmentNotFound
@@ -118,8 +119,7 @@ async def to_its_end(storing: Coroutine[Any, Any, T]) -> T:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task])
-        if not task.cancelled():
-            task.exception()  # it is retrieved
+        retrieve_exception(task)
         raise
 
 

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from godoty_service.aio.tasks import retrieve_exception
+
 T = TypeVar("T")
 
 
@@ -17,13 +19,9 @@ class ShieldedWrites:
         """Start a write that `wait_all` waits for."""
         task = asyncio.create_task(write)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(retrieve_exception)  # its waiter may be cancelled
         return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # retrieved: asyncio would log that of a write whose waiter was cancelled
 
     async def shielded(self, write: Coroutine[Any, Any, T]) -> T:
         """Run a write and return its result; cancelling the wait does not cancel the write."""

@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 from pymongo import IndexModel, ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError, OperationFailure
 
+from godoty_service.aio.tasks import retrieve_exception
 from godoty_service.mongo.batching import BatchedInserts, BatchedUpdates, Errors
 from godoty_service.mongo.errors import DUPLICATE_KEY, duplicates, translate_errors
 
@@ -55,16 +56,10 @@ def uncancellable(operation: Callable[Given, Awaitable[Result]]) -> Callable[Giv
     @wraps(operation)
     async def shielded(*args: Given.args, **kwargs: Given.kwargs) -> Result:
         task = asyncio.ensure_future(operation(*args, **kwargs))  # Motor's are futures already
-        task.add_done_callback(_retrieve_exception)
+        task.add_done_callback(retrieve_exception)  # its caller may be cancelled
         return await asyncio.shield(task)
 
     return shielded
-
-
-def _retrieve_exception(task: "asyncio.Future[Any]") -> None:
-    """Retrieve the exception of an operation whose caller was cancelled: asyncio would log it as never retrieved."""
-    if not task.cancelled():
-        task.exception()
 
 
 class Collection:

@@ -36,7 +36,7 @@ class Diagnosis:
 
 
 async def reach(database: Database, uri: str) -> None:
-    """Connect to a database at the start; if that takes more than a second, log why.
+    """Connect to a database at the start; if that takes more than three seconds, log why.
 
     Raises:
         StorageError: The database cannot be used. The text names each host of its address and the cause.

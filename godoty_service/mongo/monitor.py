@@ -106,7 +106,7 @@ class StorageMonitor:
         loop = asyncio.get_running_loop()
         end = loop.time() + self._timeout
         while True:
-            begun = loop.time()
+            begun = loop.time()  # a ping of before a pause of this process may fail although the database answers
             try:
                 await self._ping()
             except GodotyError:

@@ -11,6 +11,7 @@ from typing import Protocol
 import structlog
 
 from godoty_service.actions.stores import ActionStores
+from godoty_service.aio.tasks import retrieve_exception
 from godoty_service.attachments.store import AttachmentStore
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import (
@@ -227,5 +228,5 @@ class SessionDeletions:
 def _outcome() -> "asyncio.Future[None]":
     """Return a future whose exception need not be retrieved."""
     outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+    outcome.add_done_callback(retrieve_exception)
     return outcome

@@ -9,6 +9,7 @@ from typing import Any
 
 from godoty_service.actions.action import Step, StepCall
 from godoty_service.actions.stores import ActionStores
+from godoty_service.aio.tasks import retrieve_exception
 from godoty_service.budgets.charges import call_charge
 from godoty_service.clock import Clock
 from godoty_service.ids import new_id
@@ -157,18 +158,14 @@ class TurnActions:
         """Do a write to its end, also if the turn is cancelled meanwhile: `settled` waits for it."""
         task = asyncio.create_task(write)
         self._writes.add(task)
-        task.add_done_callback(self._on_written)
+        task.add_done_callback(self._writes.discard)
+        task.add_done_callback(retrieve_exception)
         await asyncio.shield(task)
 
     async def settled(self) -> None:
         """Wait until no write is running. Never raises."""
         if self._writes:
             await asyncio.wait(self._writes)
-
-    def _on_written(self, task: "asyncio.Task[None]") -> None:
-        self._writes.discard(task)
-        if not task.cancelled():
-            task.exception()  # it is retrieved
 
     def left_open(self) -> tuple[StepCall, ...]:
         """Return the actions that are open at the turn's end, without their inputs."""

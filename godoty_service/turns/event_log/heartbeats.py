@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from datetime import timedelta
 
+from godoty_service.aio.tasks import retrieve_exception
 from godoty_service.clock import Clock, milliseconds_of
 from godoty_service.turns.event_log.events import HEARTBEAT, ReadEvent, StoredEvent
 
@@ -63,7 +64,7 @@ async def with_heartbeats(
         if reading is not None and not reading.done():
             reading.cancel()
             await asyncio.wait({reading})
-            reading.cancelled() or reading.exception()  # retrieved, or asyncio logs it
+            retrieve_exception(reading)
 
 
 async def _next(source: AsyncGenerator[StoredEvent, None]) -> StoredEvent | None:
