@@ -12,6 +12,7 @@ from functools import cache
 
 import structlog
 
+from godoty_service.aio.shielded_writes import ShieldedWrites
 from godoty_service.budgets.turn_budget import SubAgentLimit, TurnBudget
 from godoty_service.clock import Clock, utc_now
 from godoty_service.errors import BudgetReserved, BudgetSpent, GodotyError, MaxCostTooLow, StorageError
@@ -22,7 +23,6 @@ from godoty_service.ledger.states import CURRENT_RULE, CallState
 from godoty_service.ledger.totals import Totals, totals_of_entries
 from godoty_service.metering.adjustments import Adjustments
 from godoty_service.metering.open_call import CallDependencies, OpenCall, notify_observer
-from godoty_service.metering.shielded_writes import ShieldedWrites
 from godoty_service.pricing.attached import NOTHING_ATTACHED, AttachedInput
 from godoty_service.pricing.oracle import PricingOracle
 from godoty_service.pricing.planned_call import PlannedCall

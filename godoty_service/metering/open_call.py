@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from godoty_service.aio.shielded_writes import ShieldedWrites
 from godoty_service.budgets.turn_budget import TurnBudget
 from godoty_service.clock import Clock
 from godoty_service.errors import GodotyError, ProviderError, StorageError
@@ -18,7 +19,6 @@ from godoty_service.ledger.entries import CostSource, ModelCall, bounded_name
 from godoty_service.ledger.ledger import Ledger
 from godoty_service.ledger.states import CallState
 from godoty_service.metering.adjustments import Adjustments
-from godoty_service.metering.shielded_writes import ShieldedWrites
 from godoty_service.pricing import money
 from godoty_service.pricing.catalogue import Catalogue
 from godoty_service.pricing.oracle import PricingOracle, display_name

@@ -1,6 +1,5 @@
 """The actions of one turn: the step that waits, and its calls, for the guards of all agents of the turn."""
 
-import asyncio
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -9,7 +8,7 @@ from typing import Any
 
 from godoty_service.actions.action import Step, StepCall
 from godoty_service.actions.stores import ActionStores
-from godoty_service.aio.tasks import retrieve_exception
+from godoty_service.aio.shielded_writes import ShieldedWrites
 from godoty_service.budgets.charges import call_charge
 from godoty_service.clock import Clock
 from godoty_service.ids import new_id
@@ -75,7 +74,7 @@ class TurnActions:
         self.step: Step | None = turn.waited.step if turn.waited is not None else None
         self._begun: _Begun | None = None
         self.open: dict[str, StepCall] = {}
-        self._writes: set[asyncio.Task[None]] = set()
+        self._writes = ShieldedWrites()
 
     def calls_of(self, path: str, number: int) -> list[StepCall]:
         """Return the stored calls of an agent's step with tools, in their order; none: it is a new one."""
@@ -156,16 +155,11 @@ class TurnActions:
 
     async def complete(self, write: Coroutine[Any, Any, None]) -> None:
         """Do a write to its end, also if the turn is cancelled meanwhile: `settled` waits for it."""
-        task = asyncio.create_task(write)
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
-        task.add_done_callback(retrieve_exception)
-        await asyncio.shield(task)
+        await self._writes.shielded(write)
 
     async def settled(self) -> None:
         """Wait until no write is running. Never raises."""
-        if self._writes:
-            await asyncio.wait(self._writes)
+        await self._writes.wait_all()
 
     def left_open(self) -> tuple[StepCall, ...]:
         """Return the actions that are open at the turn's end, without their inputs."""

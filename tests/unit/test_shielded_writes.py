@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from godoty_service.metering.shielded_writes import ShieldedWrites
+from godoty_service.aio.shielded_writes import ShieldedWrites
 
 
 async def test_write_that_fails_after_its_waiter_was_cancelled_is_no_unretrieved_error() -> None:
@@ -30,3 +30,18 @@ async def test_write_that_fails_after_its_waiter_was_cancelled_is_no_unretrieved
     gc.collect()
 
     assert errors == []
+
+
+async def test_cancelling_the_wait_for_all_writes_cancels_none() -> None:
+    """A write finishes whichever of its waiters leaves."""
+    writes, may_end = ShieldedWrites(), asyncio.Event()
+    written = writes.start(may_end.wait())
+    waiting = asyncio.create_task(writes.wait_all())
+    await asyncio.sleep(0)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    may_end.set()
+    await writes.wait_all()
+
+    assert await written

@@ -28,6 +28,6 @@ class ShieldedWrites:
         return await asyncio.shield(self.start(write))
 
     async def wait_all(self) -> None:
-        """Wait for all writes, including those that start meanwhile. Never raises their errors."""
+        """Wait for all writes, including those that start meanwhile. Never raises their errors, and cancels none."""
         while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await asyncio.wait(self._tasks)
